@@ -1,0 +1,251 @@
+"""The types that pass between the rooms of the library. Nothing here computes.
+
+training    Episode --(data)--> Sample --(data)--> Batch --(models)--> Losses --(training)--> Checkpoint
+inference   Observation --(policy)--> Batch of 1 --(models)--> Sampled --(policy)--> ActionChunk --> robot
+
+Dimensions: B batch, V views, L text tokens, T horizon, A padded action width, S padded state width,
+K noise draws per prefix, N samples per prefix.
+"""
+
+from dataclasses import dataclass, field, fields, replace
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64, UInt8
+from torch import Tensor
+
+from visuomotor.embodiment import Camera, Component, Embodiment
+
+__all__ = [
+    "ActionChunk", "Annotation", "Batch", "Camera", "Component", "Embodiment", "Episode", "EvalPlan", "Losses",
+    "Mixture", "Observation", "Run", "Sampled", "Scenario", "Source", "Stage", "Term", "TextKind",
+]  # fmt: skip
+
+
+class TextKind(IntEnum):
+    """What a text token belongs to. Visibility and loss weights are decided by kind."""
+
+    PAD = 0
+    PROMPT = 1
+    SUBTASK = 2
+    BOX = 3
+    TRAJECTORY = 4
+    ACTION = 5  # discrete action tokens: never visible to the continuous action chunk
+    ANSWER = 6  # vision-language data
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """What a robot or simulator reports at one moment, in robot units.
+
+    images: {camera name: uint8[h, w, 3]}; state: float32[s]; instruction: plain text.
+    """
+
+    images: dict[str, np.ndarray]
+    state: np.ndarray
+    instruction: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionChunk:
+    """Actions float32[T, A] in robot units, answering the observation taken at `time` (seconds).
+
+    text: what the policy reasoned, level by level, e.g. {"subtask": "grasp the red block"}.
+    extras: progress, router weights, latency in seconds, ...
+    """
+
+    actions: np.ndarray
+    embodiment: Embodiment
+    time: float = 0.0
+    text: dict[str, str] = field(default_factory=dict)
+    extras: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Annotation:
+    """What the simulator (or a labeller) knows about one frame; coordinates are 0-1000 of the stored image.
+
+    boxes: {camera: {object name: (x1, y1, x2, y2)}}, visible objects of the task.
+    point: {camera: (x, y)}, the end-effector; the future trace is made from later frames' points.
+    """
+
+    subtask: str
+    boxes: dict[str, dict[str, tuple[int, int, int, int]]]
+    point: dict[str, tuple[int, int]]
+    progress: float
+    gripper_switch: bool
+    contact: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Episode:
+    """One demonstration of F frames: state float32[F, s], actions float32[F, a], images {camera: uint8[F, h, w, 3]}.
+
+    `annotations` has one entry per frame, or is empty. `info` is kept in the data set's episode table:
+    scenario, success, counters; values must be JSON.
+    """
+
+    instruction: str
+    state: np.ndarray
+    actions: np.ndarray
+    images: dict[str, np.ndarray]
+    annotations: tuple[Annotation, ...] = ()
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Tensors for one step. Absent parts are None.
+
+    images      {camera role: uint8[B, h, w, 3]}, present views only, in the embodiment's order
+    views       one bool per camera of the embodiment, on the host, constant within a batch
+    text_*      int64 / bool [B, L]: ids, valid, kind (TextKind), loss (token is a target of the text loss)
+    state       float32[B, S] normalised
+    actions     float32[B, T, A] normalised; None at inference
+    action_valid bool[B, T, A]; False on padded steps and widths, and everywhere on samples without actions
+    weights     {name: float32[B, T]} per-step loss weights; labels {name: tensor}
+    embodiment, source  int64[B]: index into the processor's embodiments, into the mixture's sources
+    """
+
+    images: dict[str, UInt8[Tensor, "B h w 3"]]
+    views: tuple[bool, ...]
+    text_ids: Int64[Tensor, "B L"]
+    text_valid: Bool[Tensor, "B L"]
+    text_kind: Int64[Tensor, "B L"]
+    text_loss: Bool[Tensor, "B L"]
+    state: Float[Tensor, "B S"]
+    actions: Float[Tensor, "B T A"] | None
+    action_valid: Bool[Tensor, "B T A"] | None
+    embodiment: Int64[Tensor, "B"]
+    source: Int64[Tensor, "B"]
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    labels: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        return self.text_ids.shape[0]
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same batch on `device`."""
+
+        def move(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return value.to(device, non_blocking=True)
+            if isinstance(value, dict):
+                return {k: move(v) for k, v in value.items()}
+            return value
+
+        return replace(self, **{f.name: move(getattr(self, f.name)) for f in fields(self)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Term:
+    """A loss as a sum over `count` entries; the mean is taken after adding micro-batches and ranks."""
+
+    sum: Tensor
+    count: Tensor
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Losses:
+    """Named loss terms. total = sum over terms of weight * sum / count (a term with count 0 adds 0)."""
+
+    terms: dict[str, Term]
+
+    @property
+    def total(self) -> Tensor:
+        return sum((t.weight * t.sum / t.count.clamp_min(1) for t in self.terms.values()), torch.zeros(()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampled:
+    """What a model samples: actions float[B, N, T, A] normalised; text per level, one string per batch row."""
+
+    actions: Tensor
+    text: list[dict[str, str]]
+    extras: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """One fixed start of an environment: the same scenario gives the same initial state everywhere.
+
+    environment: registered name; task: the environment's own task id; seed: initial state;
+    split: `train`, `heldout_combination`, ...; instruction: overrides the environment's sentence when set.
+    """
+
+    environment: str
+    task: str
+    seed: int
+    split: str = "train"
+    instruction: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """One entry of a mixture: a LeRobot folder (`path`) or a named generator (`generator`), and its share."""
+
+    name: str
+    path: str | None = None
+    generator: str | None = None
+    weight: float = 1.0
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixture:
+    """What a stage trains on. `validation` is the share of episodes held out."""
+
+    sources: tuple[Source, ...]
+    validation: float = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One stage of a curriculum. `trains` maps a pattern over part names to a learning rate; others are frozen."""
+
+    name: str
+    steps: int
+    mixture: Mixture
+    batch_size: int = 64
+    accumulate: int = 1
+    trains: dict[str, float] = field(default_factory=lambda: {"*": 1e-3})
+    loss_weights: dict[str, float] = field(default_factory=dict)
+    warmup: int = 100
+    final_lr: float = 0.1
+    weight_decay: float = 1e-2
+    clip: float = 1.0
+    ema: float = 0.0
+    precision: str = "float32"
+    start: str | None = None  # a checkpoint folder, or "stage:NAME"
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalPlan:
+    """What is rolled out after training."""
+
+    environment: str
+    episodes: int = 100
+    splits: tuple[str, ...] = ("train",)
+    control_episodes: int = 25
+    max_steps: int | None = None
+    execute: int = 8
+    seed: int = 100_000
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A recipe's result: model name and configuration, stages by name, evaluation plan."""
+
+    name: str
+    model: str
+    config: Any
+    stages: dict[str, Stage]
+    evaluation: EvalPlan | None = None
+    processor: dict[str, Any] = field(default_factory=dict)
