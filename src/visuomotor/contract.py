@@ -162,10 +162,13 @@ class Losses:
 
 @dataclass(frozen=True, kw_only=True)
 class Sampled:
-    """What a model samples: actions float[B, N, T, A] normalised; text per level, one string per batch row."""
+    """What a model samples: actions float[B, N, T, A] normalised, never sent to a robot as they are.
+
+    text_ids: int64[B, G] generated token ids (padded with the model's pad id), None when no text was asked for.
+    """
 
     actions: Tensor
-    text: list[dict[str, str]]
+    text_ids: Tensor | None = None
     extras: dict[str, Any] = field(default_factory=dict)
 
 
