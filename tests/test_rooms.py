@@ -1,0 +1,55 @@
+"""The table in docs/design.md: which room may import which."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "src" / "visuomotor"
+CONTRACT = {"contract", "embodiment"}
+ALLOWED: dict[str, set[str]] = {
+    "embodiment": set(),
+    "contract": {"embodiment"},
+    "data": CONTRACT,
+    "nn": CONTRACT,
+    "models": CONTRACT | {"nn", "data"},
+    "policy": CONTRACT | {"data", "models"},
+    "training": CONTRACT | {"data", "models", "policy"},
+    "simulation": CONTRACT | {"data"},
+    "execution": CONTRACT,
+    "evaluation": CONTRACT | {"policy", "simulation", "execution"},
+}
+EVERYTHING = {"recipes", "studies", "apps", "cli", "__init__"}
+
+
+def imported_rooms(path: Path) -> set[str]:
+    """Rooms of visuomotor that a file imports, at any depth of its code."""
+    rooms = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module]
+            if node.module == "visuomotor":
+                names = [f"visuomotor.{alias.name}" for alias in node.names]
+        rooms |= {name.split(".")[1] for name in names if name.startswith("visuomotor.")}
+    return rooms
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_a_room_imports_only_what_the_design_allows(path: Path) -> None:
+    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if room in EVERYTHING:
+        return
+    forbidden = imported_rooms(path) - ALLOWED[room] - {room}
+    assert not forbidden, f"{path.relative_to(PACKAGE)} may not import {sorted(forbidden)}"
+
+
+def test_execution_is_free_of_torch() -> None:
+    for path in (PACKAGE / "execution").rglob("*.py"):
+        assert "import torch" not in path.read_text(), path
+        assert "visuomotor.contract" not in path.read_text(), f"{path}: contract imports torch; import embodiment instead"
