@@ -1,0 +1,69 @@
+"""`visuomotor collect`: record demonstrations of a simulated robot."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from visuomotor.cli.console import console, parse, progress_bar, table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Record demonstrations of a simulated robot as a LeRobot v3 data set with annotations."""
+
+    environment: Annotated[str, tyro.conf.arg(constructor=str)] = "tabletop"
+    """The world: tabletop or metaworld."""
+    out: Path
+    """Folder of the new data set."""
+    episodes: int = 100
+    """Successful demonstrations to record."""
+    scenes: int = 0
+    """Record this many single frames of random scenes instead (for grounding)."""
+    split: str = "train"
+    seed: int = 0
+    workers: int = 2
+    action_noise: float = 0.0
+    """Disturb the executed action by this share of its limits; the recorded action stays clean."""
+    storage: Literal["video", "image"] = "video"
+    codec: Literal["h264", "av1"] = "h264"
+    render_quality: Literal["fast", "default"] = "fast"
+    option: dict[str, str] = field(default_factory=dict)
+    """Options of the world, e.g. --option vocabulary full."""
+    resume: bool = False
+    """Continue a collection that was interrupted."""
+    overwrite: bool = False
+    """Replace an existing data set."""
+
+
+def run(arguments: list[str]) -> int:
+    options = parse("collect", Options, arguments)
+    from visuomotor.cli.values import typed
+    from visuomotor.simulation.collect import CollectPlan, collect
+
+    plan = CollectPlan(
+        environment=options.environment,
+        out=options.out,
+        episodes=options.episodes,
+        scenes=options.scenes,
+        split=options.split,
+        seed=options.seed,
+        workers=options.workers,
+        action_noise=options.action_noise,
+        storage=options.storage,
+        codec=options.codec,
+        render_quality=options.render_quality,
+        options={key: typed(value) for key, value in options.option.items()},
+    )
+    total = options.scenes or options.episodes
+    with progress_bar(f"collecting {options.environment}", total) as update:
+        report = collect(
+            plan,
+            resume=options.resume,
+            overwrite=options.overwrite,
+            progress=lambda state: update(state.done, f"{state.failures} failed"),
+        )
+    table("demonstrations", ("task", "kept", "failed"), [(t, *c) for t, c in sorted(report.tasks.items())])
+    console.print(f"data set: {options.out}")
+    return 0

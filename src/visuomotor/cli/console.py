@@ -1,0 +1,48 @@
+"""What the verbs share: the console, a progress bar, a table."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+console = Console(highlight=False)
+
+
+def parse(verb: str, options: Any, arguments: list[str], *, unknown: bool = False) -> Any:
+    """Parse `arguments` into the dataclass `options`; with `unknown` also returns what was not recognised."""
+    return tyro.cli(options, args=arguments, prog=f"visuomotor {verb}", return_unknown_args=unknown)
+
+
+@contextmanager
+def progress_bar(description: str, total: int | None) -> Iterator[Any]:
+    """A progress bar; yields `update(completed, note="")`."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(description, total=total, note="")
+
+        def update(completed: int, note: str = "") -> None:
+            progress.update(task, completed=completed, note=note)
+
+        yield update
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Print a table; the first column is text, the others are aligned to the right."""
+    out = Table(title=title, title_justify="left")
+    for index, name in enumerate(columns):
+        out.add_column(name, justify="left" if index == 0 else "right")
+    for row in rows:
+        out.add_row(*(str(cell) for cell in row))
+    console.print(out)

@@ -1,0 +1,61 @@
+"""`visuomotor VERB`: finds the verb's module and runs it. Nothing heavy is imported before the verb is known."""
+
+import difflib
+import os
+import sys
+from importlib import import_module
+
+from visuomotor import __version__
+
+VERBS = {
+    "demo": ("visuomotor.cli.demo", "demonstrations, training, evaluation and report in one go"),
+    "collect": ("visuomotor.cli.collect", "record demonstrations of a simulated robot as a LeRobot v3 data set"),
+    "data": ("visuomotor.cli.data", "look at a data set: info, stats, doctor, view, embodiment"),
+    "train": ("visuomotor.cli.train", "train a recipe, or fine-tune a checkpoint on your own data"),
+    "eval": ("visuomotor.cli.evaluate", "roll a checkpoint out in a simulator, with controls and intervals"),
+    "report": ("visuomotor.cli.report", "write the HTML report of a run's folder"),
+    "model": ("visuomotor.cli.model", "parameters, FLOPs, bytes and roofline time of a model"),
+    "info": ("visuomotor.cli.info", "versions, devices, what is installed"),
+}
+
+
+def usage() -> str:
+    """The text of `visuomotor --help`."""
+    rows = "\n".join(f"  {verb:<9} {text}" for verb, (_, text) in VERBS.items())
+    return (
+        f"visuomotor {__version__}: train, ablate, evaluate and serve vision-language-action robot policies\n\n"
+        f"usage: visuomotor VERB [options]      (visuomotor VERB --help explains a verb)\n\n{rows}\n\n"
+        "Errors are one sentence; set VISUOMOTOR_DEBUG=1 for the traceback."
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in {"-h", "--help", "help"}:
+        print(usage())
+        return 0
+    if arguments[0] in {"--version", "-V"}:
+        print(__version__)
+        return 0
+    verb, rest = arguments[0], arguments[1:]
+    if verb not in VERBS:
+        near = difflib.get_close_matches(verb, VERBS, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        print(f"visuomotor: unknown verb {verb!r}.{hint} Known: {', '.join(VERBS)}.", file=sys.stderr)
+        return 2
+    os.environ.setdefault("MUJOCO_GL", "egl")
+    try:
+        return import_module(VERBS[verb][0]).run(rest)
+    except KeyboardInterrupt as stop:
+        print(f"visuomotor {verb}: stopped. {stop}".rstrip(), file=sys.stderr)
+        return 130
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
+        if os.environ.get("VISUOMOTOR_DEBUG"):
+            raise
+        print(f"visuomotor {verb}: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
