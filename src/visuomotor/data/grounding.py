@@ -1,0 +1,105 @@
+"""Questions about the boxes of one image, with exact answers: vision-language samples from any annotated frame.
+
+Left and right are the image's. Words and coordinates are kept apart ("Box: red block", 412, ...) so that the
+tokenizer's cache of sentences and numbers serves every sample.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["Question", "questions"]
+
+Box = tuple[int, int, int, int]
+Boxes = Mapping[str, Box]
+Words = list[str | int]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Question and answer as words and coordinates 0-1000."""
+
+    ask: Words
+    answer: Words
+
+
+def questions(boxes: Boxes, vocabulary: Sequence[str], rng: np.random.Generator, count: int) -> list[Question]:
+    """`count` questions on one image.
+
+    boxes: visible objects {name: (x1, y1, x2, y2)}; vocabulary: object names of the whole data set, from which
+    absent objects are asked after. Half of the questions ask for a box where there is one.
+    """
+    names = list(boxes)
+    order = rng.permutation(len(names)) if names else []
+    asked, chosen = 0, []
+    for _ in range(count):
+        if names and (draw := rng.random()) < 0.5:
+            chosen.append(where(names[order[asked % len(names)]], boxes))
+            asked += 1
+        elif names and draw < 0.85:
+            relation = RELATIONS[int(rng.random() * len(RELATIONS))]
+            chosen.append(relation(names[int(rng.random() * len(names))], boxes))
+        else:
+            chosen.append(exists(boxes, vocabulary, rng))
+    return chosen
+
+
+def where(name: str, boxes: Boxes) -> Question:
+    return Question([f"Where is the {name}?"], [f"Box: {name}", *boxes[name]])
+
+
+def exists(boxes: Boxes, vocabulary: Sequence[str], rng: np.random.Generator) -> Question:
+    """Yes and no are equally frequent where both are possible."""
+    absent = [name for name in vocabulary if name not in boxes]
+    present = list(boxes)
+    pool = present if present and (not absent or rng.random() < 0.5) else absent
+    if not pool:
+        return Question(["Is anything here?"], ["no"])
+    name = pool[int(rng.random() * len(pool))]
+    return Question([f"Is there a {name}?"], ["yes" if name in boxes else "no"])
+
+
+def what_at(name: str, boxes: Boxes) -> Question:
+    """Asks for the object at the centre of `name`'s box: the smallest box that contains the point."""
+    x, y = (int(v) for v in centre(boxes[name]))
+    inside = [n for n, (x1, y1, x2, y2) in boxes.items() if x1 <= x <= x2 and y1 <= y <= y2]
+    return Question(["What is at", x, y, "?"], [min(inside, key=lambda n: area(boxes[n]))])
+
+
+def nearest(name: str, boxes: Boxes) -> Question:
+    others = [n for n in boxes if n != name]
+    x, y = centre(boxes[name])
+
+    def distance(other: str) -> float:
+        cx, cy = centre(boxes[other])
+        return (cx - x) ** 2 + (cy - y) ** 2
+
+    answer = min(others, key=distance) if others else "nothing"
+    return Question([f"What is nearest to the {name}?"], [answer])
+
+
+def left_of(name: str, boxes: Boxes) -> Question:
+    return Question([f"What is left of the {name}?"], [_beside(name, boxes, -1)])
+
+
+def right_of(name: str, boxes: Boxes) -> Question:
+    return Question([f"What is right of the {name}?"], [_beside(name, boxes, 1)])
+
+
+RELATIONS: tuple[Callable[[str, Boxes], Question], ...] = (what_at, nearest, left_of, right_of)
+
+
+def centre(box: Box) -> tuple[float, float]:
+    return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+
+
+def area(box: Box) -> int:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def _beside(name: str, boxes: Boxes, side: int) -> str:
+    """All objects on one side, the closest first, or "nothing"."""
+    x = centre(boxes[name])[0]
+    found = sorted((side * (centre(b)[0] - x), n) for n, b in boxes.items() if n != name)
+    return ", ".join(n for gap, n in found if gap > 0) or "nothing"

@@ -1,0 +1,285 @@
+"""Loader: an endless, resumable stream of batches from a mixture of data sets.
+
+The k-th batch depends only on (seed, k): which thread makes it, and what was drawn before, do not matter. So the
+whole state is k, and a resumed run sees the batches that an uninterrupted one would have seen.
+"""
+
+import json
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from visuomotor.contract import Batch, Mixture, Source
+from visuomotor.data.prepared import Prepared
+from visuomotor.data.processor import Objective, Processor
+from visuomotor.data.sample import Sample
+
+__all__ = ["Loader", "held_out"]
+
+log = logging.getLogger(__name__)
+Split = Literal["train", "validation"]
+AHEAD = 4  # batches prefetched per worker
+MAX_REDRAWS = 100
+BAD_SAMPLE = (ValueError, OSError, EOFError, IndexError, KeyError)
+
+
+def held_out(num_episodes: int, share: float) -> np.ndarray:
+    """bool[num_episodes]: validation episodes, chosen by a hash of the episode's index.
+
+    Appending episodes never moves an old one across, except that a set of two or more episodes holds out at least
+    one (that of the lowest hash) and keeps at least one.
+    """
+    index = np.arange(num_episodes, dtype=np.uint64)
+    with np.errstate(over="ignore"):  # splitmix64
+        z = (index + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    fraction = ((z ^ (z >> np.uint64(31))) >> np.uint64(11)) / float(1 << 53)
+    chosen = fraction < share
+    if share > 0 and num_episodes > 1:
+        chosen[np.argmin(fraction)] = True
+        chosen[np.argmax(fraction)] = False
+    return chosen
+
+
+@dataclass(frozen=True)
+class _Stream:
+    """One source, ready to draw from."""
+
+    index: int
+    source: Source
+    dataset: Any
+    embodiment: int
+    objective: Objective
+    prepared: Prepared
+    rows: np.ndarray
+    cameras: tuple[str, ...]
+    lock: threading.Lock
+
+
+class Loader(Iterator[Batch]):
+    """Batches of `batch_size` samples; each row draws its source by weight, then a frame uniformly.
+
+    Sources whose views differ never share a batch: the group of equal views is drawn first, by its total weight.
+
+    Args:
+        datasets: {source name: data set}, one for each source of the mixture.
+        workers: prefetch threads; 0 makes each batch when it is asked for.
+        split: "train" or "validation" (episodes held out by `held_out`, share `mixture.validation`).
+        bad_samples: "stop" raises ValueError naming source, row and cause; "quarantine" counts the sample in
+            `bad_count`, appends it to the JSON-lines file `quarantine`, and draws another row deterministically.
+
+    `Source.options["objective"]` is "robot" (default) or "grounding".
+    `wait_seconds` adds up the time that the caller waited for data.
+    """
+
+    def __init__(
+        self,
+        mixture: Mixture,
+        processor: Processor,
+        *,
+        batch_size: int,
+        seed: int,
+        datasets: Mapping[str, Any],
+        workers: int = 1,
+        split: Split = "train",
+        bad_samples: Literal["stop", "quarantine"] = "stop",
+        quarantine: Path | None = None,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; it must be at least 1.")
+        self.processor, self.batch_size, self.seed, self.workers = processor, batch_size, seed, workers
+        self.bad_samples, self.quarantine = bad_samples, quarantine
+        self.wait_seconds, self.bad_count = 0.0, 0
+        self._reported: set[tuple[int, int]] = set()
+        self._report_lock = threading.Lock()
+        locks: dict[int, threading.Lock] = {}
+        self._streams = [
+            _open(i, source, mixture, processor, datasets, split, locks) for i, source in enumerate(mixture.sources)
+        ]
+        self._groups = _groups(self._streams, processor)
+        self._next = 0
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="loader") if workers else None
+        self._ahead: deque[Future[Batch]] = deque()
+
+    def __next__(self) -> Batch:
+        started = time.perf_counter()
+        if self._pool is None:
+            batch = self.batch(self._next)
+        else:
+            while len(self._ahead) < AHEAD * self.workers:
+                self._ahead.append(self._pool.submit(self.batch, self._next + len(self._ahead)))
+            try:
+                batch = self._ahead[0].result()
+            except BaseException:
+                self._drop_ahead()
+                raise
+            self._ahead.popleft()
+            self._ahead.append(self._pool.submit(self.batch, self._next + 1 + len(self._ahead)))
+        self._next += 1
+        self.wait_seconds += time.perf_counter() - started
+        return batch
+
+    def batch(self, k: int) -> Batch:
+        """The k-th batch."""
+        rng = np.random.default_rng((self.seed, k))
+        streams, weights = self._groups[self._choose_group(rng)]
+        chosen = rng.choice(len(streams), size=self.batch_size, p=weights)
+        draws = rng.random(self.batch_size)
+        rows = [int(draws[i] * len(streams[s].rows)) for i, s in enumerate(chosen)]
+        picks = [(streams[s], int(streams[s].rows[r])) for s, r in zip(chosen, rows, strict=True)]
+        images = self._images(picks)
+        samples = []
+        for i, (stream, row) in enumerate(picks):
+            samples.append(self._sample(stream, row, images[i], rng, (self.seed, k, i)))
+        return self.processor.collate(samples)
+
+    def state_dict(self) -> dict[str, int]:
+        """What resume needs: the number of batches handed out (and what they depend on)."""
+        return {"batch": self._next, "seed": self.seed, "batch_size": self.batch_size}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go on after the batches that `state` counts; ValueError when seed or batch size differ."""
+        for name in ("seed", "batch_size"):
+            if state[name] != getattr(self, name):
+                raise ValueError(
+                    f"The saved loader has {name} {state[name]} but this one {getattr(self, name)}, so its batches "
+                    f"would differ; resume with the same value or start a new run."
+                )
+        self._drop_ahead()
+        self._next = state["batch"]
+
+    def close(self) -> None:
+        """Stop the prefetch threads."""
+        self._drop_ahead()
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _drop_ahead(self) -> None:
+        for future in self._ahead:
+            future.cancel()
+        self._ahead.clear()
+
+    def _choose_group(self, rng: np.random.Generator) -> int:
+        if len(self._groups) == 1:
+            return 0
+        totals = np.array([sum(s.source.weight for s in streams) for streams, _ in self._groups])
+        return int(rng.choice(len(totals), p=totals / totals.sum()))
+
+    def _images(self, picks: list[tuple[_Stream, int]]) -> list[dict[str, np.ndarray] | None]:
+        """Per pick {camera: image}, read in one call per source and camera; None where that call failed."""
+        images: list[dict[str, np.ndarray] | None] = [None] * len(picks)
+        for stream in {id(s): s for s, _ in picks}.values():
+            slots = [i for i, (s, _) in enumerate(picks) if s is stream]
+            rows = np.array([picks[i][1] for i in slots])
+            try:
+                read = _read(stream, rows)
+            except BAD_SAMPLE:
+                continue  # each row is tried alone, so that the error names the one that is bad
+            for j, i in enumerate(slots):
+                images[i] = {camera: frames[j] for camera, frames in read.items()}
+        return images
+
+    def _sample(
+        self,
+        stream: _Stream,
+        row: int,
+        images: dict[str, np.ndarray] | None,
+        rng: np.random.Generator,
+        key: tuple[int, int, int],
+    ) -> Sample:
+        for attempt in range(MAX_REDRAWS):
+            try:
+                if images is None:
+                    images = {camera: frames[0] for camera, frames in _read(stream, np.array([row])).items()}
+                return self.processor.sample(
+                    stream.embodiment, stream.dataset, row, images, rng, stream.objective, source=stream.index
+                )
+            except BAD_SAMPLE as error:
+                self._bad(stream, row, error)
+            row = int(stream.rows[np.random.default_rng((*key, attempt)).integers(len(stream.rows))])
+            images = None
+        raise ValueError(f"Source {stream.source.name!r} gave {MAX_REDRAWS} bad samples in a row; repair the data set.")
+
+    def _bad(self, stream: _Stream, row: int, error: Exception) -> None:
+        where = f"source {stream.source.name!r}, {stream.prepared.place(row)}"
+        if self.bad_samples == "stop":
+            raise ValueError(
+                f"Bad sample in {where}: {error} (--bad-samples quarantine lists such samples and goes on.)"
+            ) from error
+        with self._report_lock:
+            if (stream.index, row) in self._reported:
+                return
+            self._reported.add((stream.index, row))
+            self.bad_count += 1
+            log.warning("Bad sample left out: %s: %s", where, error)
+            if self.quarantine is not None:
+                entry = {"source": stream.source.name, "row": row, "where": where, "error": str(error)}
+                with self.quarantine.open("a") as file:
+                    file.write(json.dumps(entry) + "\n")
+
+
+def _open(
+    index: int,
+    source: Source,
+    mixture: Mixture,
+    processor: Processor,
+    datasets: Mapping[str, Any],
+    split: Split,
+    locks: dict[int, threading.Lock],
+) -> _Stream:
+    dataset = datasets.get(source.name)
+    if dataset is None:
+        raise ValueError(f"The mixture has source {source.name!r} but data sets are given for {sorted(datasets)}.")
+    objective = source.options.get("objective", "robot")
+    if objective not in ("robot", "grounding"):
+        raise ValueError(f"Source {source.name!r} has objective {objective!r}; choose 'robot' or 'grounding'.")
+    if not source.weight > 0:
+        raise ValueError(f"Source {source.name!r} has weight {source.weight}; give a positive one or remove it.")
+    chosen = held_out(dataset.num_episodes, mixture.validation) == (split == "validation")
+    slices = [dataset.episode_slice(int(e)) for e in np.flatnonzero(chosen)]
+    if not slices:
+        raise ValueError(
+            f"Source {source.name!r} has no {split} episode: {dataset.num_episodes} episodes, validation share "
+            f"{mixture.validation}. Add episodes or change the share."
+        )
+    embodiment = processor.embodiment_index(dataset.embodiment, name=f"Source {source.name!r}")
+    cameras = {c.role: c.name for c in dataset.embodiment.cameras}
+    views = zip(processor.config.image_roles, processor.views[embodiment], strict=True)
+    return _Stream(
+        index=index,
+        source=source,
+        dataset=dataset,
+        embodiment=embodiment,
+        objective=objective,
+        prepared=processor.prepared(dataset, embodiment),
+        rows=np.concatenate([np.arange(s.start, s.stop) for s in slices]),
+        cameras=tuple(cameras[role] for role, present in views if present),
+        lock=locks.setdefault(id(dataset), threading.Lock()),
+    )
+
+
+def _read(stream: _Stream, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Images and, as a side effect, annotations of `rows`. Decoders are not thread-safe, hence the lock."""
+    with stream.lock:
+        return {camera: stream.dataset.frames(camera, rows) for camera in stream.cameras}
+
+
+def _groups(streams: list[_Stream], processor: Processor) -> list[tuple[list[_Stream], np.ndarray]]:
+    """Streams by present views, each with its share inside the group."""
+    found: dict[tuple[bool, ...], list[_Stream]] = {}
+    for stream in streams:
+        found.setdefault(processor.views[stream.embodiment], []).append(stream)
+    groups = []
+    for members in found.values():
+        weights = np.array([s.source.weight for s in members], dtype=np.float64)
+        groups.append((members, weights / weights.sum()))
+    return groups

@@ -1,0 +1,126 @@
+"""A data set's numbers, normalised once, so that drawing a sample costs microseconds."""
+
+from typing import Any
+
+import numpy as np
+
+from visuomotor.contract import Annotation
+from visuomotor.data.action_tokens import encode_bins
+from visuomotor.data.normalization import Units
+from visuomotor.data.statistics import describe
+
+__all__ = ["Prepared"]
+
+MAX_ANNOTATIONS = 200_000
+MAX_VOCABULARY_ROWS = 512
+
+
+class Prepared:
+    """Per-row arrays of one data set under one embodiment's units; annotations are read when they are needed."""
+
+    def __init__(self, dataset: Any, units: Units, horizon: int) -> None:
+        self.dataset = dataset
+        self.units = units
+        self._horizon = np.arange(horizon)
+        self.end = np.zeros(dataset.num_frames, dtype=np.int64)
+        self.episode = np.zeros(dataset.num_frames, dtype=np.int64)
+        for e in range(dataset.num_episodes):
+            frames = dataset.episode_slice(e)
+            self.end[frames], self.episode[frames] = frames.stop, e
+        self._instructions: dict[int, str] = {}
+        self._annotations: dict[int, Annotation] = {}
+        self._vocabulary: tuple[str, ...] | None = None
+        self.raw_state = self._matrix("observation.state", len(units.state.offset))
+        self.raw_action = self._matrix("action", len(units.action.offset))
+        self.state = units.state.apply(self.raw_state)
+        self._bad_state = np.any(~np.isfinite(self.raw_state), axis=1)
+        bad_action = np.any(~np.isfinite(self.raw_action), axis=1)
+        self._bad_actions = np.concatenate([[0], np.cumsum(bad_action)])
+        self.action, self._bins = None, None
+        if units.reference is None:  # otherwise the numbers depend on the chunk's first state
+            self.action = units.action.apply(self.raw_action)
+            self._bins = encode_bins(np.nan_to_num(self.action[:, : self.raw_action.shape[1]]))
+
+    def state_at(self, row: int) -> np.ndarray:
+        """float32[S] normalised."""
+        if self._bad_state[row]:
+            raise ValueError(self._not_finite("observation.state", self.raw_state, row))
+        return self.state[row]
+
+    def actions_at(self, row: int) -> tuple[np.ndarray, int, np.ndarray]:
+        """(normalised float32[T, A], valid steps n, bins int64[n, a]); after the episode the last action repeats."""
+        end = int(self.end[row])
+        steps = min(len(self._horizon), end - row)
+        if self._bad_actions[row + steps] != self._bad_actions[row]:
+            bad = row + int(np.argmax(~np.isfinite(self.raw_action[row : row + steps]).all(axis=1)))
+            raise ValueError(self._not_finite("action", self.raw_action, bad))
+        rows = np.minimum(row + self._horizon, end - 1)
+        if self.action is not None and self._bins is not None:
+            return self.action[rows], steps, self._bins[row : row + steps]
+        actions = self.units.model_actions(self.raw_action[rows], self.raw_state[row])
+        return actions, steps, encode_bins(actions[:steps, : self.raw_action.shape[1]])
+
+    def instruction(self, row: int) -> str:
+        episode = int(self.episode[row])
+        if episode not in self._instructions:
+            self._instructions[episode] = self.dataset.instruction(episode)
+        return self._instructions[episode]
+
+    def load_annotations(self, rows: np.ndarray) -> None:
+        """Read the annotations of `rows` in one call, where they are not at hand yet."""
+        missing = np.array([r for r in rows.tolist() if r not in self._annotations], dtype=np.int64)
+        if not len(missing):
+            return
+        if len(self._annotations) + len(missing) > MAX_ANNOTATIONS:
+            self._annotations = {}
+        found = self.dataset.annotations(missing)
+        if found is None:
+            raise ValueError(
+                f"{describe(self.dataset)} has no annotations, which sub-task, box, trajectory and grounding text "
+                f"need. Set the probability of those levels to 0, or collect the data with annotations."
+            )
+        self._annotations.update(zip(missing.tolist(), found, strict=True))
+
+    def annotation(self, row: int) -> Annotation:
+        found = self._annotations.get(row)
+        if found is None:
+            self.load_annotations(np.array([row]))
+            found = self._annotations[row]
+        return found
+
+    def vocabulary(self) -> tuple[str, ...]:
+        """Object names seen in up to 512 evenly spread rows, sorted."""
+        if self._vocabulary is None:
+            count = min(MAX_VOCABULARY_ROWS, self.dataset.num_frames)
+            rows = np.unique(np.linspace(0, self.dataset.num_frames - 1, count).astype(np.int64))
+            self.load_annotations(rows)
+            names = {n for r in rows.tolist() for boxes in self.annotation(r).boxes.values() for n in boxes}
+            self._vocabulary = tuple(sorted(names))
+        return self._vocabulary
+
+    def place(self, row: int) -> str:
+        """How errors name a row."""
+        episode = int(self.episode[row])
+        frame = row - self.dataset.episode_slice(episode).start
+        return f"row {row} (episode {episode}, frame {frame}) of {describe(self.dataset)}"
+
+    def _matrix(self, column: str, width: int) -> np.ndarray:
+        values = self.dataset.columns.get(column)
+        if values is None:
+            return np.zeros((self.dataset.num_frames, width), dtype=np.float32)
+        values = values[:, None] if values.ndim == 1 else values
+        if values.shape[1] != width:
+            raise ValueError(
+                f"{column} of {describe(self.dataset)} is {values.shape[1]} wide but its embodiment "
+                f"{self.dataset.embodiment.name!r} describes {width} dimensions; correct embodiment.json."
+            )
+        return values
+
+    def _not_finite(self, column: str, values: np.ndarray, row: int) -> str:
+        dim = int(np.argmax(~np.isfinite(values[row])))
+        components = self.dataset.embodiment.state if column != "action" else self.dataset.embodiment.action
+        name = [f"{c.name}.{d}" for c in components for d in c.dims][dim]
+        return (
+            f"{column} dimension {dim} ({name}) is {values[row, dim]} in {self.place(row)}. "
+            f"Run `visuomotor data doctor`, or train with --bad-samples quarantine."
+        )

@@ -1,0 +1,436 @@
+"""Processor: everything between data or robot on one side and the model's tensors on the other, in both directions.
+
+It owns the embodiments, their statistics, the normalisation, the tokenizer and the text layout; `processor.json` and
+`tokenizer.json` keep them beside the weights.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from visuomotor.contract import Batch, Embodiment, Observation
+from visuomotor.data import grounding, scaffold
+from visuomotor.data.augment import AugmentConfig, Shift, augment, draw_shift
+from visuomotor.data.images import fit
+from visuomotor.data.normalization import Units, normalizer, reference_change
+from visuomotor.data.prepared import Prepared
+from visuomotor.data.sample import Sample, collate
+from visuomotor.data.statistics import Statistics, compute_statistics
+from visuomotor.data.tokenizer import TextTokenizer
+
+__all__ = ["Objective", "Processor", "ProcessorConfig"]
+
+Objective = Literal["robot", "grounding"]
+PROCESSOR_FILE, TOKENIZER_FILE = "processor.json", "tokenizer.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessorConfig:
+    """How samples become tensors.
+
+    horizon, action_width, state_width: T, A, S of the model.
+    image_roles: camera roles in the model's order; `optional_roles` may be missing (a masked view).
+    image_size: side in pixels to pad and resize to; None leaves images as they are stored.
+    levels: {scaffold level: probability that its line is present in a training sample}.
+    action_reference: "embodiment" keeps what the data says; "chunk_start" learns absolute components as differences
+        to the state at the start of the chunk; `state_of` pairs action with state components of other names.
+    action_token_stride: every how many steps the discrete action line has a step.
+    trajectory_stride: frames between two points of the trajectory line.
+    """
+
+    horizon: int = 16
+    action_width: int = 8
+    state_width: int = 16
+    image_roles: tuple[str, ...] = ("scene", "wrist")
+    optional_roles: tuple[str, ...] = ()
+    image_size: int | None = None
+    levels: dict[str, float] = field(default_factory=lambda: {"subtask": 0.5, "action": 1.0})
+    prompt: scaffold.PromptStyle = "plain"
+    max_text: int = 256
+    action_reference: Literal["embodiment", "chunk_start"] = "embodiment"
+    state_of: dict[str, str] = field(default_factory=dict)
+    action_token_stride: int = 1
+    trajectory_stride: int = 4
+    questions_per_image: int = 4
+    vocab_size: int = 1024
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    def __post_init__(self) -> None:
+        unknown = set(self.levels) - set(scaffold.LEVELS)
+        if unknown:
+            raise ValueError(f"Unknown scaffold levels {sorted(unknown)}; choose from {list(scaffold.LEVELS)}.")
+        for level, probability in self.levels.items():
+            if not 0 <= probability <= 1:
+                raise ValueError(f"The probability of level {level!r} is {probability}; it must lie in 0-1.")
+        for name in ("horizon", "action_token_stride", "trajectory_stride", "questions_per_image", "max_text"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"ProcessorConfig.{name} is {getattr(self, name)}; it must be at least 1.")
+        if not self.image_roles:
+            raise ValueError("image_roles is empty; a policy needs at least one camera role.")
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "ProcessorConfig":
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        return cls(**{**values, "augment": AugmentConfig(**data["augment"])})
+
+
+class Processor:
+    """Transforms, statistics and tokenizer of one or several embodiments, both ways."""
+
+    def __init__(
+        self,
+        config: ProcessorConfig,
+        embodiments: Sequence[Embodiment],
+        statistics: Sequence[Statistics],
+        tokenizer: TextTokenizer,
+    ) -> None:
+        if len(embodiments) != len(statistics) or not embodiments:
+            raise ValueError(f"{len(embodiments)} embodiments need as many statistics, not {len(statistics)}.")
+        self.config = config
+        self.embodiments = tuple(embodiments)
+        self.statistics = tuple(statistics)
+        self.tokenizer = tokenizer
+        self.units = tuple(_units(config, e, s) for e, s in zip(embodiments, statistics, strict=True))
+        self.views = tuple(_views(config, e) for e in embodiments)
+        self._prepared: dict[int, Prepared] = {}
+
+    @classmethod
+    def build(
+        cls,
+        config: ProcessorConfig,
+        datasets: Sequence[Any],
+        corpus: Iterable[str],
+        *,
+        tokenizer: TextTokenizer | None = None,
+        skip_bad: bool = False,
+    ) -> "Processor":
+        """Statistics from `datasets` (those with an action column, pooled by embodiment), tokenizer from `corpus`.
+
+        The instructions and annotated sub-tasks of the data need not be in the corpus, but compress better if they
+        are. `skip_bad` leaves rows with NaN or infinity out of the statistics instead of raising ValueError.
+        """
+        groups: list[tuple[Embodiment, list[Any]]] = []
+        for dataset in (d for d in datasets if "action" in d.columns):
+            for embodiment, members in groups:
+                if not embodiment.differences(dataset.embodiment):
+                    members.append(dataset)
+                    break
+            else:
+                groups.append((dataset.embodiment, [dataset]))
+        if not groups:
+            raise ValueError("No data set has an 'action' column, so there is nothing to normalise actions by.")
+        statistics = []
+        for embodiment, members in groups:
+            change = reference_change(embodiment, config.state_of) if config.action_reference != "embodiment" else None
+            statistics.append(
+                compute_statistics(
+                    members, horizon=config.horizon, transform=change.apply if change else None, skip_bad=skip_bad
+                )
+            )
+        words = [*corpus, *scaffold.HEADERS.values(), "main gripper", "yes", "no", "nothing"]
+        if config.prompt == "dm0":
+            words.append(scaffold.DM0_SYSTEM)
+        tokenizer = tokenizer or TextTokenizer.train(words, config.vocab_size)
+        return cls(config, [e for e, _ in groups], statistics, tokenizer)
+
+    def embodiment_index(self, embodiment: Embodiment, *, name: str = "The data") -> int:
+        """Index of the embodiment that means the same numbers; ValueError naming both sides otherwise."""
+        for i, known in enumerate(self.embodiments):
+            if not known.differences(embodiment):
+                return i
+        embodiment.require_compatible(self.embodiments[0], this=name, that="this processor")
+        raise AssertionError("unreachable: differences without a sentence")
+
+    def prepared(self, dataset: Any, embodiment: int = 0) -> Prepared:
+        """The data set's normalised arrays, made on first use and kept."""
+        key = id(dataset)
+        if key not in self._prepared:
+            self._prepared[key] = Prepared(dataset, self.units[embodiment], self.config.horizon)
+        return self._prepared[key]
+
+    def sample(
+        self,
+        dataset_index: int,
+        dataset: Any,
+        row: int,
+        images: dict[str, np.ndarray],
+        rng: np.random.Generator,
+        objective: Objective = "robot",
+        *,
+        source: int = 0,
+    ) -> Sample:
+        """One training sample.
+
+        Args:
+            dataset_index: index of the data set's embodiment in `embodiments`.
+            row: global row of `dataset`; images: {camera name: uint8[h, w, 3]} of that row.
+            objective: "robot" (actions and scaffold text) or "grounding" (questions on the boxes, no actions).
+
+        Raises:
+            ValueError: missing camera, NaN in state or action, missing annotation, text longer than max_text.
+        """
+        prepared = self.prepared(dataset, dataset_index)
+        shifts, pictures = self._pictures(dataset_index, images, rng, place=lambda: prepared.place(row))
+        config = self.config
+        valid = np.zeros((config.horizon, config.action_width), dtype=bool)
+        if objective == "robot":
+            actions, steps, bins = prepared.actions_at(row)
+            valid[:steps, : bins.shape[1]] = True
+            pieces = self._robot_text(prepared, row, bins, shifts, rng)
+        else:
+            actions = np.zeros((config.horizon, config.action_width), dtype=np.float32)
+            pieces = self._grounding_text(prepared, row, shifts, rng)
+        ids, kinds, targets = scaffold.text_of(pieces)
+        if len(ids) > config.max_text:
+            raise ValueError(
+                f"The text of {prepared.place(row)} has {len(ids)} tokens but max_text is {config.max_text}; "
+                f"raise max_text, or drop a level."
+            )
+        return Sample(
+            images=pictures,
+            views=self.views[dataset_index],
+            text_ids=ids,
+            text_kind=kinds,
+            text_loss=targets,
+            state=prepared.state_at(row),
+            actions=actions,
+            action_valid=valid,
+            embodiment=dataset_index,
+            source=source,
+        )
+
+    def collate(self, samples: Sequence[Sample]) -> Batch:
+        """Batch of samples with the same present views; text is padded right to a multiple of 8."""
+        return collate(samples, self.config.image_roles, self.tokenizer.pad_id)
+
+    def observations(
+        self,
+        observations: Sequence[Observation],
+        embodiment: int = 0,
+        levels: Sequence[str] = (),
+        text: Sequence[dict[str, str]] | None = None,
+    ) -> Batch:
+        """Batch for inference, without actions.
+
+        levels: the first level to be thought; its header ends the text, and the model goes on from there.
+        text: per observation, levels that are known already; they stand between prompt and header.
+        """
+        samples = []
+        for i, observation in enumerate(observations):
+            state = self._state(observation, embodiment)
+            _, pictures = self._pictures(embodiment, observation.images, None, place=lambda: "the observation")
+            known = text[i] if text else {}
+            pieces = scaffold.prompt_pieces(
+                self.tokenizer, observation.instruction, self.config.prompt, answers=bool(known or levels)
+            )
+            for level in scaffold.LEVELS:
+                if level in known:
+                    pieces += scaffold.level_pieces(self.tokenizer, level, " " + known[level])
+            if levels:
+                pieces.append(scaffold.header_piece(self.tokenizer, levels[0]))
+            ids, kinds, targets = scaffold.text_of(pieces)
+            samples.append(
+                Sample(
+                    images=pictures,
+                    views=self.views[embodiment],
+                    text_ids=ids,
+                    text_kind=kinds,
+                    text_loss=np.zeros_like(targets),
+                    state=state,
+                    embodiment=embodiment,
+                )
+            )
+        return self.collate(samples)
+
+    def robot_actions(self, normalised: np.ndarray, state: np.ndarray, embodiment: int = 0) -> np.ndarray:
+        """Model output float[T, A] -> float32[T, a] in robot units; `state` float[s] is the observation's."""
+        return self.units[embodiment].robot_actions(np.asarray(normalised), np.asarray(state))
+
+    def parse_text(self, ids: Sequence[int] | np.ndarray, level: str | None = None) -> dict[str, str]:
+        """{level: text} of generated ids. `level`: the one whose header was forced, so that the ids go on from it."""
+        text = self.tokenizer.decode(ids)
+        return scaffold.parse_levels((scaffold.HEADERS[level] if level else "") + text)
+
+    def to_json(self) -> dict[str, Any]:
+        def meaning(embodiment: Embodiment) -> dict[str, Any]:
+            return {
+                "embodiment": embodiment.name,
+                "state": {c.name: c.normalization for c in embodiment.state},
+                "action": {c.name: c.normalization for c in embodiment.action},
+                "action_reference": {
+                    c.name: "chunk_start" if self.config.action_reference == "chunk_start" else c.reference
+                    for c in embodiment.action
+                },
+            }
+
+        return {
+            "format": FORMAT,
+            "normalization": [meaning(e) for e in self.embodiments],
+            "config": dataclasses.asdict(self.config),
+            "embodiments": [e.to_json() for e in self.embodiments],
+            "statistics": [s.to_json() for s in self.statistics],
+        }
+
+    def save(self, folder: Path) -> None:
+        """Write processor.json and tokenizer.json into an existing folder."""
+        (folder / PROCESSOR_FILE).write_text(json.dumps(self.to_json(), indent=2) + "\n")
+        self.tokenizer.save(folder / TOKENIZER_FILE)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Processor":
+        path = Path(folder) / PROCESSOR_FILE
+        try:
+            data = json.loads(path.read_text())
+            if data["format"] != FORMAT:
+                raise ValueError(f"{path} has format {data['format']}, this version reads {FORMAT}; update visuomotor.")
+            config = ProcessorConfig.from_json(data["config"])
+            embodiments = [Embodiment.from_json(e) for e in data["embodiments"]]
+            statistics = [Statistics.from_json(s) for s in data["statistics"]]
+        except FileNotFoundError:
+            raise FileNotFoundError(
+                f"{path} is missing; a checkpoint needs it to turn actions into robot units. Copy the whole folder."
+            ) from None
+        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path} is damaged or not a processor file: {error!r}. Copy the folder again.") from error
+        return cls(config, embodiments, statistics, TextTokenizer.load(Path(folder) / TOKENIZER_FILE))
+
+    def _pictures(
+        self, embodiment: int, images: dict[str, np.ndarray], rng: np.random.Generator | None, *, place: Any
+    ) -> tuple[dict[str, Shift], dict[str, np.ndarray]]:
+        """Shift per camera name (none at inference) and {role: uint8[h, w, 3]} of the present views."""
+        shifts, pictures = {}, {}
+        cameras = {c.role: c.name for c in self.embodiments[embodiment].cameras}
+        for role, present in zip(self.config.image_roles, self.views[embodiment], strict=True):
+            if not present:
+                continue
+            image = images.get(cameras[role])
+            if image is None:
+                raise ValueError(
+                    f"Camera {cameras[role]!r} (role {role!r}) is missing from {place()}, which has {sorted(images)}; "
+                    f"send it, or train with {role!r} in optional_roles."
+                )
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+                raise ValueError(
+                    f"Camera {cameras[role]!r} of {place()} is {image.dtype}{list(image.shape)}; give uint8[h, w, 3]."
+                )
+            if self.config.image_size is not None:
+                image = fit(image, self.config.image_size)
+            shift = Shift()
+            if rng is not None:
+                shift = draw_shift(self.config.augment, rng)
+                image = augment(image, shift, self.config.augment, rng)
+            shifts[cameras[role]], pictures[role] = shift, image
+        return shifts, pictures
+
+    def _robot_text(
+        self, prepared: Prepared, row: int, bins: np.ndarray, shifts: dict[str, Shift], rng: np.random.Generator
+    ) -> scaffold.Pieces:
+        config, tokenizer = self.config, self.tokenizer
+        kept = {level: rng.random() < config.levels.get(level, 0.0) for level in scaffold.LEVELS}
+        instruction = prepared.instruction(row)
+        pieces: scaffold.Pieces = []
+        if kept["subtask"] and prepared.annotation(row).subtask:
+            pieces += scaffold.level_pieces(tokenizer, "subtask", " " + prepared.annotation(row).subtask)
+        if kept["box"]:
+            camera, shift = next(iter(shifts.items()))
+            annotation = prepared.annotation(row)
+            boxes = _moved(annotation.boxes.get(camera, {}), shift)
+            content = scaffold.box_content(boxes, f"{instruction} {annotation.subtask}")
+            if content:
+                pieces += scaffold.level_pieces(tokenizer, "box", content)
+        if kept["trajectory"]:
+            points = self._points(prepared, row, shifts)
+            if points:
+                pieces += scaffold.level_pieces(tokenizer, "trajectory", scaffold.trajectory_content(points))
+        if kept["action"]:
+            pieces += scaffold.action_pieces(tokenizer, bins[:: config.action_token_stride])
+        return scaffold.prompt_pieces(tokenizer, instruction, config.prompt, answers=bool(pieces)) + pieces
+
+    def _points(self, prepared: Prepared, row: int, shifts: dict[str, Shift]) -> list[tuple[int, int]]:
+        """Future end-effector points in the first view, after its shift; points outside the image end the line."""
+        camera, shift = next(iter(shifts.items()))
+        stride = self.config.trajectory_stride
+        rows = np.arange(row, prepared.end[row], stride)[: scaffold.MAX_POINTS]
+        prepared.load_annotations(rows)
+        points = []
+        for r in rows.tolist():
+            point = prepared.annotation(r).point.get(camera)
+            if point is None:
+                break
+            x, y = shift.point(*point)
+            if not (0 <= x <= 1000 and 0 <= y <= 1000):
+                break
+            points.append((x, y))
+        return points
+
+    def _grounding_text(
+        self, prepared: Prepared, row: int, shifts: dict[str, Shift], rng: np.random.Generator
+    ) -> scaffold.Pieces:
+        tokenizer = self.tokenizer
+        camera, shift = next(iter(shifts.items()))
+        boxes = _moved(prepared.annotation(row).boxes.get(camera, {}), shift)
+        pieces: scaffold.Pieces = []
+        length = 0
+        for q in grounding.questions(boxes, prepared.vocabulary(), rng, self.config.questions_per_image):
+            pair = [
+                scaffold.words_piece(tokenizer, q.ask, scaffold.TextKind.PROMPT, target=False),
+                scaffold.words_piece(tokenizer, q.answer, scaffold.TextKind.ANSWER, target=True),
+            ]
+            length += sum(len(p.ids) for p in pair)
+            if pieces and length > self.config.max_text:
+                break  # later questions are dropped whole
+            pieces += pair
+        return pieces
+
+    def _state(self, observation: Observation, embodiment: int) -> np.ndarray:
+        """float32[S] normalised, after checking width and finiteness."""
+        robot = self.embodiments[embodiment]
+        state = np.asarray(observation.state, dtype=np.float32)
+        names = [f"{c.name}.{d}" for c in robot.state for d in c.dims]
+        if state.shape != (len(names),):
+            raise ValueError(
+                f"The observation's state has shape {list(state.shape)} but embodiment {robot.name!r} has "
+                f"{len(names)} dimensions: {names}. Send them in this order."
+            )
+        if not np.isfinite(state).all():
+            dim = int(np.argmax(~np.isfinite(state)))
+            raise ValueError(
+                f"The observation's state dimension {dim} ({names[dim]}) is {state[dim]}; check that sensor, "
+                f"no action is computed from it."
+            )
+        return self.units[embodiment].state.apply(state)
+
+
+def _moved(boxes: dict[str, tuple[int, int, int, int]], shift: Shift) -> dict[str, tuple[int, int, int, int]]:
+    if not (shift.x or shift.y):
+        return boxes
+    moved = {name: shift.box(box) for name, box in boxes.items()}
+    return {name: box for name, box in moved.items() if box is not None}
+
+
+def _units(config: ProcessorConfig, embodiment: Embodiment, statistics: Statistics) -> Units:
+    return Units(
+        state=normalizer(embodiment.state, statistics.state, config.state_width, "state"),
+        action=normalizer(embodiment.action, statistics.action, config.action_width, "action"),
+        reference=reference_change(embodiment, config.state_of) if config.action_reference == "chunk_start" else None,
+    )
+
+
+def _views(config: ProcessorConfig, embodiment: Embodiment) -> tuple[bool, ...]:
+    missing = [r for r in config.image_roles if r not in embodiment.roles and r not in config.optional_roles]
+    if missing:
+        raise ValueError(
+            f"The model wants camera role {missing[0]!r} but embodiment {embodiment.name!r} has roles "
+            f"{list(embodiment.roles)}. Give a camera that role in embodiment.json, set image_roles to what there "
+            f"is, or list {missing[0]!r} in optional_roles to train with a masked view."
+        )
+    views = tuple(r in embodiment.roles for r in config.image_roles)
+    if not any(views):
+        raise ValueError(f"Embodiment {embodiment.name!r} has none of the camera roles {list(config.image_roles)}.")
+    return views

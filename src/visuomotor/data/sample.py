@@ -1,0 +1,88 @@
+"""Sample: one training example or observation as numpy arrays, and how samples become a Batch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from visuomotor.contract import Batch
+
+__all__ = ["Sample", "collate"]
+
+TEXT_MULTIPLE = 8  # bounds the number of distinct shapes that kernels and compilers see
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sample:
+    """Sizes as in contract.Batch without B. actions and action_valid are None at inference.
+
+    images {role: uint8[h, w, 3]}, present views only; text_* [L]: int64, int64, bool; state float32[S];
+    actions float32[T, A]; action_valid bool[T, A]; weights {name: float32[T]}; labels {name: array}.
+    """
+
+    images: dict[str, np.ndarray]
+    views: tuple[bool, ...]
+    text_ids: np.ndarray
+    text_kind: np.ndarray
+    text_loss: np.ndarray
+    state: np.ndarray
+    actions: np.ndarray | None = None
+    action_valid: np.ndarray | None = None
+    embodiment: int = 0
+    source: int = 0
+    weights: dict[str, np.ndarray] = field(default_factory=dict)
+    labels: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def collate(samples: Sequence[Sample], roles: Sequence[str], pad_id: int) -> Batch:
+    """Batch of samples with the same present views; text is padded right to a multiple of 8.
+
+    Raises:
+        ValueError: no samples, different views, or images of different sizes.
+    """
+    if not samples:
+        raise ValueError("A batch needs at least one sample.")
+    first = samples[0]
+    if any(s.views != first.views for s in samples):
+        raise ValueError(
+            f"Samples with views {sorted({s.views for s in samples})} cannot share a batch; group them by their views."
+        )
+    longest = max(len(s.text_ids) for s in samples)
+    length = -(-longest // TEXT_MULTIPLE) * TEXT_MULTIPLE
+    ids = np.full((len(samples), length), pad_id, dtype=np.int64)
+    kinds = np.zeros((len(samples), length), dtype=np.int64)
+    valid = np.zeros((len(samples), length), dtype=bool)
+    loss = np.zeros((len(samples), length), dtype=bool)
+    for i, s in enumerate(samples):
+        n = len(s.text_ids)
+        ids[i, :n], kinds[i, :n], valid[i, :n], loss[i, :n] = s.text_ids, s.text_kind, True, s.text_loss
+    return Batch(
+        images={role: _images(samples, role) for role, there in zip(roles, first.views, strict=True) if there},
+        views=first.views,
+        text_ids=torch.from_numpy(ids),
+        text_valid=torch.from_numpy(valid),
+        text_kind=torch.from_numpy(kinds),
+        text_loss=torch.from_numpy(loss),
+        state=_stack([s.state for s in samples]),
+        actions=None if first.actions is None else _stack([s.actions for s in samples]),
+        action_valid=None if first.action_valid is None else _stack([s.action_valid for s in samples]),
+        embodiment=torch.tensor([s.embodiment for s in samples], dtype=torch.int64),
+        source=torch.tensor([s.source for s in samples], dtype=torch.int64),
+        weights={name: _stack([s.weights[name] for s in samples]) for name in first.weights},
+        labels={name: _stack([s.labels[name] for s in samples]) for name in first.labels},
+    )
+
+
+def _stack(arrays: Sequence[np.ndarray | None]) -> torch.Tensor:
+    return torch.from_numpy(np.stack([a for a in arrays if a is not None]))
+
+
+def _images(samples: Sequence[Sample], role: str) -> torch.Tensor:
+    images = [s.images[role] for s in samples]
+    sizes = {i.shape for s in samples for i in s.images.values()}
+    if len(sizes) > 1:
+        raise ValueError(
+            f"Images of sizes {sorted(s[:2] for s in sizes)} meet in one batch; set image_size to one side."
+        )
+    return torch.from_numpy(np.stack(images))

@@ -1,0 +1,127 @@
+"""The text of a robot sample: prompt, then scaffold levels, each on its own line (DM0's spatial scaffolding).
+
+    put the red block into the left bowl
+    Subtask: reach for the red block
+    Box: red block 412 380 455 431
+    Trajectory: main gripper: (500,300) (492,310)
+    Action:<action_127><action_90>...
+
+A line is absent when its level is dropped. What a level says and the newline that ends it are targets of the text
+loss. The header ("Subtask:") is not: at inference the caller decides which levels are thought and forces the header.
+Pieces are encoded separately, so training and inference see the same tokens.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from visuomotor.contract import TextKind
+from visuomotor.data.tokenizer import TextTokenizer
+
+__all__ = [
+    "HEADERS", "LEVELS", "Piece", "Pieces", "PromptStyle", "action_pieces", "box_content", "header_piece",
+    "level_pieces", "parse_levels", "prompt_pieces", "text_of", "trajectory_content", "words_piece",
+]  # fmt: skip
+
+PromptStyle = Literal["plain", "dm0"]
+LEVELS = ("subtask", "box", "trajectory", "action")
+HEADERS = {"subtask": "Subtask:", "box": "Box:", "trajectory": "Trajectory:", "action": "Action:"}
+KINDS = {
+    "subtask": TextKind.SUBTASK,
+    "box": TextKind.BOX,
+    "trajectory": TextKind.TRAJECTORY,
+    "action": TextKind.ACTION,
+}
+MAX_POINTS = 25
+DM0_SYSTEM = (
+    "A chat between a curious user and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the user's questions. "
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Consecutive tokens of one kind; `target` says that the text loss predicts them."""
+
+    ids: np.ndarray
+    kind: int
+    target: bool
+
+
+Pieces = list[Piece]
+
+
+def prompt_pieces(tokenizer: TextTokenizer, instruction: str, style: PromptStyle, *, answers: bool = False) -> Pieces:
+    """The instruction as the user's turn. `answers`: levels or an answer follow (the DM0 layout marks them)."""
+    words = " ".join(instruction.split())
+    if style == "plain":
+        texts = [words + "\n"]
+    else:
+        texts = [DM0_SYSTEM, "USER: ", words + " ", *(["ASSISTANT: "] if answers else [])]
+    return [Piece(tokenizer.encode(text), TextKind.PROMPT, False) for text in texts]
+
+
+def header_piece(tokenizer: TextTokenizer, level: str) -> Piece:
+    """The header of a level, never a target."""
+    return Piece(tokenizer.encode(HEADERS[level]), KINDS[level], False)
+
+
+def level_pieces(tokenizer: TextTokenizer, level: str, content: Sequence[str | int] | str) -> Pieces:
+    """Header, content (text, or words and coordinates 0-1000) and newline of one level."""
+    ids = np.concatenate([*_encode(tokenizer, content), tokenizer.encode("\n")])
+    return [header_piece(tokenizer, level), Piece(ids, KINDS[level], True)]
+
+
+def action_pieces(tokenizer: TextTokenizer, bins: np.ndarray) -> Pieces:
+    """Action line of bins int[n, d], time-major."""
+    ids = np.empty(bins.size + 1, dtype=np.int64)
+    np.add(bins.reshape(-1), tokenizer.action_start, out=ids[:-1])
+    ids[-1] = tokenizer.newline_id
+    return [header_piece(tokenizer, "action"), Piece(ids, TextKind.ACTION, True)]
+
+
+def words_piece(tokenizer: TextTokenizer, content: Sequence[str | int], kind: TextKind, *, target: bool) -> Piece:
+    """Words and coordinates, ended by a newline."""
+    return Piece(np.concatenate([*_encode(tokenizer, content), tokenizer.encode("\n")]), kind, target)
+
+
+def box_content(boxes: Mapping[str, tuple[int, int, int, int]], mentioned: str) -> list[str | int]:
+    """Boxes of the objects that `mentioned` names, in its order; empty when it names none."""
+    found = sorted((mentioned.find(name), name) for name in boxes if name in mentioned)
+    content: list[str | int] = []
+    for _, name in found:
+        content += [f"; {name}" if content else f" {name}", *boxes[name]]
+    return content
+
+
+def trajectory_content(points: Sequence[tuple[int, int]]) -> str:
+    """At most 25 future points of the one gripper."""
+    return " main gripper: " + " ".join(f"({x},{y})" for x, y in points[:MAX_POINTS])
+
+
+def text_of(pieces: Pieces) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(ids int64[L], kinds int64[L], targets bool[L])."""
+    lengths = [len(p.ids) for p in pieces]
+    return (
+        np.concatenate([p.ids for p in pieces]),
+        np.repeat(np.array([p.kind for p in pieces], dtype=np.int64), lengths),
+        np.repeat(np.array([p.target for p in pieces]), lengths),
+    )
+
+
+def parse_levels(text: str) -> dict[str, str]:
+    """{level: content} of the lines that start with a header."""
+    found = {}
+    for line in text.split("\n"):
+        for level, header in HEADERS.items():
+            if line.startswith(header) and level not in found:
+                found[level] = line.removeprefix(header).strip()
+    return found
+
+
+def _encode(tokenizer: TextTokenizer, content: Sequence[str | int] | str) -> list[np.ndarray]:
+    if isinstance(content, str):
+        return [tokenizer.encode(content)]
+    return [tokenizer.encode(c) if isinstance(c, str) else tokenizer.numbers[c] for c in content]

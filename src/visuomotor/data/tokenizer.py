@@ -1,0 +1,100 @@
+"""Byte-level BPE trained on the run's own sentences, so that nothing is downloaded.
+
+Digits and newlines are always tokens of their own: numbers are read digit by digit, and a newline ends a level.
+"""
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from visuomotor.data.action_tokens import BINS
+
+__all__ = ["TextTokenizer"]
+
+PAD, EOS = "<pad>", "<eos>"
+SPECIAL = [PAD, EOS, *(f"<action_{i}>" for i in range(BINS))]
+
+
+class TextTokenizer:
+    """Encodes text to int64 ids and back. Ids: pad, eos, newline, and the 255 action bins from `action_start`."""
+
+    def __init__(self, inner: Tokenizer) -> None:
+        self._inner = inner
+        inner.encode_special_tokens = True  # "<eos>" typed by a user is text, never the token
+        self._cache: dict[str, np.ndarray] = {}
+        self.pad_id = self._special(PAD)
+        self.eos_id = self._special(EOS)
+        self.action_start = self._special("<action_0>")
+        newline = inner.encode("\n", add_special_tokens=False).ids
+        if len(newline) != 1 or self._special(f"<action_{BINS - 1}>") != self.action_start + BINS - 1:
+            raise ValueError(
+                "This tokenizer lacks a single newline token or consecutive <action_i> tokens; retrain it."
+            )
+        self.newline_id = newline[0]
+
+    @classmethod
+    def train(cls, corpus: Iterable[str], vocab_size: int = 1024) -> "TextTokenizer":
+        """Train on `corpus`; the result depends on nothing else. The vocabulary may stay below `vocab_size`."""
+        if vocab_size < len(SPECIAL) + 256:
+            raise ValueError(f"vocab_size is {vocab_size}, but bytes and special tokens need {len(SPECIAL) + 256}.")
+        inner = Tokenizer(models.BPE())
+        inner.pre_tokenizer = pre_tokenizers.Sequence([
+            pre_tokenizers.Split(Regex(r"\n"), behavior="isolated"),
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+        ])  # fmt: skip
+        inner.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            special_tokens=SPECIAL,
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        )
+        inner.train_from_iterator(sorted(set(corpus)), trainer)
+        return cls(inner)
+
+    @property
+    def vocab_size(self) -> int:
+        return self._inner.get_vocab_size()
+
+    @cached_property
+    def numbers(self) -> list[np.ndarray]:
+        """Ids of " 0" ... " 1000", the coordinates of boxes."""
+        return [self.encode(f" {n}") for n in range(1001)]
+
+    def encode(self, text: str) -> np.ndarray:
+        """int64 ids of `text`, cached by sentence; the array is shared, do not write to it."""
+        ids = self._cache.get(text)
+        if ids is None:
+            ids = np.array(self._inner.encode(text, add_special_tokens=False).ids, dtype=np.int64)
+            ids.setflags(write=False)
+            if len(self._cache) >= 65536:
+                self._cache.clear()
+            self._cache[text] = ids
+        return ids
+
+    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
+        """The text of `ids`; special tokens (padding, end, action bins) are left out."""
+        return self._inner.decode([int(i) for i in ids], skip_special_tokens=True)
+
+    def save(self, path: Path) -> None:
+        path.write_text(self._inner.to_str(pretty=True) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> "TextTokenizer":
+        if not path.exists():
+            raise FileNotFoundError(f"{path} is missing; a checkpoint keeps its tokenizer beside processor.json.")
+        try:
+            inner = Tokenizer.from_str(path.read_text())
+        except Exception as error:  # the library raises bare Exception on malformed files
+            raise ValueError(f"{path} is not a tokenizer file (truncated?): {error}.") from error
+        return cls(inner)
+
+    def _special(self, token: str) -> int:
+        found = self._inner.token_to_id(token)
+        if found is None:
+            raise ValueError(f"This tokenizer has no token {token!r}; train it with TextTokenizer.train.")
+        return found
