@@ -44,9 +44,9 @@ class ProcessorConfig:
     trajectory_stride: frames between two points of the trajectory line.
     """
 
-    horizon: int = 16
+    horizon: int = 8
     action_width: int = 8
-    state_width: int = 16
+    state_width: int = 8
     image_roles: tuple[str, ...] = ("scene", "wrist")
     optional_roles: tuple[str, ...] = ()
     image_size: int | None = None
@@ -98,7 +98,7 @@ class Processor:
         self.tokenizer = tokenizer
         self.units = tuple(_units(config, e, s) for e, s in zip(embodiments, statistics, strict=True))
         self.views = tuple(_views(config, e) for e in embodiments)
-        self._prepared: dict[int, Prepared] = {}
+        self._prepared: dict[tuple[int, int], Prepared] = {}
 
     @classmethod
     def build(
@@ -149,7 +149,7 @@ class Processor:
 
     def prepared(self, dataset: Any, embodiment: int = 0) -> Prepared:
         """The data set's normalised arrays, made on first use and kept."""
-        key = id(dataset)
+        key = (id(dataset), embodiment)
         if key not in self._prepared:
             self._prepared[key] = Prepared(dataset, self.units[embodiment], self.config.horizon)
         return self._prepared[key]

@@ -1,0 +1,326 @@
+"""Policy: a model with its processor and embodiment; observations in, action chunks in robot units out.
+
+A checkpoint is a folder: config.json (model name and configuration), model.safetensors, processor.json and
+tokenizer.json, embodiment.json, provenance.json. Never a pickle.
+"""
+
+import json
+import secrets
+import shutil
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_model, save_model
+
+from visuomotor.contract import ActionChunk, Embodiment, Observation, Sampled
+from visuomotor.data.processor import Processor
+from visuomotor.data.scaffold import LEVELS
+
+__all__ = ["Policy", "Session", "load_policy"]
+
+FILES = ("config.json", "model.safetensors", "processor.json", "tokenizer.json", "embodiment.json", "provenance.json")
+THINKABLE = tuple(level for level in LEVELS if level != "action")
+HISTORY = 16
+
+
+@dataclass
+class Session:
+    """What is remembered of one robot between calls; the caller resets it when an episode starts.
+
+    `seed` makes the n-th call of the session repeatable; `history` holds the latest chunks, oldest first.
+    """
+
+    seed: int | None = None
+    calls: int = 0
+    text: dict[str, str] = field(default_factory=dict)
+    text_call: int = 0
+    history: deque[ActionChunk] = field(default_factory=lambda: deque(maxlen=HISTORY))
+
+    def reset(self, seed: int | None = None) -> None:
+        """Forget everything; go on with `seed`, or with the same seed when None."""
+        self.seed = self.seed if seed is None else seed
+        self.calls, self.text, self.text_call = 0, {}, 0
+        self.history.clear()
+
+
+class Policy:
+    """Model, processor and embodiment.
+
+    Args:
+        embodiment: which of the processor's embodiments is driven; the first one by default.
+        think: levels that the model writes before it acts, e.g. ("subtask",); () acts at once.
+        think_every: calls of a session for which its text is reused before it is written anew.
+        max_new_tokens: limit of one level's text. steps: denoising steps, None for the model's default.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Processor,
+        embodiment: Embodiment | None = None,
+        provenance: dict[str, Any] | None = None,
+        *,
+        think: Sequence[str] = (),
+        think_every: int = 1,
+        max_new_tokens: int = 32,
+        steps: int | None = None,
+    ) -> None:
+        unknown = [level for level in think if level not in THINKABLE]
+        if unknown:
+            raise ValueError(f"A policy cannot think {unknown[0]!r}; choose from {list(THINKABLE)}.")
+        _require_fit(model, processor)
+        self.model = model.eval()
+        self.processor = processor
+        self.embodiment = embodiment or processor.embodiments[0]
+        self._index = processor.embodiment_index(self.embodiment, name="The policy")
+        self.provenance = dict(provenance or {})
+        self.think = tuple(level for level in LEVELS if level in think)
+        self.think_every, self.max_new_tokens, self.steps = think_every, max_new_tokens, steps
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def to(self, device: torch.device | str) -> "Policy":
+        self.model.to(device)
+        return self
+
+    @torch.no_grad()
+    def infer(
+        self,
+        observations: Sequence[Observation],
+        sessions: Sequence[Session | None] | None = None,
+        seeds: Sequence[int] | None = None,
+    ) -> list[ActionChunk]:
+        """One chunk per observation.
+
+        Noise is drawn for each request from its own seed: the given one, else the session's, else a fresh one. So a
+        chunk never depends on who shared its batch (up to rounding). `extras` holds "latency" (seconds of the whole
+        batch) and "seed".
+
+        Raises:
+            ValueError: an observation lacks a camera or has a wrong or NaN state; the model produced a NaN.
+        """
+        if not observations:
+            return []
+        started = time.perf_counter()
+        remembered = list(sessions) if sessions is not None else [None] * len(observations)
+        for what, given in (("sessions", remembered), ("seeds", seeds)):
+            if given is not None and len(given) != len(observations):
+                raise ValueError(f"{len(observations)} observations came with {len(given)} {what}; give one for each.")
+        chosen = [int(s) for s in seeds] if seeds is not None else [_seed(s) for s in remembered]
+        noise = self._noise(chosen)
+        texts = [self._reusable(s) for s in remembered]
+        actions = np.empty((len(observations), *noise.shape[-2:]), dtype=np.float32)
+        for reuse in (False, True):
+            slots = [i for i, text in enumerate(texts) if (text is not None) == reuse]
+            if slots:
+                known = [texts[i] or {} for i in slots]
+                result, known = self._sample([observations[i] for i in slots], known, noise[slots], not reuse)
+                actions[slots] = result
+                for i, text in zip(slots, known, strict=True):
+                    texts[i] = text
+        latency = time.perf_counter() - started
+        chunks = []
+        for observation, session, seed, text, action in zip(
+            observations, remembered, chosen, texts, actions, strict=True
+        ):
+            chunk = ActionChunk(
+                actions=self.processor.robot_actions(action, observation.state, self._index),
+                embodiment=self.embodiment,
+                text=dict(text or {}),
+                extras={"latency": latency, "seed": seed},
+            )
+            _remember(session, chunk)
+            chunks.append(chunk)
+        return chunks
+
+    def save(self, path: Path | str, provenance: dict[str, Any] | None = None, *, overwrite: bool = False) -> Path:
+        """Write the checkpoint folder: first under a temporary name beside it, then renamed, so it is whole or absent.
+
+        Raises:
+            FileExistsError: the folder exists and `overwrite` is false.
+            OSError: the disk is full or not writable; nothing half-written stays.
+        """
+        path = Path(path)
+        if path.exists() and not overwrite:
+            raise FileExistsError(f"{path} exists already; choose another folder or pass overwrite=True.")
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        try:
+            temporary.mkdir(parents=True)
+            self._write(temporary, provenance)
+            _replace(temporary, path)
+        except OSError as error:
+            raise OSError(
+                f"The checkpoint {path} could not be written: {error}. Free some space or choose another folder; "
+                f"earlier checkpoints are untouched."
+            ) from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return path
+
+    def _write(self, folder: Path, provenance: dict[str, Any] | None) -> None:
+        from visuomotor import __version__
+        from visuomotor.models import config_to_json
+
+        thinking = {"think": self.think, "think_every": self.think_every, "max_new_tokens": self.max_new_tokens}
+        name = getattr(self.model, "name", type(self.model).__name__.lower())
+        config = {**config_to_json(name, self.model.config), "policy": thinking}
+        origin = {"visuomotor": __version__, "torch": torch.__version__, **self.provenance, **(provenance or {})}
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        (folder / "provenance.json").write_text(json.dumps(origin, indent=2) + "\n")
+        self.processor.save(folder)
+        self.embodiment.save(folder / "embodiment.json")
+        save_model(self.model, str(folder / "model.safetensors"))
+
+    def _sample(
+        self, observations: list[Observation], known: list[dict[str, str]], noise: torch.Tensor, think: bool
+    ) -> tuple[np.ndarray, list[dict[str, str]]]:
+        """Normalised actions [B, T, A] and the text of each; all but the last level take one denoising step."""
+        levels = self.think if think else ()
+        for level in levels[:-1]:
+            known = self._written(self._call(observations, known, noise, level, 1), level, known)
+        level = levels[-1] if levels else None
+        sampled = self._call(observations, known, noise, level, self.steps)
+        if level is not None:
+            known = self._written(sampled, level, known)
+        actions = sampled.actions[:, 0].float().cpu().numpy()
+        if not np.isfinite(actions).all():
+            raise ValueError("The model produced NaN or infinite actions, so none is sent; its weights are damaged.")
+        return actions, known
+
+    def _call(
+        self,
+        observations: list[Observation],
+        known: list[dict[str, str]],
+        noise: torch.Tensor,
+        level: str | None,
+        steps: int | None,
+    ) -> Sampled:
+        batch = self.processor.observations(observations, self._index, (level,) if level else (), known)
+        generate = self.max_new_tokens if level else 0
+        return self.model.sample(batch.to(self.device), noise=noise, steps=steps, generate=generate)
+
+    def _written(self, sampled: Sampled, level: str, known: list[dict[str, str]]) -> list[dict[str, str]]:
+        if sampled.text_ids is None:
+            raise ValueError(f"The model wrote no text although it was asked for {level!r}; set think=().")
+        lines = [self.processor.parse_text(ids, level) for ids in sampled.text_ids.cpu().numpy()]
+        return [{**before, level: line.get(level, "")} for before, line in zip(known, lines, strict=True)]
+
+    def _noise(self, seeds: Sequence[int]) -> torch.Tensor:
+        """[B, 1, T, A], each row from its own generator, drawn on the CPU so that devices agree."""
+        shape = (1, self.processor.config.horizon, self.processor.config.action_width)
+        rows = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        return torch.stack(rows).to(self.device)
+
+    def _reusable(self, session: Session | None) -> dict[str, str] | None:
+        """The session's text while it is fresh enough, else None."""
+        if not self.think or session is None or not session.text:
+            return None
+        return session.text if session.calls - session.text_call < self.think_every else None
+
+
+def load_policy(path: Path | str, *, embodiment: Embodiment | None = None, device: str = "cpu") -> Policy:
+    """The policy in a checkpoint folder.
+
+    Args:
+        embodiment: the robot that will be driven; refused when the checkpoint means other numbers.
+
+    Raises:
+        FileNotFoundError: the folder or a file of it is missing. ValueError: a file is damaged, the weights do not
+        fit the configuration, or the embodiment differs.
+    """
+    from visuomotor.models import config_from_json, make_model
+
+    path = Path(path)
+    missing = [name for name in FILES if not (path / name).exists()]
+    if missing:
+        raise FileNotFoundError(
+            f"{path} is not a whole checkpoint: {', '.join(missing)} missing. Copy the folder again, or name the "
+            f"folder that holds config.json."
+        )
+    config = _read_json(path / "config.json")
+    provenance = _read_json(path / "provenance.json")
+    processor = Processor.load(path)
+    robot = Embodiment.load(path / "embodiment.json")
+    if embodiment is not None:
+        embodiment.require_compatible(robot, this="The robot", that=f"checkpoint {path}")
+    try:
+        model = make_model(*config_from_json(config))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path / 'config.json'} does not describe a model of this version: {error}") from error
+    try:
+        load_model(model, str(path / "model.safetensors"))
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path / 'model.safetensors'} is damaged or truncated ({error}). Copy the checkpoint again or take an "
+            f"earlier one."
+        ) from error
+    except RuntimeError as error:
+        raise ValueError(f"The weights in {path} do not fit its config.json: {error}") from error
+    return Policy(model.to(device), processor, robot, provenance, **config.get("policy", {}))
+
+
+def _require_fit(model: Any, processor: Processor) -> None:
+    """ValueError where the model's sizes and ids contradict the processor's."""
+    wanted = {
+        "horizon": processor.config.horizon,
+        "action_dim": processor.config.action_width,
+        "state_dim": processor.config.state_width,
+        "pad_id": processor.tokenizer.pad_id,
+        "newline_id": processor.tokenizer.newline_id,
+    }
+    for name, value in wanted.items():
+        given = getattr(model.config, name, value)
+        if given != value:
+            raise ValueError(
+                f"The model has {name} {given} but the processor {value}; build the model's configuration with "
+                f"{name}={value}."
+            )
+    vocabulary = getattr(model.config, "vocab_size", processor.tokenizer.vocab_size)
+    if vocabulary < processor.tokenizer.vocab_size:
+        raise ValueError(
+            f"The tokenizer has {processor.tokenizer.vocab_size} tokens but the model's vocab_size is {vocabulary}; "
+            f"raise it."
+        )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is damaged or truncated: {error}. Copy the checkpoint again.") from error
+
+
+def _replace(new: Path, old: Path) -> None:
+    """Put folder `new` in the place of `old`, which may exist."""
+    if not old.exists():
+        new.rename(old)
+        return
+    aside = new.with_suffix(".old")
+    old.rename(aside)
+    new.rename(old)
+    shutil.rmtree(aside)
+
+
+def _seed(session: Session | None) -> int:
+    """A seed for this call: repeatable when the session has one."""
+    if session is None or session.seed is None:
+        return secrets.randbits(62)
+    return int(np.random.SeedSequence((session.seed, session.calls)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _remember(session: Session | None, chunk: ActionChunk) -> None:
+    if session is None:
+        return
+    if chunk.text != session.text or not chunk.text:
+        session.text, session.text_call = chunk.text, session.calls
+    session.calls += 1
+    session.history.append(chunk)
