@@ -1,9 +1,9 @@
 """Meta-World (50 tabletop tasks of a Sawyer arm) behind the common environment interface."""
 
-import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
+import mujoco as _mujoco
 import numpy as np
 from gymnasium.spaces import Box
 
@@ -12,7 +12,7 @@ from visuomotor.embodiment import Camera, Component, Embodiment
 from visuomotor.simulation.interface import Environment
 from visuomotor.simulation.metaworld.annotation import ObjectProjector, project
 from visuomotor.simulation.metaworld.experts import MetaWorldExpert
-from visuomotor.simulation.metaworld.pairs import PREFIX, apply_midway, pair_of
+from visuomotor.simulation.metaworld.pairs import PREFIX, pair_of, start_midway
 from visuomotor.simulation.metaworld.sentences import default_sentence
 from visuomotor.simulation.metaworld.tasks import TASKS, resolve_tasks
 from visuomotor.simulation.rendering import CameraRenderer
@@ -22,8 +22,13 @@ __all__ = ["CONTROL_HZ", "METRES_PER_UNIT", "MetaWorldEnvironment", "sawyer_embo
 CONTROL_HZ = 80.0
 METRES_PER_UNIT = 0.01
 _CAMERAS = {"corner2": "scene", "gripperPOV": "wrist"}
+_CORNER2_POSITION = (
+    0.75,
+    0.075,
+    0.7,
+)  # nearer than the model file's, as LeRobot's Meta-World: objects fill the picture
 _UPSIDE_DOWN = frozenset({"corner2"})
-_logger = logging.getLogger(__name__)
+mujoco: Any = _mujoco
 
 
 def sawyer_embodiment(cameras_px: int = 128, action_repeat: int = 2) -> Embodiment:
@@ -92,7 +97,7 @@ class MetaWorldEnvironment(Environment):
     """
 
     name = "metaworld"
-    metadata = {"render_modes": []}
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
 
     def __init__(
         self,
@@ -194,10 +199,11 @@ class MetaWorldEnvironment(Environment):
         )
 
     def progress(self) -> float:
-        """1 after success; before it, from distances: 0.3 for the hand's way to the object, 0.65 for the object's to
+        """Progress 0-1, from distances: 1 after success; before it at most 0.95.
 
-        its goal, each as the share of its distance at the start (the benchmark's own measure of the goal's distance).
-        Where the hand itself is to reach a goal, its way counts 0.95. It falls when the arm goes back.
+        0.3 for the hand's way to the object and 0.65 for the object's to its goal (the benchmark's own measure), each
+        as the share of its distance at the start; where the hand itself is to reach a goal, its way counts 0.95. It
+        falls when the arm goes back.
         """
         if self.success:
             return 1.0
@@ -237,11 +243,12 @@ class MetaWorldEnvironment(Environment):
         inner._freeze_rand_vec = pair is not None
         if pair is not None:
             inner._last_rand_vec = generator.uniform(pair.low, pair.high)
-        self.expert_observation, _ = inner.reset()
+        inner.reset()
         if pair is not None:
-            apply_midway(pair, inner.model, inner.data)
-            inner._prev_obs = inner._get_curr_obs_combined_no_goal()
-            self.expert_observation = inner._get_obs()
+            start_midway(pair, inner)
+        mujoco.mj_forward(inner.model, inner.data)  # Meta-World leaves poses as they were before it moved the object
+        inner._prev_obs = inner._get_curr_obs_combined_no_goal()
+        self.expert_observation = inner._get_obs()
 
     def _distances(self) -> tuple[float, float]:
         hand_to_object = float(np.linalg.norm(self.inner.tcp_center - self.expert_observation[4:7]))
@@ -275,4 +282,5 @@ def _make_inner(name: str) -> Any:
     inner.__dict__.pop("sawyer_observation_space", None)  # cached for the other observability
     inner.seeded_rand_vec, inner._freeze_rand_vec, inner._set_task_called = True, False, True
     inner.model.site_rgba[:, 3] = 0.0
+    inner.model.camera("corner2").pos[:] = _CORNER2_POSITION
     return inner

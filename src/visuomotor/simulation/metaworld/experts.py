@@ -1,5 +1,6 @@
 """The scripted policies that Meta-World ships, as experts of this library's interface."""
 
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
     from visuomotor.simulation.metaworld.environment import MetaWorldEnvironment
 
 __all__ = ["MetaWorldExpert"]
+
+# They warn at actions beyond [-1, 1]; these are clipped below, as the benchmark does.
+warnings.filterwarnings("ignore", message="Constant", category=UserWarning, module="metaworld.policies")
 
 _NEAR = 0.12  # metres; further away the arm is on its way to the object
 _MOVED = 0.01  # metres; the object counts as moved

@@ -12,7 +12,7 @@ import numpy as np
 
 mujoco: Any = _mujoco
 
-__all__ = ["PAIRS", "PREFIX", "Pair", "apply_midway", "pair_of"]
+__all__ = ["PAIRS", "PREFIX", "Pair", "pair_of", "start_midway"]
 
 PREFIX = "pair:"
 
@@ -76,10 +76,12 @@ def pair_of(task: str) -> Pair | None:
     return next((pair for pair in PAIRS if name in pair.tasks), None)
 
 
-def apply_midway(pair: Pair, model: Any, data: Any) -> None:
-    """Put the pair's joint midway, at rest."""
+def start_midway(pair: Pair, inner: Any) -> None:
+    """Put the pair's joint midway, at rest, with the arm settled from one and the same state for both sides."""
+    model, data = inner.model, inner.data
+    mujoco.mj_resetData(model, data)
+    inner._reset_hand()
     data.qvel[:] = 0
     if pair.body is not None:
         joint = int(np.argmax(model.jnt_bodyid == model.body(pair.body).id))
         data.qpos[model.jnt_qposadr[joint]] = pair.midway
-    mujoco.mj_forward(model, data)

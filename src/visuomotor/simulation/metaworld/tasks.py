@@ -11,10 +11,12 @@ __all__ = ["PAIR_TASKS", "TASKS", "Task", "resolve_tasks"]
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """objects: {name: body in the scene}, the one to handle first. reach, act: phrases of the sub-tasks; grasp: the
+    """One task: its objects and the phrases of its sub-tasks.
 
-    phrase between them where the expert takes hold of the object. `reaching`: the hand itself is to reach a goal.
-    `hidden_goal`: the goal is drawn anew for each start and only the benchmark's marker, never drawn here, shows it.
+    `objects`: {name: body in the scene}, the one to handle first. `reach`, `act`: the sub-tasks; `grasp`: the one
+    between them where the expert takes hold of the object. `reaching`: the hand itself is to reach a goal.
+    `hidden_goal`: the goal is drawn anew for each start, by more than the tolerance, and only the benchmark's marker,
+    never drawn here, would show it: a policy that sees pictures and words can only guess.
     """
 
     objects: dict[str, str]
@@ -25,9 +27,14 @@ class Task:
     hidden_goal: bool = False
 
 
-def _press(thing: str, act: str, **objects: str) -> Task:
+def _press(thing: str, act: str, *, hidden_goal: bool = False, **objects: str) -> Task:
     """A task without a grasp: reach `thing`, then `act`. Objects are given as body=name pairs."""
-    return Task(objects={name: body for body, name in objects.items()}, reach=f"reach the {thing}", act=act)
+    return Task(
+        objects={name: body for body, name in objects.items()},
+        reach=f"reach the {thing}",
+        act=act,
+        hidden_goal=hidden_goal,
+    )
 
 
 def _carry(thing: str, act: str, *, hidden_goal: bool = False, **objects: str) -> Task:
@@ -85,8 +92,12 @@ TASKS: dict[str, Task] = {
     "plate-slide-side": _press(
         "plate", "slide the plate sideways into the cabinet", puck_channel="plate", puck_goal="cabinet"
     ),
-    "plate-slide-back": _press("plate", "slide the plate back out", puck_channel="plate", puck_goal="cabinet"),
-    "plate-slide-back-side": _press("plate", "slide the plate out sideways", puck_channel="plate", puck_goal="cabinet"),
+    "plate-slide-back": _press(
+        "plate", "slide the plate back out", hidden_goal=True, puck_channel="plate", puck_goal="cabinet"
+    ),
+    "plate-slide-back-side": _press(
+        "plate", "slide the plate out sideways", hidden_goal=True, puck_channel="plate", puck_goal="cabinet"
+    ),
     "peg-insert-side": _carry("peg", "insert the peg into the box", peg="peg", box="box"),
     "peg-unplug-side": _carry("peg", "pull the peg out of the box", plug1="peg", box="box"),
     "soccer": _press("ball", "push the ball into the goal", soccer_ball="ball", goal_whole="goal"),
