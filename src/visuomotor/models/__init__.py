@@ -1,0 +1,64 @@
+"""Models by name: `make_config("dm0", "nano", horizon=16)`, then `make_model("dm0", config)`."""
+
+import dataclasses
+import difflib
+import importlib
+from collections.abc import Iterable
+from typing import Any
+
+from visuomotor.models.base import Cost, Model
+
+__all__ = ["Cost", "Model", "config_from_json", "config_to_json", "make_config", "make_model"]
+
+_MODELS = {"dm0": ("visuomotor.models.dm0", "DM0", "DM0Config")}
+
+
+def make_config(name: str, size: str = "nano", **overrides: Any) -> Any:
+    """The configuration of `name` at a named size with some fields replaced; ValueError on unknown names."""
+    module, _, config_name = _find(name)
+    if size not in module.SIZES:
+        raise ValueError(f"Model {name!r} has no size {size!r}.{_nearest(size, module.SIZES)}")
+    cls = getattr(module, config_name)
+    known = [field.name for field in dataclasses.fields(cls)]
+    for key in overrides:
+        if key not in known:
+            raise ValueError(f"The configuration of {name!r} has no field {key!r}.{_nearest(key, known)}")
+    return cls(**{**module.SIZES[size], **overrides})
+
+
+def make_model(name: str, config: Any) -> Model:
+    """Build the model with fresh weights, on the current default device (`with torch.device("meta")` works)."""
+    module, model_name, config_name = _find(name)
+    if not isinstance(config, getattr(module, config_name)):
+        raise TypeError(f"Model {name!r} takes a {config_name}, not a {type(config).__name__}; use make_config.")
+    return getattr(module, model_name)(config)
+
+
+def config_to_json(name: str, config: Any) -> dict[str, Any]:
+    """{"model": name, "config": {field: value}}, which `config_from_json` reads back."""
+    _find(name)
+    return {"model": name, "config": dataclasses.asdict(config)}
+
+
+def config_from_json(data: dict[str, Any]) -> tuple[str, Any]:
+    """(name, configuration) of what `config_to_json` wrote."""
+    for key in ("model", "config"):
+        if key not in data:
+            raise ValueError(
+                f"A model configuration holds 'model' and 'config', but {key!r} is missing in {list(data)}."
+            )
+    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in data["config"].items()}
+    return data["model"], make_config(data["model"], **fields)
+
+
+def _find(name: str) -> tuple[Any, str, str]:
+    if name not in _MODELS:
+        raise ValueError(f"There is no model {name!r}.{_nearest(name, _MODELS)}")
+    path, model, config = _MODELS[name]
+    return importlib.import_module(path), model, config
+
+
+def _nearest(given: str, known: Iterable[str]) -> str:
+    known = sorted(known)
+    close = difflib.get_close_matches(given, known, n=1, cutoff=0.5)
+    return f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(known)}."

@@ -1,0 +1,58 @@
+"""What every model offers. Trainer, policy, evaluation and command line use nothing else."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from visuomotor.contract import Batch, Losses, Sampled
+
+__all__ = ["Cost", "Model"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Floating-point operations (a multiply-add is two), and values read or written, in numbers, not bytes."""
+
+    flops: float
+    values_moved: float
+
+
+class Model(nn.Module, ABC):
+    """A policy network between normalised batches and normalised actions. `config` is its frozen configuration."""
+
+    config: Any
+
+    @abstractmethod
+    def loss(
+        self,
+        batch: Batch,
+        *,
+        noise: Tensor | None = None,
+        time: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Losses:
+        """Named terms; noise [B, K, T, A] and time [B, K] replace the random draws."""
+
+    @abstractmethod
+    def encode(self, batch: Batch) -> Any:
+        """What all denoising steps share."""
+
+    @abstractmethod
+    def denoise(self, prefix: Any, x: Tensor, t: Tensor) -> Tensor:
+        """The head's prediction for x [B, N, T, A] at flow times t [B, N]."""
+
+    @abstractmethod
+    def sample(self, batch: Batch, **options: Any) -> Sampled:
+        """Action chunks [B, N, T, A], normalised."""
+
+    @abstractmethod
+    def parts(self) -> dict[str, list[nn.Parameter]]:
+        """Disjoint groups that cover all parameters, for learning rates, freezing and sharding."""
+
+    @abstractmethod
+    def cost(self, batch_size: int, text_length: int, steps: int) -> Mapping[str, Cost]:
+        """Cost of one `sample` by part, all cameras present."""

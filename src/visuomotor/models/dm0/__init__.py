@@ -1,0 +1,6 @@
+"""DM0: a causal VLM and a flow-matching action expert under merged attention. README.md says what was chosen."""
+
+from visuomotor.models.dm0.config import SIZES, DM0Config
+from visuomotor.models.dm0.model import DM0, Prefix
+
+__all__ = ["DM0", "SIZES", "DM0Config", "Prefix"]

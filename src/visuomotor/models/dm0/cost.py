@@ -1,0 +1,56 @@
+"""Arithmetic and traffic of one DM0 sample, from its dimensions."""
+
+from visuomotor.models.base import Cost
+from visuomotor.models.dm0.config import DM0Config
+from visuomotor.nn.decoder import DecoderConfig
+
+__all__ = ["sample_cost"]
+
+
+def sample_cost(config: DM0Config, batch: int, text_length: int, steps: int) -> dict[str, Cost]:
+    """Cost by part of encoding `batch` observations once and denoising one chunk each in `steps` steps.
+
+    Operations are matrix products, convolutions and attention; `values_moved` counts each weight once per use and the
+    cached keys and values that the expert reads, which is what bounds small batches.
+    """
+    vision, images = config.vision, batch * config.num_views
+    grid, width = vision.grid, vision.width
+    tokens = grid**2 + 1
+    patch = 3 * vision.patch_size**2
+    half = (grid + 1) // 2
+    quarter = (half + 1) // 2
+    block = 4 * width**2 + 2 * width * vision.mlp_width
+    conv = 9 * (2 * width**2 * half**2 + 8 * width**2 * quarter**2)
+    per_image = grid**2 * patch * width + vision.layers * (tokens * block + 2 * tokens**2 * width) + conv
+    vision_weights = patch * width + vision.layers * block + 9 * 10 * width**2 + tokens * width
+
+    image_tokens = config.num_views * vision.tokens()
+    prefix = image_tokens + (config.state_token == "prefix") + text_length
+    chunk = config.chunk_tokens
+    projector = vision.output_width * config.width
+    llm_full, llm_keys = _layer(config.llm), 2 * config.width * config.kv_heads * config.head_dim
+    inner = config.heads * config.head_dim
+    # The last layer only provides keys and values.
+    llm = (config.layers - 1) * (prefix * llm_full + 2 * prefix**2 * inner) + prefix * llm_keys
+    expert_layer = _layer(config.expert)
+    expert = config.layers * (chunk * expert_layer + 2 * chunk * (prefix + chunk) * inner)
+    cached = batch * config.layers * 2 * prefix * config.kv_heads * config.head_dim
+    io = config.horizon * (2 * config.action_dim * config.expert_width + 2 * config.expert_width**2)
+    io += config.expert_width**2 + (config.state_token == "expert") * config.state_dim * config.expert_width
+    io_weights = 2 * config.action_dim * config.expert_width + 3 * config.expert_width**2
+    state = (config.state_token == "prefix") * config.state_dim * config.width
+    return {
+        "vision": Cost(flops=2.0 * images * per_image, values_moved=vision_weights),
+        "projector": Cost(flops=2.0 * batch * (image_tokens * projector + state), values_moved=projector + state),
+        "llm": Cost(flops=2.0 * batch * llm, values_moved=(config.layers - 1) * llm_full + llm_keys),
+        "expert": Cost(
+            flops=2.0 * steps * batch * expert, values_moved=steps * (config.layers * expert_layer + cached)
+        ),
+        "action_io": Cost(flops=2.0 * steps * batch * io, values_moved=steps * io_weights),
+    }
+
+
+def _layer(config: DecoderConfig) -> int:
+    """Weights of one layer's matrices."""
+    inner, kv_inner = config.heads * config.head_dim, config.kv_heads * config.head_dim
+    return config.width * (2 * inner + 2 * kv_inner) + 3 * config.width * config.mlp_width

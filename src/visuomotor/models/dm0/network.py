@@ -1,0 +1,116 @@
+"""The modules of DM0 under their published names, and how tokens enter and leave them."""
+
+import math
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from visuomotor.models.dm0.config import DM0Config
+from visuomotor.nn.decoder import Decoder, GatedMLP, SelfAttention
+from visuomotor.nn.flow import time_code
+from visuomotor.nn.vision import PerceptionEncoder, VisionBlock
+
+__all__ = ["DM0Network"]
+
+
+class DM0Network(nn.Module):
+    """Vision tower, projector, language model, action expert and the linears around it."""
+
+    def __init__(self, config: DM0Config) -> None:
+        super().__init__()
+        width = config.expert_width
+        self.config = config
+        self.mm_vision_tower = nn.ModuleDict({"vision_tower": PerceptionEncoder(config.vision)})
+        self.mm_projector = nn.Linear(config.vision.output_width, config.width, bias=False)
+        self.llm = Decoder(config.llm)
+        self.action_expert = nn.ModuleDict({"model": Decoder(config.expert)})
+        self.action_in_proj = nn.Linear(config.action_dim, width)
+        self.action_time_mlp_in = nn.Linear(2 * width, width)
+        self.action_time_mlp_out = nn.Linear(width, width)
+        self.action_out_proj = nn.Linear(width, config.action_dim)
+        if config.state_token != "none":
+            self.state_proj = nn.Linear(config.state_dim, config.width if config.state_token == "prefix" else width)
+        initialize(self)
+
+    @property
+    def vision_tower(self) -> PerceptionEncoder:
+        tower = self.mm_vision_tower["vision_tower"]
+        assert isinstance(tower, PerceptionEncoder)
+        return tower
+
+    @property
+    def expert(self) -> Decoder:
+        expert = self.action_expert["model"]
+        assert isinstance(expert, Decoder)
+        return expert
+
+    def view_tokens(self, images: list[Float[Tensor, "B 3 size size"]]) -> Float[Tensor, "B S W"]:
+        """Tokens of all views in order; one call of the tower for all of them."""
+        stacked = torch.cat(images).to(self.mm_projector.weight.dtype)
+        tokens = self.mm_projector(self.vision_tower(stacked))
+        return tokens.unflatten(0, (len(images), -1)).transpose(0, 1).flatten(1, 2)
+
+    def embed_prefix(
+        self, images: list[Tensor], state: Float[Tensor, "B S"], text_ids: Int64[Tensor, "B L"]
+    ) -> Float[Tensor, "B P W"]:
+        """[views | state token if it enters here | text]."""
+        tokens = [self.view_tokens(images)] if images else []
+        if self.config.state_token == "prefix":
+            tokens.append(self.state_proj(state.to(self.state_proj.weight.dtype))[:, None])
+        return torch.cat([*tokens, self.llm.embed_tokens(text_ids)], dim=1)
+
+    def embed_chunk(
+        self, x: Float[Tensor, "B N T A"], t: Float[Tensor, "B N"], state: Float[Tensor, "B S"]
+    ) -> Float[Tensor, "B S W"]:
+        """Tokens of all draws one after another, [state token if it enters here | noisy actions with flow time]."""
+        dtype = self.action_in_proj.weight.dtype
+        width = self.config.expert_width
+        action = self.action_in_proj(x.to(dtype))
+        code = time_code(t, width).to(dtype)
+        # The first linear reads [action | time]; its time half is the same for the whole chunk.
+        weight = self.action_time_mlp_in.weight
+        hidden = F.linear(action, weight[:, :width])
+        hidden = hidden + F.linear(code, weight[:, width:], self.action_time_mlp_in.bias)[:, :, None]
+        tokens = self.action_time_mlp_out(F.silu(hidden))
+        if self.config.state_token == "expert":
+            token = self.state_proj(state.to(dtype))[:, None, None].expand(-1, x.shape[1], -1, -1)
+            tokens = torch.cat([token, tokens], dim=2)
+        return tokens.flatten(1, 2)
+
+    def read_chunk(self, states: Float[Tensor, "B S W"]) -> Float[Tensor, "B N T A"]:
+        """Velocities from the expert's final states, in the order of `embed_chunk`."""
+        draws = states.unflatten(1, (-1, self.config.chunk_tokens))[:, :, -self.config.horizon :]
+        return self.action_out_proj(draws)
+
+
+@torch.no_grad()
+def initialize(network: DM0Network) -> None:
+    """Unit-variance weights; what writes into a residual stream is scaled down with depth, as in GPT-2."""
+
+    def scale(module: nn.Module, layers: int) -> None:
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        for child in module.children():
+            scale(child, layers)
+        residual = []
+        if isinstance(module, SelfAttention):
+            residual = [module.o_proj]
+        elif isinstance(module, GatedMLP):
+            residual = [module.down_proj]
+        elif isinstance(module, VisionBlock):
+            nn.init.normal_(module.attn.in_proj_weight, std=module.attn.in_proj_weight.shape[1] ** -0.5)
+            residual = [module.attn.out_proj, module.mlp.c_proj]
+        for linear in residual:
+            linear.weight.mul_(1 / math.sqrt(2 * layers))
+
+    config = network.config
+    for child in network.children():
+        scale(child, config.layers if child is not network.mm_vision_tower else config.vision_layers)
+    nn.init.normal_(network.llm.embed_tokens.weight, std=config.width**-0.5)
+    tower = network.vision_tower
+    for table in (tower.class_embedding, tower.positional_embedding):
+        nn.init.normal_(table, std=config.vision_width**-0.5)

@@ -1,0 +1,183 @@
+"""Qwen3-style decoder whose keys and values other towers can attend to.
+
+Dimensions: B batch, S tokens, P past tokens, H query heads, N key-value heads, D head width.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from visuomotor.nn.masks import Attention
+from visuomotor.nn.rotary import Rotation, decoder_rotation, rotate_halves
+
+__all__ = ["Decoder", "DecoderConfig", "KVCache", "KeyValue", "RMSNorm"]
+
+KeyValue = tuple[Tensor, Tensor]  # rotated keys and values, each [B, N, P, D]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderConfig:
+    """Dimensions of one tower. `vocab_size` None: no embedding table (an action expert)."""
+
+    width: int
+    mlp_width: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocab_size: int | None = None
+    rope_theta: float = 1e6
+    norm_eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        if self.heads % self.kv_heads:
+            raise ValueError(f"{self.heads} query heads cannot share {self.kv_heads} key-value heads evenly.")
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim {self.head_dim} must be even: rotary embeddings turn pairs.")
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm: statistics in float32, the weight multiplies after casting back."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x.float()
+        return (wide * (wide.square().mean(-1, keepdim=True) + self.eps).rsqrt()).to(x.dtype) * self.weight
+
+
+class KVCache:
+    """Keys and values of all layers in buffers with room to grow, written in place. `length` slots are filled."""
+
+    def __init__(self, config: DecoderConfig, batch: int, capacity: int, like: Tensor) -> None:
+        shape = (config.layers, 2, batch, config.kv_heads, capacity, config.head_dim)
+        self.buffer = torch.zeros(shape, dtype=like.dtype, device=like.device)
+        self.length = 0
+
+    @property
+    def capacity(self) -> int:
+        return self.buffer.shape[4]
+
+    def reserve(self, extra: int) -> None:
+        """Make room for `extra` slots beyond those filled; copies only when it must grow."""
+        missing = self.length + extra - self.capacity
+        if missing > 0:
+            self.buffer = F.pad(self.buffer, (0, 0, 0, missing))
+
+    def write(self, layer: int, key: Tensor, value: Tensor) -> KeyValue:
+        """Write behind the filled slots, and return filled and new slots together. `length` does not move."""
+        end = self.length + key.shape[2]
+        self.buffer[layer, 0, :, :, self.length : end] = key
+        self.buffer[layer, 1, :, :, self.length : end] = value
+        return self.buffer[layer, 0, :, :, :end], self.buffer[layer, 1, :, :, :end]
+
+
+class SelfAttention(nn.Module):
+    """Grouped-query attention with per-head RMSNorm on queries and keys."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
+        inner, kv_inner = config.heads * config.head_dim, config.kv_heads * config.head_dim
+        self.q_proj = nn.Linear(config.width, inner, bias=False)
+        self.k_proj = nn.Linear(config.width, kv_inner, bias=False)
+        self.v_proj = nn.Linear(config.width, kv_inner, bias=False)
+        self.o_proj = nn.Linear(inner, config.width, bias=False)
+        self.q_norm = RMSNorm(config.head_dim, config.norm_eps)
+        self.k_norm = RMSNorm(config.head_dim, config.norm_eps)
+
+    def query(self, x: Tensor, rotation: Rotation) -> Float[Tensor, "B H S D"]:
+        heads = self.q_proj(x).unflatten(-1, (self.heads, self.head_dim))
+        return rotate_halves(self.q_norm(heads).transpose(1, 2), rotation)
+
+    def key_value(self, x: Tensor, rotation: Rotation) -> KeyValue:
+        keys = self.k_proj(x).unflatten(-1, (self.kv_heads, self.head_dim))
+        values = self.v_proj(x).unflatten(-1, (self.kv_heads, self.head_dim)).transpose(1, 2)
+        return rotate_halves(self.k_norm(keys).transpose(1, 2), rotation), values
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, attention: Attention) -> Tensor:
+        grouped = self.heads != self.kv_heads
+        out = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=attention.mask, is_causal=attention.causal, enable_gqa=grouped
+        )
+        return self.o_proj(out.transpose(1, 2).flatten(2))
+
+
+class GatedMLP(nn.Module):
+    """SwiGLU."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.width, config.mlp_width, bias=False)
+        self.up_proj = nn.Linear(config.width, config.mlp_width, bias=False)
+        self.down_proj = nn.Linear(config.mlp_width, config.width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class DecoderLayer(nn.Module):
+    """Pre-norm attention and MLP with residuals."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.self_attn = SelfAttention(config)
+        self.mlp = GatedMLP(config)
+        self.input_layernorm = RMSNorm(config.width, config.norm_eps)
+        self.post_attention_layernorm = RMSNorm(config.width, config.norm_eps)
+
+    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        x = x + attended
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Decoder(nn.Module):
+    """A stack of layers and a final norm; parameter names are those of transformers' Qwen3Model."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        if config.vocab_size is not None:
+            self.embed_tokens = nn.Embedding(config.vocab_size, config.width)
+        self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.layers))
+        self.norm = RMSNorm(config.width, config.norm_eps)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B S W"],
+        attention: Attention,
+        *,
+        past: Sequence[KeyValue] | None = None,
+        cache: KVCache | None = None,
+        keys_only: bool = False,
+    ) -> tuple[Tensor, list[KeyValue]]:
+        """Run all layers; returns (normalised states [B, S, W], this call's keys and values per layer).
+
+        past       keys and values that precede `x` in every layer, also those of another tower
+        cache      the same for inference: `x` is written behind its filled slots; the caller advances `length`
+        keys_only  stop at the last layer's keys and values: its states would be read by nobody, and are undefined
+        """
+        rotation = decoder_rotation(attention.positions, self.config.head_dim, self.config.rope_theta, x.dtype)
+        own: list[KeyValue] = []
+        for index, layer in enumerate(self.layers):
+            assert isinstance(layer, DecoderLayer)
+            normed = layer.input_layernorm(x)
+            key, value = layer.self_attn.key_value(normed, rotation)
+            own.append((key, value))
+            if cache is not None:
+                key, value = cache.write(index, key, value)
+            elif past is not None:
+                key = torch.cat([past[index][0], key], dim=2)
+                value = torch.cat([past[index][1], value], dim=2)
+            if keys_only and index == len(self.layers) - 1:
+                return x, own
+            query = layer.self_attn.query(normed, rotation)
+            x = layer.finish(x, layer.self_attn.attend(query, key, value, attention))
+        return self.norm(x), own

@@ -1,0 +1,83 @@
+"""Flow matching in one convention: flow time 1 is noise, 0 is data.
+
+x_t = t * noise + (1 - t) * data, velocity = noise - data, and sampling walks t from 1 to 0.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+__all__ = [
+    "data_from_velocity", "euler", "interpolate", "noise_from_velocity", "sample_time", "time_code", "velocity",
+    "velocity_from_data", "velocity_from_noise",
+]  # fmt: skip
+
+
+def sample_time(shape: tuple[int, ...], generator: torch.Generator | None, device: torch.device | str) -> Tensor:
+    """t = 0.999 * Beta(1.5, 1) + 0.001: more weight on noisy times, never exactly 0. Beta(a, 1) is U^(1/a)."""
+    uniform = torch.rand(shape, generator=generator, device=device)
+    return 0.999 * uniform ** (1 / 1.5) + 0.001
+
+
+def interpolate(data: Tensor, noise: Tensor, time: Tensor) -> Tensor:
+    """x_t; `time` has the leading dimensions of `noise`, `data` broadcasts."""
+    t = _expand(time, noise)
+    return t * noise + (1 - t) * data
+
+
+def velocity(data: Tensor, noise: Tensor) -> Tensor:
+    """The regression target dx/dt."""
+    return noise - data
+
+
+def data_from_velocity(x: Tensor, v: Tensor, time: Tensor) -> Tensor:
+    return x - _expand(time, x) * v
+
+
+def noise_from_velocity(x: Tensor, v: Tensor, time: Tensor) -> Tensor:
+    return x + (1 - _expand(time, x)) * v
+
+
+def velocity_from_data(x: Tensor, data: Tensor, time: Tensor) -> Tensor:
+    """Undefined at t = 0, where x is the data."""
+    return (x - data) / _expand(time, x)
+
+
+def velocity_from_noise(x: Tensor, noise: Tensor, time: Tensor) -> Tensor:
+    """Undefined at t = 1, where x is the noise."""
+    return (noise - x) / (1 - _expand(time, x))
+
+
+def time_code(time: Float[Tensor, "*B"], width: int, shortest: float = 4e-3, longest: float = 4.0) -> Tensor:
+    """[sin | cos] of width / 2 periods spaced geometrically: float32[*B, width].
+
+    Computed in float64 off the CPU and in float32 on it, as the published DM0.
+    """
+    if width % 2:
+        raise ValueError(f"The time code is half sines and half cosines: width {width} must be even.")
+    dtype = torch.float32 if time.device.type in ("cpu", "mps") else torch.float64
+    fraction = torch.linspace(0.0, 1.0, width // 2, dtype=dtype, device=time.device)
+    period = shortest * (longest / shortest) ** fraction
+    angle = time.to(dtype)[..., None] * (2 * math.pi / period)
+    return torch.cat([angle.sin(), angle.cos()], dim=-1).float()
+
+
+def euler(field: Callable[[Tensor, Tensor], Tensor], noise: Tensor, steps: int) -> Tensor:
+    """Integrate `field(x, t)` from t = 1 to 0 with `steps` evaluations at t = 1, 1 - 1/steps, ..., 1/steps.
+
+    `noise` is [B, N, ...]; t is passed as [B, N].
+    """
+    if steps < 1:
+        raise ValueError(f"steps is {steps}; sampling needs at least one evaluation.")
+    x = noise
+    for i in range(steps):
+        t = torch.full(noise.shape[:2], 1 - i / steps, dtype=torch.float32, device=noise.device)
+        x = x - field(x, t) / steps
+    return x
+
+
+def _expand(time: Tensor, like: Tensor) -> Tensor:
+    return time.reshape(time.shape + (1,) * (like.ndim - time.ndim)).to(like.dtype)

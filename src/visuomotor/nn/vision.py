@@ -1,0 +1,179 @@
+"""Perception Encoder tower with two stride-2 convolutions, and the images' way into it.
+
+Names follow the published checkpoints (open_clip style). Dimensions: B images, S tokens, W width, G grid side.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from visuomotor.nn.rotary import Rotation, grid_rotation, rotate_pairs
+
+__all__ = ["PerceptionEncoder", "VisionConfig", "prepare_images"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisionConfig:
+    """Dimensions of the tower. `image_size` is the native side in pixels; `layer_scale` the initial gamma."""
+
+    image_size: int
+    patch_size: int
+    width: int
+    layers: int
+    heads: int
+    mlp_width: int
+    layer_scale: float = 0.1
+    norm_eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        if self.image_size % self.patch_size:
+            raise ValueError(f"Image side {self.image_size} is not a multiple of the patch side {self.patch_size}.")
+        if self.width % self.heads or (self.width // self.heads) % 4:
+            raise ValueError(
+                f"Width {self.width} over {self.heads} heads: 2-D rotary needs a head width that is a multiple of 4."
+            )
+
+    @property
+    def grid(self) -> int:
+        return self.image_size // self.patch_size
+
+    @property
+    def output_width(self) -> int:
+        return 4 * self.width
+
+    def tokens(self, image_size: int | None = None) -> int:
+        """Tokens per view after both convolutions, each of which halves the side, rounding up."""
+        side = (image_size or self.image_size) // self.patch_size
+        return math.ceil(math.ceil(side / 2) / 2) ** 2
+
+
+def prepare_images(
+    images: UInt8[Tensor, "B h w 3"], size: int, pad: Literal["grey", "black"] = "grey"
+) -> Float[Tensor, "B 3 size size"]:
+    """Centre on a square canvas, antialiased bicubic resize where the size differs, scale to [-1, 1]."""
+    x = images.permute(0, 3, 1, 2)
+    height, width = x.shape[2:]
+    side = max(height, width)
+    if height != width:
+        top, left = (side - height) // 2, (side - width) // 2
+        fill = 127 if pad == "grey" else 0
+        x = F.pad(x, (left, side - width - left, top, side - height - top), value=fill)
+    if side != size:
+        if x.device.type == "cpu":  # the 8-bit kernel reproduces PIL exactly
+            x = F.interpolate(x, (size, size), mode="bicubic", antialias=True)
+        else:
+            x = F.interpolate(x.float(), (size, size), mode="bicubic", antialias=True).round().clamp(0, 255)
+    return (x.float() / 255 - 0.5) / 0.5
+
+
+class LayerScale(nn.Module):
+    """A learned factor per channel, applied through the linear before it: the activations are not touched again."""
+
+    def __init__(self, width: int, initial: float) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((width,), initial))
+
+    def linear(self, x: Tensor, layer: nn.Linear) -> Tensor:
+        return F.linear(x, layer.weight * self.gamma[:, None], layer.bias * self.gamma)
+
+
+class VisionAttention(nn.Module):
+    """Full attention with a fused projection in q | k | v order and rotary positions on q and k."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
+        self.out_proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, rotation: Rotation) -> Tensor:
+        """Attended values [B, S, W], before `out_proj`."""
+        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias).unflatten(-1, (3, self.heads, -1))
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        out = F.scaled_dot_product_attention(rotate_pairs(q, rotation), rotate_pairs(k, rotation), v)
+        return out.transpose(1, 2).flatten(2)
+
+
+class VisionMLP(nn.Module):
+    """Names of the two linears around an exact GELU."""
+
+    def __init__(self, width: int, mlp_width: int) -> None:
+        super().__init__()
+        self.c_fc = nn.Linear(width, mlp_width)
+        self.c_proj = nn.Linear(mlp_width, width)
+
+
+class VisionBlock(nn.Module):
+    """Pre-norm block with LayerScale on both branches."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.attn = VisionAttention(config.width, config.heads)
+        self.mlp = VisionMLP(config.width, config.mlp_width)
+        self.ls_1 = LayerScale(config.width, config.layer_scale)
+        self.ls_2 = LayerScale(config.width, config.layer_scale)
+        self.ln_1 = nn.LayerNorm(config.width, config.norm_eps)
+        self.ln_2 = nn.LayerNorm(config.width, config.norm_eps)
+
+    def forward(self, x: Tensor, rotation: Rotation) -> Tensor:
+        x = x + self.ls_1.linear(self.attn(self.ln_1(x), rotation), self.attn.out_proj)
+        return x + self.ls_2.linear(F.gelu(self.mlp.c_fc(self.ln_2(x))), self.mlp.c_proj)
+
+
+class Transformer(nn.Module):
+    """Holds the blocks under their published name."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.resblocks = nn.ModuleList(VisionBlock(config) for _ in range(config.layers))
+
+
+class PerceptionEncoder(nn.Module):
+    """Normalised square images -> tokens [B, ceil(G / 4)^2, 4 * W]. All views of a batch go in one call."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.class_embedding = nn.Parameter(torch.empty(width))
+        self.positional_embedding = nn.Parameter(torch.empty(config.grid**2 + 1, width))
+        self.conv1 = nn.Conv2d(3, width, config.patch_size, config.patch_size, bias=False)
+        self.ln_pre = nn.LayerNorm(width, config.norm_eps)
+        self.transformer = Transformer(config)
+        self.vit_downsampler1 = nn.Conv2d(width, 2 * width, 3, stride=2, padding=1)
+        self.vit_downsampler2 = nn.Conv2d(2 * width, 4 * width, 3, stride=2, padding=1)
+
+    def forward(self, images: Float[Tensor, "B 3 size size"]) -> Float[Tensor, "B S W4"]:
+        batch, _, height, width = images.shape
+        if height != width or height % self.config.patch_size:
+            raise ValueError(
+                f"Images are {height} x {width}, but the tower takes squares whose side is a multiple of "
+                f"{self.config.patch_size}; use prepare_images."
+            )
+        side = height // self.config.patch_size
+        # A stride equal to the kernel is a plain matrix product over patches, faster than the convolution.
+        patch = self.config.patch_size
+        patches = images.unflatten(2, (side, patch)).unflatten(4, (side, patch)).permute(0, 2, 4, 1, 3, 5)
+        x = F.linear(patches.reshape(batch, side * side, -1), self.conv1.weight.flatten(1))
+        x = torch.cat([self.class_embedding.expand(batch, 1, -1), x], dim=1) + self._positions(side)
+        x = self.ln_pre(x)
+        cos, sin = grid_rotation(side, self.config.width // self.config.heads, device=x.device)
+        rotation = (cos.to(x.dtype), sin.to(x.dtype))
+        for block in self.transformer.resblocks:
+            x = block(x, rotation)
+        grid = x[:, 1:].transpose(1, 2).unflatten(2, (side, side))  # channels-last memory, no copy
+        return self.vit_downsampler2(self.vit_downsampler1(grid)).flatten(2).transpose(1, 2)
+
+    def _positions(self, side: int) -> Tensor:
+        native = self.config.grid
+        if side == native:
+            return self.positional_embedding
+        grid = self.positional_embedding[1:].T.unflatten(1, (native, native))[None]
+        resized = F.interpolate(grid, (side, side), mode="bilinear", align_corners=False)[0].flatten(1).T
+        return torch.cat([self.positional_embedding[:1], resized])
