@@ -1,4 +1,7 @@
-"""Render MuJoCo cameras off screen, with switches that make software rendering about ten times cheaper."""
+"""Render MuJoCo cameras off screen, with switches that make software rendering about ten times cheaper.
+
+Import `mujoco` from here: MuJoCo chooses its graphics library while it is imported, and this module makes the choice.
+"""
 
 import os
 import sys
@@ -13,7 +16,7 @@ import mujoco as _mujoco
 
 mujoco: Any = _mujoco  # its enums and structures are native and unknown to type checkers
 
-__all__ = ["CameraRenderer", "RenderQuality", "apply_quality"]
+__all__ = ["CameraRenderer", "RenderQuality", "apply_quality", "mujoco"]
 
 RenderQuality = Literal["fast", "default"]
 
