@@ -1,0 +1,206 @@
+"""Videos: encode an episode, join episodes into one file without encoding again, decode any frames.
+
+Frames are yuv420p with a key frame at every second one (g=2), so a random frame costs at most two decodes. h264 is
+written without CABAC and deblocking (`tune=fastdecode`): a quarter larger, decoded twice as fast.
+"""
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+import numpy as np
+from av.container import InputContainer, OutputContainer
+from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
+
+from visuomotor.data.lerobot.layout import DataError
+
+CODECS: dict[str, tuple[str, dict[str, str]]] = {
+    "h264": ("libx264", {"crf": "23", "preset": "veryfast", "tune": "fastdecode", "bf": "0"}),
+    "av1": ("libsvtav1", {"crf": "30", "preset": "12", "svtav1-params": "fast-decode=1:lp=1"}),
+}
+GOP = 2
+OPEN_DECODERS = 16
+SEEK_AHEAD = 8  # frames that are decoded and thrown away rather than seeking
+
+
+def rate(fps: float) -> Fraction:
+    return Fraction(fps).limit_denominator(1001)
+
+
+def encode_video(path: Path, frames: np.ndarray, *, fps: float, codec: str = "h264") -> None:
+    """Write uint8[n, h, w, 3] as an mp4 that `DatasetWriter.add(..., videos=...)` takes. Height and width are even."""
+    if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8 or not len(frames):
+        raise ValueError(f"Video frames must be uint8[n, h, w, 3] with n > 0, not {frames.dtype}{list(frames.shape)}.")
+    height, width = frames.shape[1:3]
+    if height % 2 or width % 2:
+        raise ValueError(
+            f"Video needs an even height and width, not {height}x{width}. Crop by a pixel, or store images."
+        )
+    encoder, options = CODECS[codec]
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream(encoder, rate=rate(fps), options=options)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.codec_context.gop_size = GOP
+        stream.codec_context.thread_count = 1
+        for image in frames:
+            container.mux(stream.encode(VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")))
+        container.mux(stream.encode())
+
+
+class VideoJoiner:
+    """Appends episodes' mp4 files to one mp4 by copying packets. Use `fits` before `append`."""
+
+    def __init__(self, path: Path, fps: float) -> None:
+        self.path, self._step = path, 1 / rate(fps)
+        self._container: OutputContainer = av.open(str(path), "w", format="mp4")
+        self._stream: VideoStream | None = None
+        self._signature: tuple[Any, ...] = ()
+        self.frames = 0
+        self.bytes = 0
+
+    def fits(self, path: Path) -> bool:
+        """Whether the codec's parameters in `path` equal those of the episodes joined so far."""
+        with av.open(str(path)) as source:
+            return self._stream is None or _signature(source.streams.video[0]) == self._signature
+
+    def append(self, path: Path) -> None:
+        """Copy the packets of `path`, which starts with a key frame and has no B-frames."""
+        with av.open(str(path)) as source:
+            stream = source.streams.video[0]
+            if self._stream is None:
+                self._stream = self._container.add_stream_from_template(stream, opaque=True)
+                self._stream.time_base = self._step
+                self._signature = _signature(stream)
+            for packet in source.demux(stream):
+                if not packet.size:
+                    continue  # the end of the file
+                packet.stream = self._stream
+                packet.time_base = self._step
+                packet.pts = packet.dts = self.frames
+                packet.duration = 1
+                self.frames += 1
+                self.bytes += packet.size
+                self._container.mux(packet)
+
+    def close(self) -> None:
+        self._container.close()
+
+
+def _signature(stream: VideoStream) -> tuple[Any, ...]:
+    context = stream.codec_context
+    return context.name, context.width, context.height, context.pix_fmt, context.extradata
+
+
+def video_facts(path: Path) -> dict[str, Any]:
+    """Height, width, codec (canonical name) and pixel format of an mp4."""
+    with open_video(path) as container:
+        context = container.streams.video[0].codec_context
+        codec = {"libdav1d": "av1", "libaom-av1": "av1"}.get(context.name, context.name)
+        return {"height": context.height, "width": context.width, "codec": codec, "pix_fmt": context.pix_fmt}
+
+
+def open_video(path: Path) -> InputContainer:
+    if not path.exists():
+        raise DataError(path, "is missing. Copy the video again from where the data set came from.")
+    try:
+        container = av.open(str(path))
+    except av.error.FFmpegError as error:
+        raise DataError(path, f"is not a readable video ({error}). It is probably cut off: copy it again.") from error
+    if not container.streams.video:
+        container.close()
+        raise DataError(path, "holds no video stream. Copy the video again from where the data set came from.")
+    return container
+
+
+class Decoder:
+    """One open video file. `read` wants ascending times, and seeks only where that saves decoding."""
+
+    def __init__(self, path: Path, fps: float) -> None:
+        self.path = path
+        self._container = open_video(path)
+        self._stream = self._container.streams.video[0]
+        self._stream.codec_context.thread_count = 1
+        time_base = self._stream.time_base
+        assert time_base is not None
+        self._ticks = 1 / float(time_base)
+        self._interval = self._ticks / fps
+        self._reformatter = VideoReformatter()
+        self._frames: Iterator[VideoFrame] | None = None
+        self._position = 0.0  # pts of the frame decoded last
+
+    def read(self, seconds: np.ndarray) -> Iterator[np.ndarray]:
+        """RGB uint8[h, w, 3] of the frames nearest to each of the ascending times. Raises FFmpegError or LookupError."""
+        current: VideoFrame | None = None
+        for second in seconds:
+            target = float(second) * self._ticks
+            if current is None or abs((current.pts or 0) - target) > self._interval / 2:
+                current = self._advance(target)
+                image = self._reformatter.reformat(current, format="rgb24").to_ndarray()
+            yield image
+
+    def _advance(self, target: float) -> VideoFrame:
+        ahead = target - self._position
+        if self._frames is None or ahead <= 0 or ahead > SEEK_AHEAD * self._interval:
+            self._seek(target)
+        back = self._ticks  # a second: how far to start before a target whose key frame was shown too late
+        while True:
+            for frame in self._frames or ():
+                self._position = float(frame.pts or 0)
+                if abs(self._position - target) <= self._interval / 2:
+                    return frame
+                if self._position > target:
+                    break
+            else:
+                self._frames = None
+                raise LookupError("the video ends before it")
+            if back > 2 * target + 2 * self._ticks:
+                raise LookupError("the video has no frame at its time")
+            self._seek(max(0.0, target - back))
+            back *= 2
+
+    def _seek(self, target: float) -> None:
+        self._frames = None
+        self._container.seek(round(max(target, 0)), stream=self._stream, backward=True)
+        self._frames = self._container.decode(self._stream)
+
+    def close(self) -> None:
+        self._container.close()
+
+
+class DecoderPool:
+    """The most recently used decoders, each thread and each process its own (a decoder has a file position)."""
+
+    def __init__(self, fps: float, size: int = OPEN_DECODERS) -> None:
+        self._fps, self._size = fps, size
+        self._local = threading.local()
+
+    def get(self, path: Path) -> Decoder:
+        if getattr(self._local, "process", None) != os.getpid():
+            self._local.process, self._local.open = os.getpid(), OrderedDict()
+        decoders: OrderedDict[Path, Decoder] = self._local.open
+        if path not in decoders:
+            decoders[path] = Decoder(path, self._fps)
+            if len(decoders) > self._size:
+                decoders.popitem(last=False)[1].close()
+        decoders.move_to_end(path)
+        return decoders[path]
+
+    def drop(self, path: Path) -> None:
+        """Forget a decoder whose file turned out broken."""
+        decoders: OrderedDict[Path, Decoder] = getattr(self._local, "open", OrderedDict())
+        if path in decoders:
+            decoders.pop(path).close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"fps": self._fps, "size": self._size}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["fps"], state["size"])
