@@ -51,6 +51,7 @@ class FakeDataset:
             "action": action,
         }
         self.broken_rows: set[int] = set()
+        self.scenes = False
 
     def episode_slice(self, episode: int) -> slice:
         return slice(int(self.starts[episode]), int(self.starts[episode + 1]))
@@ -58,12 +59,19 @@ class FakeDataset:
     def instruction(self, episode: int) -> str:
         return SENTENCES[episode % len(SENTENCES)]
 
+    def info(self, episode: int) -> dict[str, object]:
+        return {"kind": "scenes"} if self.scenes else {"success": True}
+
     def annotations(self, rows: np.ndarray) -> list[Annotation]:
         return [self.annotation(int(r)) for r in rows]
 
     def annotation(self, row: int) -> Annotation:
         x = 100 + row % 50
-        boxes = {"red block": (x, 200, x + 60, 260), "green disc": (600, 210, 660, 270), "left bowl": (300, 500, 420, 600)}
+        boxes = {
+            "red block": (x, 200, x + 60, 260),
+            "green disc": (600, 210, 660, 270),
+            "left bowl": (300, 500, 420, 600),
+        }
         return Annotation(
             subtask="reach for the red block", boxes={c: boxes for c in self.cameras},
             point={c: (x, 300) for c in self.cameras}, progress=0.5, gripper_switch=False, contact=False,

@@ -21,6 +21,7 @@ from visuomotor.contract import Batch, Mixture, Source
 from visuomotor.data.prepared import Prepared
 from visuomotor.data.processor import Objective, Processor
 from visuomotor.data.sample import Sample
+from visuomotor.data.statistics import is_scenes
 
 __all__ = ["Loader", "held_out"]
 
@@ -73,7 +74,8 @@ class Loader(Iterator[Batch]):
     Args:
         datasets: {source name: data set}, one for each source of the mixture.
         workers: prefetch threads; 0 makes each batch when it is asked for.
-        split: "train" or "validation" (episodes held out by `held_out`, share `mixture.validation`).
+        split: "train" or "validation" (episodes held out by `held_out`, share `mixture.validation`); a source with
+            a single episode has no validation episodes and is left out there.
         bad_samples: "stop" raises ValueError naming source, row and cause; "quarantine" counts the sample in
             `bad_count`, appends it to the JSON-lines file `quarantine`, and draws another row deterministically.
 
@@ -102,10 +104,17 @@ class Loader(Iterator[Batch]):
         self._reported: set[tuple[int, int]] = set()
         self._report_lock = threading.Lock()
         locks: dict[int, threading.Lock] = {}
-        self._streams = [
+        opened = [
             _open(i, source, mixture, processor, datasets, split, locks) for i, source in enumerate(mixture.sources)
         ]
-        self._groups = _groups(self._streams, processor)
+        streams = [s for s in opened if len(s.rows)]
+        if not streams or (split == "train" and len(streams) < len(opened)):
+            sizes = {s.source.name: s.dataset.num_episodes for s in opened}
+            raise ValueError(
+                f"The mixture has a source without {split} episodes: episodes {sizes}, validation share "
+                f"{mixture.validation}. Add episodes or change the share."
+            )
+        self._groups = _groups(streams, processor)
         self._next = 0
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="loader") if workers else None
         self._ahead: deque[Future[Batch]] = deque()
@@ -246,10 +255,10 @@ def _open(
         raise ValueError(f"Source {source.name!r} has weight {source.weight}; give a positive one or remove it.")
     chosen = held_out(dataset.num_episodes, mixture.validation) == (split == "validation")
     slices = [dataset.episode_slice(int(e)) for e in np.flatnonzero(chosen)]
-    if not slices:
+    if objective == "robot" and is_scenes(dataset):
         raise ValueError(
-            f"Source {source.name!r} has no {split} episode: {dataset.num_episodes} episodes, validation share "
-            f"{mixture.validation}. Add episodes or change the share."
+            f"Source {source.name!r} holds unrelated scenes without demonstrations; "
+            f"set its options to {{'objective': 'grounding'}}."
         )
     embodiment = processor.embodiment_index(dataset.embodiment, name=f"Source {source.name!r}")
     cameras = {c.role: c.name for c in dataset.embodiment.cameras}
@@ -261,7 +270,7 @@ def _open(
         embodiment=embodiment,
         objective=objective,
         prepared=processor.prepared(dataset, embodiment),
-        rows=np.concatenate([np.arange(s.start, s.stop) for s in slices]),
+        rows=np.concatenate([np.zeros(0, dtype=np.int64), *[np.arange(s.start, s.stop) for s in slices]]),
         cameras=tuple(cameras[role] for role, present in views if present),
         lock=locks.setdefault(id(dataset), threading.Lock()),
     )

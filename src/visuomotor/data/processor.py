@@ -20,7 +20,7 @@ from visuomotor.data.images import fit
 from visuomotor.data.normalization import Units, normalizer, reference_change
 from visuomotor.data.prepared import Prepared
 from visuomotor.data.sample import Sample, collate
-from visuomotor.data.statistics import Statistics, compute_statistics
+from visuomotor.data.statistics import Statistics, compute_statistics, is_scenes
 from visuomotor.data.tokenizer import TextTokenizer
 
 __all__ = ["Objective", "Processor", "ProcessorConfig"]
@@ -110,13 +110,13 @@ class Processor:
         tokenizer: TextTokenizer | None = None,
         skip_bad: bool = False,
     ) -> "Processor":
-        """Statistics from `datasets` (those with an action column, pooled by embodiment), tokenizer from `corpus`.
+        """Statistics from `datasets` (those with demonstrations, pooled by embodiment), tokenizer from `corpus`.
 
         The instructions and annotated sub-tasks of the data need not be in the corpus, but compress better if they
         are. `skip_bad` leaves rows with NaN or infinity out of the statistics instead of raising ValueError.
         """
         groups: list[tuple[Embodiment, list[Any]]] = []
-        for dataset in (d for d in datasets if "action" in d.columns):
+        for dataset in (d for d in datasets if "action" in d.columns and not is_scenes(d)):
             for embodiment, members in groups:
                 if not embodiment.differences(dataset.embodiment):
                     members.append(dataset)
@@ -124,7 +124,7 @@ class Processor:
             else:
                 groups.append((dataset.embodiment, [dataset]))
         if not groups:
-            raise ValueError("No data set has an 'action' column, so there is nothing to normalise actions by.")
+            raise ValueError("No data set holds demonstrations (an 'action' column), so actions have no statistics.")
         statistics = []
         for embodiment, members in groups:
             change = reference_change(embodiment, config.state_of) if config.action_reference != "embodiment" else None

@@ -139,6 +139,11 @@ def describe(dataset: Any) -> str:
     return f"data set {getattr(dataset, 'root', type(dataset).__name__)!s}"
 
 
+def is_scenes(dataset: Any) -> bool:
+    """Whether the data set holds unrelated rendered scenes: boxes, but no demonstrations and no sentences."""
+    return dataset.num_episodes > 0 and dataset.info(0).get("kind") == "scenes"
+
+
 def _matrix(values: np.ndarray) -> np.ndarray:
     return values[:, None] if values.ndim == 1 else values
 
