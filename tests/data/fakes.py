@@ -56,8 +56,12 @@ class FakeDataset:
     def episode_slice(self, episode: int) -> slice:
         return slice(int(self.starts[episode]), int(self.starts[episode + 1]))
 
-    def instruction(self, episode: int) -> str:
-        return SENTENCES[episode % len(SENTENCES)]
+    def require_embodiment(self) -> Embodiment:
+        return self.embodiment
+
+    def instructions(self, rows: np.ndarray) -> list[str]:
+        episodes = np.searchsorted(self.starts, rows, side="right") - 1
+        return [SENTENCES[e % len(SENTENCES)] for e in episodes]
 
     def info(self, episode: int) -> dict[str, object]:
         return {"kind": "scenes"} if self.scenes else {"success": True}

@@ -6,6 +6,7 @@ whole state is k, and a resumed run sees the batches that an uninterrupted one w
 
 import json
 import logging
+import os
 import threading
 import time
 from collections import deque
@@ -18,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 
 from visuomotor.contract import Batch, Mixture, Source
+from visuomotor.data.images import fit
 from visuomotor.data.prepared import Prepared
 from visuomotor.data.processor import Objective, Processor
 from visuomotor.data.sample import Sample
@@ -29,6 +31,8 @@ log = logging.getLogger(__name__)
 Split = Literal["train", "validation"]
 AHEAD = 4  # batches prefetched per worker
 MAX_REDRAWS = 100
+CACHE_BYTES = 2 << 30
+CACHE_FOLDER = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "visuomotor" / "frames"
 BAD_SAMPLE = (ValueError, OSError, EOFError, IndexError, KeyError)
 
 
@@ -63,7 +67,7 @@ class _Stream:
     prepared: Prepared
     rows: np.ndarray
     cameras: tuple[str, ...]
-    lock: threading.Lock
+    images: Any  # the data set, or its copy that reads decoded frames
 
 
 class Loader(Iterator[Batch]):
@@ -78,6 +82,7 @@ class Loader(Iterator[Batch]):
             a single episode has no validation episodes and is left out there.
         bad_samples: "stop" raises ValueError naming source, row and cause; "quarantine" counts the sample in
             `bad_count`, appends it to the JSON-lines file `quarantine`, and draws another row deterministically.
+        cache: folder for decoded frames, used for data sets of at most 2 GiB decoded; None decodes as it draws.
 
     `Source.options["objective"]` is "robot" (default) or "grounding".
     `wait_seconds` adds up the time that the caller waited for data.
@@ -95,6 +100,7 @@ class Loader(Iterator[Batch]):
         split: Split = "train",
         bad_samples: Literal["stop", "quarantine"] = "stop",
         quarantine: Path | None = None,
+        cache: Path | None = CACHE_FOLDER,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; it must be at least 1.")
@@ -103,9 +109,8 @@ class Loader(Iterator[Batch]):
         self.wait_seconds, self.bad_count = 0.0, 0
         self._reported: set[tuple[int, int]] = set()
         self._report_lock = threading.Lock()
-        locks: dict[int, threading.Lock] = {}
         opened = [
-            _open(i, source, mixture, processor, datasets, split, locks) for i, source in enumerate(mixture.sources)
+            _open(i, source, mixture, processor, datasets, split, cache) for i, source in enumerate(mixture.sources)
         ]
         streams = [s for s in opened if len(s.rows)]
         if not streams or (split == "train" and len(streams) < len(opened)):
@@ -190,7 +195,7 @@ class Loader(Iterator[Batch]):
             slots = [i for i, (s, _) in enumerate(picks) if s is stream]
             rows = np.array([picks[i][1] for i in slots])
             try:
-                read = _read(stream, rows)
+                read = _read(stream, rows, self.processor.config.image_size)
             except BAD_SAMPLE:
                 continue  # each row is tried alone, so that the error names the one that is bad
             for j, i in enumerate(slots):
@@ -208,7 +213,10 @@ class Loader(Iterator[Batch]):
         for attempt in range(MAX_REDRAWS):
             try:
                 if images is None:
-                    images = {camera: frames[0] for camera, frames in _read(stream, np.array([row])).items()}
+                    images = {
+                        camera: frames[0]
+                        for camera, frames in _read(stream, np.array([row]), self.processor.config.image_size).items()
+                    }
                 return self.processor.sample(
                     stream.embodiment, stream.dataset, row, images, rng, stream.objective, source=stream.index
                 )
@@ -243,7 +251,7 @@ def _open(
     processor: Processor,
     datasets: Mapping[str, Any],
     split: Split,
-    locks: dict[int, threading.Lock],
+    cache: Path | None,
 ) -> _Stream:
     dataset = datasets.get(source.name)
     if dataset is None:
@@ -260,8 +268,8 @@ def _open(
             f"Source {source.name!r} holds unrelated scenes without demonstrations; "
             f"set its options to {{'objective': 'grounding'}}."
         )
-    embodiment = processor.embodiment_index(dataset.embodiment, name=f"Source {source.name!r}")
-    cameras = {c.role: c.name for c in dataset.embodiment.cameras}
+    embodiment = processor.embodiment_index(dataset.require_embodiment(), name=f"Source {source.name!r}")
+    cameras = {c.role: c.name for c in dataset.require_embodiment().cameras}
     views = zip(processor.config.image_roles, processor.views[embodiment], strict=True)
     return _Stream(
         index=index,
@@ -272,14 +280,28 @@ def _open(
         prepared=processor.prepared(dataset, embodiment),
         rows=np.concatenate([np.zeros(0, dtype=np.int64), *[np.arange(s.start, s.stop) for s in slices]]),
         cameras=tuple(cameras[role] for role, present in views if present),
-        lock=locks.setdefault(id(dataset), threading.Lock()),
+        images=_with_cache(dataset, cache),
     )
 
 
-def _read(stream: _Stream, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Images and, as a side effect, annotations of `rows`. Decoders are not thread-safe, hence the lock."""
-    with stream.lock:
-        return {camera: stream.dataset.frames(camera, rows) for camera in stream.cameras}
+def _with_cache(dataset: Any, folder: Path | None) -> Any:
+    """The data set, reading frames from a memory map below `folder` if they fit into CACHE_BYTES decoded."""
+    if folder is None or not hasattr(dataset, "cached"):
+        return dataset
+    pixels = sum(int(np.prod(dataset.image_size(camera))) for camera in dataset.cameras)
+    if 3 * pixels * dataset.num_frames > CACHE_BYTES:
+        return dataset
+    try:
+        return dataset.cached(None, folder)
+    except OSError as error:
+        log.warning("Frames are decoded as they are drawn, because %s cannot hold them: %s", folder, error)
+        return dataset
+
+
+def _read(stream: _Stream, rows: np.ndarray, side: int | None) -> dict[str, np.ndarray]:
+    """{camera: uint8[n, h, w, 3]} of `rows`, at the model's size where the processor sets one."""
+    images = {camera: stream.images.frames(camera, rows) for camera in stream.cameras}
+    return images if side is None else {camera: fit(pixels, side) for camera, pixels in images.items()}
 
 
 def _groups(streams: list[_Stream], processor: Processor) -> list[tuple[list[_Stream], np.ndarray]]:

@@ -27,7 +27,6 @@ class Prepared:
         for e in range(dataset.num_episodes):
             frames = dataset.episode_slice(e)
             self.end[frames], self.episode[frames] = frames.stop, e
-        self._instructions: dict[int, str] = {}
         self._annotations: dict[int, Annotation] = {}
         self._vocabulary: tuple[str, ...] | None = None
         self.raw_state = self._matrix("observation.state", len(units.state.offset))
@@ -61,10 +60,8 @@ class Prepared:
         return actions, steps, encode_bins(actions[:steps, : self.raw_action.shape[1]])
 
     def instruction(self, row: int) -> str:
-        episode = int(self.episode[row])
-        if episode not in self._instructions:
-            self._instructions[episode] = self.dataset.instruction(episode)
-        return self._instructions[episode]
+        """The instruction in force at a row (most data sets have one an episode)."""
+        return self.dataset.instructions(np.array([row]))[0]
 
     def load_annotations(self, rows: np.ndarray) -> None:
         """Read the annotations of `rows` in one call, where they are not at hand yet."""
@@ -112,13 +109,15 @@ class Prepared:
         if values.shape[1] != width:
             raise ValueError(
                 f"{column} of {describe(self.dataset)} is {values.shape[1]} wide but its embodiment "
-                f"{self.dataset.embodiment.name!r} describes {width} dimensions; correct embodiment.json."
+                f"{self.dataset.require_embodiment().name!r} describes {width} dimensions; correct embodiment.json."
             )
         return values
 
     def _not_finite(self, column: str, values: np.ndarray, row: int) -> str:
         dim = int(np.argmax(~np.isfinite(values[row])))
-        components = self.dataset.embodiment.state if column != "action" else self.dataset.embodiment.action
+        components = (
+            self.dataset.require_embodiment().state if column != "action" else self.dataset.require_embodiment().action
+        )
         name = [f"{c.name}.{d}" for c in components for d in c.dims][dim]
         return (
             f"{column} dimension {dim} ({name}) is {values[row, dim]} in {self.place(row)}. "

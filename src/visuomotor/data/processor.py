@@ -118,11 +118,11 @@ class Processor:
         groups: list[tuple[Embodiment, list[Any]]] = []
         for dataset in (d for d in datasets if "action" in d.columns and not is_scenes(d)):
             for embodiment, members in groups:
-                if not embodiment.differences(dataset.embodiment):
+                if not embodiment.differences(dataset.require_embodiment()):
                     members.append(dataset)
                     break
             else:
-                groups.append((dataset.embodiment, [dataset]))
+                groups.append((dataset.require_embodiment(), [dataset]))
         if not groups:
             raise ValueError("No data set holds demonstrations (an 'action' column), so actions have no statistics.")
         statistics = []

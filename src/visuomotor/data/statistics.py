@@ -105,8 +105,8 @@ def compute_statistics(
     for dataset in pool:
         columns = []
         for name, components in (
-            ("observation.state", dataset.embodiment.state),
-            ("action", dataset.embodiment.action),
+            ("observation.state", dataset.require_embodiment().state),
+            ("action", dataset.require_embodiment().action),
         ):
             values = _matrix(dataset.columns[name])
             if not skip_bad:
