@@ -1,0 +1,64 @@
+"""What an evaluation was run with, so that a number can be traced and repeated."""
+
+import hashlib
+import json
+import subprocess
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from visuomotor import __version__
+from visuomotor.contract import EvalPlan
+from visuomotor.simulation.interface import Environment
+
+PACKAGES = ("mujoco", "metaworld", "gymnasium", "torch", "numpy")
+SUCCESS = "first success: an episode counts as soon as its scenario's own task is achieved once within max_steps"
+
+
+def describe_run(policy: Any, plan: EvalPlan, environment: Environment, max_steps: int) -> dict[str, Any]:
+    """Checkpoint with hash, code and environment versions, rendering, seeds, limits and cameras; all JSON."""
+    path = getattr(policy, "path", None)
+    return {
+        "checkpoint": None if path is None else str(path),
+        "checkpoint_hash": None if path is None else checkpoint_hash(Path(path)),
+        "code_version": code_version(),
+        "environment": plan.environment,
+        "versions": {name: metadata.version(name) for name in PACKAGES if _installed(name)},
+        "embodiment": environment.embodiment.name,
+        "control_hz": environment.embodiment.control_hz,
+        "cameras": [f"{c.name} ({c.role}) {c.width}x{c.height}" for c in environment.embodiment.cameras],
+        "render_quality": environment.render_quality,
+        "max_steps": max_steps,
+        "success": SUCCESS,
+        "plan": json.loads(json.dumps(asdict(plan))),
+    }
+
+
+def checkpoint_hash(folder: Path) -> str:
+    """SHA-256 over names and contents of a checkpoint folder's files, first 16 digits."""
+    digest = hashlib.sha256()
+    for file in sorted(f for f in folder.iterdir() if f.is_file() and f.name != "provenance.json"):
+        digest.update(file.name.encode())
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+def code_version() -> str:
+    """The package's version, with the commit when it runs from a checkout ("-dirty" with uncommitted changes)."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return __version__
+    return f"{__version__}+{found.stdout.strip()}"
+
+
+def _installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True

@@ -1,0 +1,252 @@
+"""What an evaluation leaves behind: one record per episode (results.jsonl) and their summary (results.json)."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from visuomotor.evaluation.statistics import Rate
+
+RECORDS_FILE = "results.jsonl"
+RESULTS_FILE = "results.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodeRecord:
+    """One rollout.
+
+    `condition` names the split, or the control; `index` counts within it. `instruction` is what the policy read.
+    `seconds`: time to success at the control rate, None without success. `latency`: seconds of each policy call
+    this episode took part in, `batch` how many observations shared each. `text`: (step, what the policy said).
+    `error`: why the episode was stopped, where it was. `attempts`: 2 where a worker process died under it once.
+    `video`, `sheet`: paths relative to the results' folder.
+    """
+
+    condition: str
+    index: int
+    split: str
+    control: bool
+    scenario: dict[str, Any]
+    instruction: str
+    success: bool
+    steps: int
+    seconds: float | None
+    progress: float
+    latency: tuple[float, ...] = ()
+    batch: tuple[int, ...] = ()
+    render_seconds: float = 0.0
+    simulation_seconds: float = 0.0
+    text: tuple[tuple[int, str], ...] = ()
+    error: str | None = None
+    attempts: int = 1
+    video: str | None = None
+    sheet: str | None = None
+
+    @property
+    def task(self) -> str:
+        """The row this episode counts in: the scenario's kind of task where its world names one, else its task."""
+        return task_name(self.scenario["task"], self.scenario["options"])
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "EpisodeRecord":
+        lists = {name: tuple(data[name]) for name in ("latency", "batch")}
+        return cls(**{**data, **lists, "text": tuple((step, words) for step, words in data["text"])})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """Policy calls of a condition: percentiles of one (batched) call in seconds, and the two rates it allows.
+
+    `calls_per_second` counts observations answered per second of inference, `actions_per_second` executed actions.
+    """
+
+    calls: int
+    mean_batch: float
+    p50: float
+    p95: float
+    p99: float
+    calls_per_second: float
+    actions_per_second: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConditionResult:
+    """One row of the evaluation: a split, or a control. Times in seconds, None where nothing succeeded."""
+
+    name: str
+    split: str
+    control: bool
+    rate: Rate
+    by_task: dict[str, Rate]
+    seconds_to_success: float | None
+    mean_progress: float
+    latency: Latency | None
+    errors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """An evaluation: what was run (`run`: checkpoint, versions, plan, ...), its conditions and its kept videos."""
+
+    run: dict[str, Any]
+    conditions: tuple[ConditionResult, ...]
+    videos: tuple[dict[str, Any], ...] = field(default=())
+
+    def __getitem__(self, name: str) -> ConditionResult:
+        for condition in self.conditions:
+            if condition.name == name:
+                return condition
+        raise KeyError(f"No condition {name!r} in these results; there are {[c.name for c in self.conditions]}.")
+
+    def table(self, *, tasks: bool = False) -> tuple[list[str], list[list[str]]]:
+        """Column names and rows of text, one row a condition; with `tasks` also one row for each of its tasks."""
+        columns = ["condition", "success", "time to success", "progress", "call p50 / p95", "errors"]
+        rows = []
+        for c in self.conditions:
+            time = "-" if c.seconds_to_success is None else f"{c.seconds_to_success:.1f} s"
+            call = "-" if c.latency is None else f"{1000 * c.latency.p50:.0f} / {1000 * c.latency.p95:.0f} ms"
+            name = f"{c.name} (control)" if c.control else c.name
+            rows.append([name, str(c.rate), time, f"{100 * c.mean_progress:.0f} %", call, str(len(c.errors))])
+            if tasks:
+                rows += [[f"  {task}", str(rate), "", "", "", ""] for task, rate in sorted(c.by_task.items())]
+        return columns, rows
+
+    def to_json(self) -> dict[str, Any]:
+        data = dataclasses.asdict(self)
+        for condition, written in zip(self.conditions, data["conditions"], strict=True):
+            for rate, target in [(condition.rate, written["rate"])] + [
+                (condition.by_task[task], written["by_task"][task]) for task in condition.by_task
+            ]:
+                target |= {"value": rate.value, "low": rate.interval.low, "high": rate.interval.high}
+        return data
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Results":
+        def rate(d: dict[str, Any]) -> Rate:
+            return Rate(d["successes"], d["n"])
+
+        def condition(d: dict[str, Any]) -> ConditionResult:
+            values = {
+                "rate": rate(d["rate"]),
+                "by_task": {task: rate(r) for task, r in d["by_task"].items()},
+                "latency": Latency(**d["latency"]) if d["latency"] else None,
+                "errors": tuple(d["errors"]),
+            }
+            return ConditionResult(**{**d, **values})
+
+        conditions = tuple(condition(c) for c in data["conditions"])
+        return cls(run=data["run"], conditions=conditions, videos=tuple(data["videos"]))
+
+    def save(self, folder: Path) -> Path:
+        """Write results.json into `folder`, atomically; returns its path."""
+        path = folder / RESULTS_FILE
+        partial = path.with_suffix(".json.partial")
+        partial.write_text(json.dumps(self.to_json(), indent=2) + "\n")
+        partial.replace(path)
+        return path
+
+    @classmethod
+    def load(cls, folder: Path) -> "Results":
+        """Read results.json from an evaluation's folder."""
+        path = folder / RESULTS_FILE
+        try:
+            return cls.from_json(json.loads(path.read_text()))
+        except FileNotFoundError:
+            raise FileNotFoundError(
+                f"{path} is missing: that evaluation has not finished (--resume continues it)."
+            ) from None
+        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path} is not an evaluation's result: {error!r}.") from error
+
+
+def task_name(task: str, options: Mapping[str, Any]) -> str:
+    """A world with countless tasks puts their kind ("push left") into `Scenario.options["kind"]`."""
+    return str(options.get("kind", task))
+
+
+def append_record(path: Path, record: EpisodeRecord) -> None:
+    """Add one line to results.jsonl and see it to the disk."""
+    line = json.dumps(dataclasses.asdict(record)) + "\n"
+    with path.open("a") as file:
+        file.write(line)
+        file.flush()
+
+
+def read_records(path: Path) -> list[EpisodeRecord]:
+    """All whole records of results.jsonl; a last line that a kill cut short is removed from the file."""
+    if not path.exists():
+        return []
+    text = path.read_text()
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        path.write_text(whole)
+    records = []
+    for number, line in enumerate(whole.splitlines(), start=1):
+        try:
+            records.append(EpisodeRecord.from_json(json.loads(line)))
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path}, line {number} is not an episode record ({error!r}). Remove the line, or start over with "
+                "--overwrite."
+            ) from error
+    return records
+
+
+def summarise(run: dict[str, Any], records: Iterable[EpisodeRecord]) -> Results:
+    """Results from the records of all episodes; conditions in order of the run's "conditions", then as they come."""
+    grouped: dict[str, list[EpisodeRecord]] = {name: [] for name in run.get("conditions", ())}
+    for record in records:
+        grouped.setdefault(record.condition, []).append(record)
+    ordered = {name: sorted(found, key=lambda r: r.index) for name, found in grouped.items() if found}
+    videos = tuple(
+        {
+            "condition": r.condition, "task": r.task, "instruction": r.instruction, "success": r.success,
+            "steps": r.steps, "video": r.video, "sheet": r.sheet, "error": r.error,
+        }
+        for found in ordered.values()
+        for r in found
+        if r.video
+    )  # fmt: skip
+    conditions = tuple(_condition(name, found) for name, found in ordered.items())
+    return Results(run=run, conditions=conditions, videos=videos)
+
+
+def _condition(name: str, records: Sequence[EpisodeRecord]) -> ConditionResult:
+    tasks: dict[str, list[bool]] = {}
+    for record in records:
+        tasks.setdefault(record.task, []).append(record.success)
+    times = [r.seconds for r in records if r.seconds is not None]
+    return ConditionResult(
+        name=name,
+        split=records[0].split,
+        control=records[0].control,
+        rate=Rate(sum(r.success for r in records), len(records)),
+        by_task={task: Rate(sum(found), len(found)) for task, found in sorted(tasks.items())},
+        seconds_to_success=math.fsum(times) / len(times) if times else None,
+        mean_progress=math.fsum(r.progress for r in records) / len(records),
+        latency=_latency(records),
+        errors=tuple(f"episode {r.index} ({r.task}): {r.error}" for r in records if r.error),
+    )
+
+
+def _latency(records: Sequence[EpisodeRecord]) -> Latency | None:
+    latency = np.array([seconds for r in records for seconds in r.latency])
+    batch = np.array([size for r in records for size in r.batch])
+    if not len(latency):
+        return None
+    inference = max(float((latency / batch).sum()), 1e-9)
+    p50, p95, p99 = (float(p) for p in np.percentile(latency, (50, 95, 99)))
+    return Latency(
+        calls=len(latency),
+        mean_batch=float(batch.mean()),
+        p50=p50,
+        p95=p95,
+        p99=p99,
+        calls_per_second=len(latency) / inference,
+        actions_per_second=sum(r.steps for r in records) / inference,
+    )

@@ -1,0 +1,348 @@
+"""Roll a policy out in a simulator: `evaluate(policy, plan, out) -> Results`.
+
+Environments live in spawned worker processes (a script that calls `evaluate` needs `if __name__ == "__main__":`),
+the policy in this one. Jobs are cut into shards that depend on the plan alone; a shard runs on one worker, up to
+`LOCKSTEP` episodes at once, and each of its rounds is one batch for the policy. So neither the noise nor the batches,
+and with them the successes, depend on the number of workers.
+"""
+
+import errno
+import hashlib
+import json
+import logging
+import shutil
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any, Protocol
+
+from visuomotor.contract import ActionChunk, Embodiment, EvalPlan, Observation, Scenario
+from visuomotor.evaluation.controls import CONTROLS, Job, plan_jobs, require_disjoint
+from visuomotor.evaluation.provenance import describe_run
+from visuomotor.evaluation.results import (
+    RECORDS_FILE,
+    RESULTS_FILE,
+    EpisodeRecord,
+    Results,
+    append_record,
+    read_records,
+    summarise,
+)
+from visuomotor.evaluation.workers import Answer, Report, Round, Setup, Start, Worker, start_worker
+from visuomotor.simulation.interface import WORLDS, make_environment
+
+logger = logging.getLogger(__name__)
+
+LOCKSTEP = 8  # episodes that one worker runs at once
+SHARD = 4 * LOCKSTEP  # most jobs of a shard
+FILMED_FACTOR = 4  # a condition films at most this many times the videos it keeps of each outcome
+PLAN_FILE = "plan.json"
+
+
+class RolloutPolicy(Protocol):
+    """What `evaluate` needs of a policy (see Policy)."""
+
+    @property
+    def embodiment(self) -> Embodiment: ...
+
+    def infer(self, observations: list[Observation], *, seeds: list[int]) -> list[ActionChunk]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where an evaluation stands."""
+
+    done: int
+    total: int
+    successes: int
+    failures: int
+
+
+def evaluate(
+    policy: RolloutPolicy,
+    plan: EvalPlan,
+    out: Path,
+    *,
+    workers: int = 2,
+    videos: int = 4,
+    controls: Sequence[str] = CONTROLS,
+    training_scenarios: Iterable[Mapping[str, Any]] = (),
+    progress: Callable[[Progress], None] | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> Results:
+    """Roll `policy` out as planned; writes results.jsonl (each episode at once), results.json and videos to `out`.
+
+    `videos` successes and as many failures are kept per condition. `training_scenarios` (the data set's `scenario`
+    infos) must not share a seed with the plan. `resume` continues an interrupted evaluation of the same plan.
+    Raises ValueError when policy and environment are of different embodiments, FileExistsError when `out` already
+    holds an evaluation.
+    """
+    out = Path(out)
+    if workers < 1:
+        raise ValueError(f"An evaluation needs at least 1 worker; given {workers}.")
+    jobs = plan_jobs(plan, controls)
+    require_disjoint(jobs, training_scenarios)
+    run, setup = _prepare(policy, plan, out)
+    run["conditions"] = list(dict.fromkeys(job.condition for job in jobs))
+    records = _open_folder(out, run, resume=resume, overwrite=overwrite)
+    wanted = {job.key for job in jobs}
+    done = {(r.condition, r.index): r for r in records if (r.condition, r.index) in wanted}
+    session = _Session(policy, setup, jobs, done, videos, progress)
+    try:
+        session.run(workers)
+        results = summarise(run, session.records.values())
+        results.save(out)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise OSError(
+            f"The disk of {out} is full. {len(session.records)} of {len(jobs)} episodes are recorded; free some space "
+            "and continue with --resume."
+        ) from error
+    return results
+
+
+def noise_seed(scenario: Scenario, call: int) -> int:
+    """The seed of the policy's noise at its `call`-th look (32 bits), from the scenario alone."""
+    name = f"{scenario.environment}/{scenario.task}/{scenario.seed}/{call}"
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little")
+
+
+def make_shards(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Cut jobs into runs of neighbours: at least four together, at most SHARD, about sixteen shards in between."""
+    size = min(max(-(-len(jobs) // 16), 4), SHARD)
+    return [list(jobs[start : start + size]) for start in range(0, len(jobs), size)]
+
+
+def _prepare(policy: RolloutPolicy, plan: EvalPlan, out: Path) -> tuple[dict[str, Any], Setup]:
+    """Check that policy and environment fit, before anything starts."""
+    environment = make_environment(plan.environment, **plan.options)
+    try:
+        policy.embodiment.require_compatible(
+            environment.embodiment, this="The policy", that=f"environment {plan.environment!r}"
+        )
+        max_steps = environment.max_steps if plan.max_steps is None else plan.max_steps
+        if max_steps > environment.max_steps:
+            logger.warning("%s ends episodes after %d steps already.", plan.environment, environment.max_steps)
+            max_steps = environment.max_steps
+        run = describe_run(policy, plan, environment, max_steps)
+    finally:
+        environment.close()
+    setup = Setup(
+        world=WORLDS[plan.environment], options=plan.options, execute=plan.execute, max_steps=max_steps, out=out
+    )
+    return run, setup
+
+
+def _open_folder(out: Path, run: dict[str, Any], *, resume: bool, overwrite: bool) -> list[EpisodeRecord]:
+    """Make `out` ready and return what it already holds for the same plan."""
+    plan_path, records_path = out / PLAN_FILE, out / RECORDS_FILE
+    identity = json.loads(json.dumps({"plan": run["plan"], "checkpoint_hash": run["checkpoint_hash"]}))
+    if overwrite:
+        shutil.rmtree(out / "videos", ignore_errors=True)
+        for name in (RECORDS_FILE, RESULTS_FILE, PLAN_FILE):
+            (out / name).unlink(missing_ok=True)
+    if plan_path.exists():
+        if not resume:
+            raise FileExistsError(f"{out} already holds an evaluation; continue it with --resume or use --overwrite.")
+        written = json.loads(plan_path.read_text())
+        changed = sorted(key for key in identity if written.get(key) != identity[key])
+        if changed:
+            raise ValueError(
+                f"{out} holds an evaluation with another {' and '.join(changed).replace('_', ' ')}; "
+                "resume with the same, or start over with --overwrite."
+            )
+    out.mkdir(parents=True, exist_ok=True)
+    plan_path.write_text(json.dumps(identity, indent=2) + "\n")
+    return read_records(records_path)
+
+
+@dataclass(kw_only=True)
+class _Slot:
+    """An episode that runs: what the policy's calls for it have cost so far."""
+
+    job: Job
+    latency: list[float] = field(default_factory=list)
+    batch: list[int] = field(default_factory=list)
+
+
+@dataclass(kw_only=True)
+class _Lane:
+    """A worker with its shard: jobs that wait, and slots that run."""
+
+    worker: Worker
+    started: bool = False
+    waiting: deque[Job] = field(default_factory=deque)
+    slots: dict[int, _Slot] = field(default_factory=dict)
+
+    @property
+    def unfinished(self) -> list[Job]:
+        return [slot.job for slot in self.slots.values()] + list(self.waiting)
+
+
+class _Session:
+    """One call of `evaluate`: hands shards to workers, answers their looks, records what they finish."""
+
+    def __init__(
+        self,
+        policy: RolloutPolicy,
+        setup: Setup,
+        jobs: Sequence[Job],
+        done: dict[tuple[str, int], EpisodeRecord],
+        videos: int,
+        progress: Callable[[Progress], None] | None,
+    ) -> None:
+        self.policy, self.setup, self.videos, self.progress = policy, setup, videos, progress
+        self.records, self.total = done, len(jobs)
+        shards = ([job for job in shard if job.key not in done] for shard in make_shards(jobs))
+        self.queue = deque(shard for shard in shards if shard)
+        self.deaths: dict[tuple[str, int], int] = defaultdict(int)
+        self.filmed: dict[str, int] = defaultdict(int)
+        self.kept: dict[tuple[str, bool], int] = defaultdict(int)
+        for record in done.values():
+            self.filmed[record.condition] += record.video is not None
+            self.kept[record.condition, record.success] += record.video is not None
+
+    def run(self, workers: int) -> None:
+        """Until every job is recorded. All workers are gone when it returns or raises."""
+        lanes = [_Lane(worker=start_worker(self.setup)) for _ in range(min(workers, len(self.queue)))]
+        self._report_progress()
+        try:
+            for lane in lanes:
+                self._proceed(lane, Report())
+            while busy := {lane.worker.connection: lane for lane in lanes if lane.slots}:
+                for connection in wait(list(busy)):
+                    self._receive(busy[connection])  # type: ignore[index]
+        finally:
+            for lane in lanes:
+                lane.worker.stop()
+
+    def _receive(self, lane: _Lane) -> None:
+        try:
+            report = lane.worker.connection.recv()
+        except (EOFError, OSError):
+            self._replace_worker(lane)
+            report = Report()
+        else:
+            if not lane.started:  # its first words; the round it was sent is on its way
+                lane.started = True
+                return
+        if report.fatal:
+            raise RuntimeError(
+                f"A rollout worker failed ({report.fatal}); what was recorded is kept in {self.setup.out}."
+            )
+        self._proceed(lane, report)
+
+    def _proceed(self, lane: _Lane, report: Report) -> None:
+        """Record what is finished, answer what waits, fill the free slots, and send it all as the next round."""
+        for slot, record in report.finished.items():
+            self._record(lane.slots.pop(slot), record)
+        answers = self._infer(lane, report.looks)
+        if not lane.slots and not lane.waiting and self.queue:
+            lane.waiting.extend(self.queue.popleft())
+        starts = {}
+        for slot in range(LOCKSTEP):
+            if slot not in lane.slots and lane.waiting:
+                job = lane.waiting.popleft()
+                lane.slots[slot] = _Slot(job=job)
+                starts[slot] = Start(job=job, film=self._film(job.condition))
+        if not answers and not starts:
+            return
+        try:
+            lane.worker.connection.send(Round(answers=answers, starts=starts))
+        except OSError:
+            self._replace_worker(lane)
+            self._proceed(lane, Report())
+
+    def _infer(self, lane: _Lane, looks: dict[int, Observation]) -> dict[int, Answer]:
+        if not looks:
+            return {}
+        slots = [lane.slots[slot] for slot in looks]
+        seeds = [noise_seed(slot.job.scenario, len(slot.latency)) for slot in slots]
+        began = time.perf_counter()
+        chunks = self.policy.infer(list(looks.values()), seeds=seeds)
+        seconds = time.perf_counter() - began
+        if len(chunks) != len(looks):
+            raise RuntimeError(f"The policy answered {len(looks)} observations with {len(chunks)} chunks.")
+        for slot in slots:
+            slot.latency.append(seconds)
+            slot.batch.append(len(looks))
+        return {
+            number: Answer(actions=chunk.actions, text=chunk.text.get("subtask", ""))
+            for number, chunk in zip(looks, chunks, strict=True)
+        }
+
+    def _film(self, condition: str) -> tuple[bool, bool]:
+        """Which outcomes the next episode of a condition should be kept of, as video."""
+        if self.filmed[condition] >= FILMED_FACTOR * self.videos:
+            return False, False
+        film = self.kept[condition, True] < self.videos, self.kept[condition, False] < self.videos
+        self.filmed[condition] += any(film)
+        return film
+
+    def _record(self, slot: _Slot, record: EpisodeRecord) -> None:
+        record = replace(
+            record, latency=tuple(slot.latency), batch=tuple(slot.batch), attempts=1 + self.deaths[slot.job.key]
+        )
+        if record.video and self.kept[record.condition, record.success] >= self.videos:
+            for name in (record.video, record.sheet):
+                (self.setup.out / str(name)).unlink(missing_ok=True)  # others were kept while this one ran
+            record = replace(record, video=None, sheet=None)
+        self.kept[record.condition, record.success] += record.video is not None
+        append_record(self.setup.out / RECORDS_FILE, record)
+        self.records[slot.job.key] = record
+        self._report_progress()
+
+    def _replace_worker(self, lane: _Lane) -> None:
+        """A worker died: each of its jobs runs once more, alone in its shard; what dies twice is a recorded failure."""
+        lane.worker.process.join(timeout=5)
+        if not lane.started:
+            raise RuntimeError(
+                f"A rollout worker could not start (exit code {lane.worker.process.exitcode}). A script that calls "
+                "evaluate needs `if __name__ == '__main__':` around it, because workers import the script."
+            )
+        running = [slot.job for slot in lane.slots.values()]
+        scenarios = ", ".join(f"{job.condition} {job.index} ({job.scenario.task})" for job in running)
+        logger.warning(
+            "A rollout worker died (exit code %s) during %s; starting a fresh one.",
+            lane.worker.process.exitcode,
+            scenarios,
+        )
+        waiting = list(lane.waiting)
+        slots, lane.slots, lane.waiting = lane.slots, {}, deque()
+        for slot in slots.values():
+            self.deaths[slot.job.key] += 1
+            if self.deaths[slot.job.key] > 1:
+                self._record(slot, _lost(slot.job))
+            else:
+                self.queue.appendleft([slot.job])
+        if waiting:
+            self.queue.append(waiting)
+        lane.worker.stop()
+        lane.worker, lane.started = start_worker(self.setup), False
+
+    def _report_progress(self) -> None:
+        if self.progress is not None:
+            successes = sum(record.success for record in self.records.values())
+            done = len(self.records)
+            self.progress(Progress(done=done, total=self.total, successes=successes, failures=done - successes))
+
+
+def _lost(job: Job) -> EpisodeRecord:
+    return EpisodeRecord(
+        condition=job.condition,
+        index=job.index,
+        split=job.scenario.split,
+        control=job.control,
+        scenario=asdict(job.scenario),
+        instruction=job.instruction or "",
+        success=False,
+        steps=0,
+        seconds=None,
+        progress=0.0,
+        error="The worker process died twice in this episode.",
+    )

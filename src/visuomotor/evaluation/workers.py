@@ -1,0 +1,268 @@
+"""Worker processes: each steps several environments in lockstep and sends what the policy must look at.
+
+A worker answers every `Round` with one `Report`, so that the main process gets one batch of observations per worker
+and round. Workers never load the policy.
+"""
+
+import contextlib
+import logging
+import multiprocessing
+import signal
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib import import_module
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from visuomotor.contract import Observation
+from visuomotor.evaluation.controls import Job
+from visuomotor.evaluation.results import EpisodeRecord
+from visuomotor.evaluation.video import Caption, Frame, stride, write_sheet, write_video
+from visuomotor.execution.chunking import ChunkError, RecedingHorizon
+from visuomotor.simulation.interface import Environment
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What every rollout of an evaluation has in common. `world` is the module that makes the environment."""
+
+    world: str
+    options: dict[str, Any]
+    execute: int
+    max_steps: int
+    out: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """Begin a job in a slot; `film` says which outcomes are wanted as video (success, failure)."""
+
+    job: Job
+    film: tuple[bool, bool] = (False, False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """The policy's chunk for one slot: actions [T, A] in robot units, and its text."""
+
+    actions: np.ndarray
+    text: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """What a worker does next, by slot: run the answers' actions, begin new jobs."""
+
+    answers: dict[int, Answer] = field(default_factory=dict)
+    starts: dict[int, Start] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What came of a round, by slot: observations that wait for the policy, and finished episodes."""
+
+    looks: dict[int, Observation] = field(default_factory=dict)
+    finished: dict[int, EpisodeRecord] = field(default_factory=dict)
+    fatal: str | None = None
+
+
+class Rollout:
+    """One environment that runs one job after another."""
+
+    def __init__(self, setup: Setup, environment: Environment) -> None:
+        self.setup, self.environment = setup, environment
+        self.executor = RecedingHorizon(action_dim=environment.embodiment.action_dim, execute=setup.execute)
+
+    def start(self, start: Start) -> None:
+        """Reset to the job's scenario."""
+        self.job, self.film = start.job, start.film
+        self.step = 0
+        self.success, self.progress, self.ended = False, 0.0, False
+        self.error: str | None = None
+        self.text: list[tuple[int, str]] = []
+        self.frames: list[Frame] = []
+        self.render_seconds = self.simulation_seconds = 0.0
+        self.executor.reset()
+        self.instruction = self.job.instruction or ""
+        with self._guard():
+            instruction = self.job.instruction
+            if self.job.borrow is not None:
+                self.environment.reset(options={"scenario": self.job.borrow})
+                instruction = self.environment.instruction
+            self.environment.reset(options={"scenario": self.job.scenario})
+            self.instruction = self.environment.instruction if instruction is None else instruction
+
+    def look(self) -> Observation:
+        """What the policy sees now: rendered only here, and where a video is kept."""
+        cameras = self.environment.embodiment.cameras
+        if self.job.black:
+            images = {c.name: np.zeros((c.height, c.width, 3), np.uint8) for c in cameras}
+        else:
+            images = self._render()
+        return Observation(images=images, state=self.environment.state(), instruction=self.instruction)
+
+    def advance(self, answer: Answer) -> None:
+        """Execute a chunk until the policy must look again, or until the episode ends."""
+        if answer.text and (not self.text or self.text[-1][1] != answer.text):
+            self.text.append((self.step, answer.text))
+        with self._guard():
+            self.executor.update(answer.actions)
+            while not self.executor.needs_chunk and not self.ended:
+                self._film()
+                began = time.perf_counter()
+                _, _, terminated, truncated, info = self.environment.step(self.executor.next_action())
+                self.simulation_seconds += time.perf_counter() - began
+                self.step += 1
+                self.success = self.success or bool(info["success"])
+                self.progress = max(self.progress, float(info["progress"]))
+                self.ended = self.success or terminated or truncated or self.step >= self.setup.max_steps
+
+    def record(self) -> EpisodeRecord:
+        """The finished episode; writes its video if this outcome is wanted."""
+        video = sheet = None
+        if self.film[0 if self.success else 1]:
+            with contextlib.suppress(Exception) if self.error else contextlib.nullcontext():
+                video, sheet = self._write_video()
+        rate = self.environment.embodiment.control_hz
+        return EpisodeRecord(
+            condition=self.job.condition,
+            index=self.job.index,
+            split=self.job.scenario.split,
+            control=self.job.control,
+            scenario=asdict(self.job.scenario),
+            instruction=self.instruction,
+            success=self.success,
+            steps=self.step,
+            seconds=self.step / rate if self.success else None,
+            progress=self.progress,
+            render_seconds=self.render_seconds,
+            simulation_seconds=self.simulation_seconds,
+            text=tuple(self.text),
+            error=self.error,
+            video=video,
+            sheet=sheet,
+        )
+
+    @contextlib.contextmanager
+    def _guard(self) -> Any:
+        """An episode that cannot go on is a recorded failure; the others continue."""
+        try:
+            yield
+        except ChunkError as error:
+            self.error, self.ended = str(error), True
+        except Exception as error:
+            logger.exception("The environment failed in %s at step %d", self.job.scenario, self.step)
+            self.error, self.ended = f"The environment raised {type(error).__name__}: {error}", True
+        if self.error:
+            self.success = False
+
+    def _render(self) -> dict[str, np.ndarray]:
+        began = time.perf_counter()
+        images = {name: np.ascontiguousarray(image) for name, image in self.environment.images().items()}
+        self.render_seconds += time.perf_counter() - began
+        if any(self.film) and (not self.frames or self.frames[-1].step != self.step):
+            self._keep(images)
+        return images
+
+    def _film(self) -> None:
+        if not any(self.film):
+            return
+        due = self.step % stride(self.environment.embodiment.control_hz) == 0
+        if due and (not self.frames or self.frames[-1].step != self.step):
+            self._render()
+        elif due and self.frames[-1].step == self.step and self.text:
+            last = self.frames.pop()  # filmed when the policy looked, before it said this
+            self.frames.append(Frame(images=last.images, step=last.step, text=self.text[-1][1]))
+
+    def _keep(self, images: Mapping[str, np.ndarray]) -> None:
+        if self.step % stride(self.environment.embodiment.control_hz) == 0 or self.ended:
+            self.frames.append(Frame(images=images, step=self.step, text=self.text[-1][1] if self.text else ""))
+
+    def _write_video(self) -> tuple[str, str]:
+        self._render()
+        hz = self.environment.embodiment.control_hz
+        outcome = (
+            f"success after {self.step / hz:.1f} s" if self.success else self.error or f"failed in {self.step} steps"
+        )
+        black = "   (the policy sees black cameras)" if self.job.black else ""
+        heading = f"{self.job.condition}   {self.job.scenario.task}{black}"
+        caption = Caption(heading=heading, instruction=self.instruction, success=self.success, outcome=outcome)
+        folder = self.setup.out / "videos"
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"{self.job.condition}_{self.job.index:04d}"
+        write_video(folder / f"{name}.mp4", self.frames, caption, hz)
+        write_sheet(folder / f"{name}.png", self.frames, caption)
+        return f"videos/{name}.mp4", f"videos/{name}.png"
+
+
+def run_worker(connection: Connection, setup: Setup) -> None:
+    """The worker process: answers rounds until it is told to stop (None) or the main process is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle
+    make = import_module(setup.world).make
+    rollouts: dict[int, Rollout] = {}
+    try:
+        connection.send(Report())  # it has started
+        while (received := connection.recv()) is not None:
+            connection.send(_run_round(received, rollouts, setup, make))
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        pass
+    finally:
+        for rollout in rollouts.values():
+            rollout.environment.close()
+
+
+def _run_round(received: Round, rollouts: dict[int, Rollout], setup: Setup, make: Any) -> Report:
+    looks, finished = {}, {}
+    try:
+        for slot, start in received.starts.items():
+            if slot not in rollouts:
+                rollouts[slot] = Rollout(setup, make(**setup.options))
+            rollouts[slot].start(start)
+        for slot, answer in received.answers.items():
+            rollouts[slot].advance(answer)
+        for slot in sorted({*received.starts, *received.answers}):
+            rollout = rollouts[slot]
+            if not rollout.ended:
+                with rollout._guard():
+                    looks[slot] = rollout.look()
+            if rollout.ended:
+                finished[slot] = rollout.record()
+    except Exception as error:
+        logger.exception("A rollout worker failed")
+        return Report(fatal=f"{type(error).__name__}: {error}")
+    return Report(looks=looks, finished=finished)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Worker:
+    """The main process's end of one worker process."""
+
+    process: BaseProcess
+    connection: Connection
+
+    def stop(self) -> None:
+        """Ask the worker to end, and make sure that it does."""
+        with contextlib.suppress(OSError, ValueError):
+            self.connection.send(None)
+        self.connection.close()
+        self.process.join(timeout=5)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+
+
+def start_worker(setup: Setup) -> Worker:
+    """A fresh worker process (spawned: a forked one would share the policy's threads and graphics context)."""
+    context = multiprocessing.get_context("spawn")
+    mine, theirs = context.Pipe()
+    process = context.Process(target=run_worker, args=(theirs, setup), daemon=True, name="visuomotor-rollout")
+    process.start()
+    theirs.close()
+    return Worker(process=process, connection=mine)
