@@ -63,11 +63,17 @@ ARM_XML = """
                   <camera name="wrist" pos="0 -.085 -.05" xyaxes="1 0 0 0 .86 .51" fovy="72"/>
                   <body gravcomp="1" name="finger_left">
                     <joint name="finger_left" class="finger" axis="-1 0 0"/>
-                    <geom name="finger_left" class="touch" type="box" size=".006 .011 .046" pos="-.006 0 -.129"/>
+                    <geom class="finger" type="box" size=".006 .011 .046" pos="-.006 0 -.129"/>
+                    <geom name="finger_left_tip" class="pad" pos="-.006 0 -.169"/>
+                    <geom name="finger_left_mid" class="pad" pos="-.006 0 -.150"/>
+                    <geom name="finger_left_top" class="pad" pos="-.006 0 -.125"/>
                   </body>
                   <body gravcomp="1" name="finger_right">
                     <joint name="finger_right" class="finger" axis="1 0 0"/>
-                    <geom name="finger_right" class="touch" type="box" size=".006 .011 .046" pos=".006 0 -.129"/>
+                    <geom class="finger" type="box" size=".006 .011 .046" pos=".006 0 -.129"/>
+                    <geom name="finger_right_tip" class="pad" pos=".006 0 -.169"/>
+                    <geom name="finger_right_mid" class="pad" pos=".006 0 -.150"/>
+                    <geom name="finger_right_top" class="pad" pos=".006 0 -.125"/>
                   </body>
                 </body>
               </body>
@@ -84,7 +90,11 @@ ARM_DEFAULTS_XML = """
       <default class="touch">
         <geom contype="1" conaffinity="1" friction="1.6 .02 .001" condim="4" density="400" rgba=".20 .21 .23 1"/>
       </default>
-      <default class="finger"><joint type="slide" range="0 .046" damping="3" armature=".02"/></default>
+      <default class="pad">
+        <geom type="capsule" size=".006 .007" euler="1.5708 0 0" contype="1" conaffinity="1" friction="1.6 .02 .001"
+          group="3" rgba="0 0 0 0"/>
+      </default>
+      <default class="finger"><geom rgba=".20 .21 .23 1"/><joint type="slide" range="0 .046" damping="3" armature=".6"/></default>
     </default>"""
 
 ARM_ACTUATORS_XML = """
@@ -145,8 +155,8 @@ class ArmController:
         rotation = rotation_vector(data.site_xmat[self._site].reshape(3, 3))
         return data.site_xpos[self._site].copy(), rotation, float(data.qpos[self._fingers].mean() / FINGER_TRAVEL)
 
-    def command(self, data: Any, action: np.ndarray, substeps: int, ramps: int = 4) -> None:
-        """Follow one clipped action [7] for `substeps` physics steps; the joint targets move in `ramps` pieces."""
+    def command(self, data: Any, action: np.ndarray, substeps: int) -> None:
+        """Follow one clipped action [7] for `substeps` physics steps; the joint targets move steadily."""
         here = data.site_xpos[self._site]
         self.position = here + np.clip(self.position - here, -LEASH, LEASH)
         self.position = np.clip(self.position + action[:3], WORKSPACE_LOW, WORKSPACE_HIGH)
@@ -156,9 +166,9 @@ class ArmController:
         self._joints = self._solve(start, self.position, rotation_matrix(self.rotation), iterations=4)
         closed = -0.01  # beyond contact, so that the fingers press
         data.ctrl[len(JOINTS) :] = closed + (action[6] + 1) / 2 * (FINGER_TRAVEL - closed)
-        for k in range(1, ramps + 1):
-            data.ctrl[: len(JOINTS)] = start + min(1.0, k / (ramps - 1)) * (self._joints - start)
-            mujoco.mj_step(self.model, data, nstep=substeps // ramps)
+        for k in range(1, substeps + 1):  # no jumps: they would shake objects out of the fingers
+            data.ctrl[: len(JOINTS)] = start + k / substeps * (self._joints - start)
+            mujoco.mj_step(self.model, data)
 
     def _solve(self, joints: np.ndarray, position: np.ndarray, rotation: np.ndarray, iterations: int) -> np.ndarray:
         data, joints, error = self._kinematics, joints.copy(), np.empty(6)

@@ -17,7 +17,7 @@ __all__ = [
     "HANDLE", "TIMESTEP", "compile_scene",
 ]  # fmt: skip
 
-TIMESTEP = 0.005
+TIMESTEP = 0.004
 BOWLS = {"left bowl": (-0.185, 0.12), "right bowl": (0.185, 0.12)}  # default centres
 BOWL_RADIUS = 0.07  # outer
 BOWL_HEIGHT = 0.03
@@ -26,13 +26,18 @@ CABINET_SIZE = (0.08, 0.06, 0.05)  # half sizes
 DRAWER_TRAVEL = 0.10
 HANDLE = np.array([0.0, -0.105, 0.045])  # of the closed drawer's handle, from the cabinet's centre on the table
 BUTTON_TRAVEL = 0.012
+ROLLING_DAMPING = 2e-4  # N m s; a cup that fell over stops rolling within a hand's breadth
 FURNITURE = (*BOWLS, "drawer", "button")
 _BOWL_SIDES = 10
 
 
 def compile_scene(slots: int) -> Any:
     """The compiled mujoco.MjModel with `slots` object slots named object0, object1, ..."""
-    return mujoco.MjModel.from_xml_string(_scene_xml(slots))
+    model = mujoco.MjModel.from_xml_string(_scene_xml(slots))
+    for slot in range(slots):
+        first = model.joint(f"object{slot}").dofadr[0]
+        model.dof_damping[first + 3 : first + 6] = ROLLING_DAMPING
+    return model
 
 
 def _scene_xml(slots: int) -> str:
@@ -53,7 +58,7 @@ def _scene_xml(slots: int) -> str:
     <material name="matt" specular="0" shininess="0"/>
   </asset>
   <default>
-    <geom friction=".5 .005 .0001" condim="4" solref=".01 1" material="matt"/>
+    <geom friction=".5 .005 .0001" condim="4" solref=".008 1" material="matt"/>
     <default class="object"><geom friction=".5 .005 .0001" solimp=".95 .99 .001"/></default>
     <default class="picture"><geom contype="0" conaffinity="0" density="0"/></default>
     <default class="drawer"><geom rgba=".70 .55 .38 1"/></default>
@@ -64,7 +69,8 @@ def _scene_xml(slots: int) -> str:
     <light name="lamp" directional="true" pos="0 -.3 1.5" dir=".25 .35 -1" diffuse=".48 .48 .48" specular="0 0 0"/>
     <camera name="scene" pos="0 -.52 .58" xyaxes="1 0 0 0 .735 .678" fovy="40"/>
     <geom name="wall" class="picture" type="box" size="3 .01 2" pos="0 1.2 0" rgba=".55 .62 .68 1"/>
-    <geom name="table" type="box" size=".42 .42 .02" pos="0 .08 -.02" rgba=".80 .76 .68 1"/>
+    <geom name="floor" class="solid" type="plane" size="2 2 1"/>
+    <geom name="table" class="picture" type="box" size=".42 .42 .02" pos="0 .08 -.02" rgba=".80 .76 .68 1"/>
     {"".join(_bowl_xml(name) for name in BOWLS)}
     {_CABINET_XML}
     {ARM_XML}
@@ -75,6 +81,7 @@ def _scene_xml(slots: int) -> str:
     <exclude body1="cabinet" body2="drawer"/>
     <exclude body1="cabinet" body2="button"/>
   </contact>
+  <equality><joint joint1="finger_left" joint2="finger_right" solref=".008 1"/></equality>
   <actuator>{ARM_ACTUATORS_XML}</actuator>
 </mujoco>"""
 

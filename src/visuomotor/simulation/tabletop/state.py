@@ -23,7 +23,9 @@ class SceneState:
         self._bodies = np.array([model.body(f"object{k}").id for k in range(slots)])
         self._geoms = np.array([model.geom(f"object{k}").id for k in range(slots)])
         self._dofs = np.array([model.joint(f"object{k}").dofadr[0] for k in range(slots)])
-        self._fingers = (model.geom("finger_left").id, model.geom("finger_right").id)
+        self._fingers = [
+            [model.geom(f"finger_{side}_{part}").id for part in ("tip", "mid", "top")] for side in ("left", "right")
+        ]
         self._handle = model.geom("handle").id
         self._drawer, self._button = model.joint("drawer").qposadr[0], model.joint("button").qposadr[0]
         self._finger_qpos = np.array([model.joint(n).qposadr[0] for n in ("finger_left", "finger_right")])
@@ -128,9 +130,8 @@ class SceneState:
 
     def _touching(self, geom: int) -> int:
         pairs = self.data.contact.geom
-        return sum(
-            bool(np.any((pairs == geom).any(axis=1) & (pairs == finger).any(axis=1))) for finger in self._fingers
-        )
+        others = pairs[(pairs == geom).any(axis=1)]
+        return sum(bool(np.isin(others, finger).any()) for finger in self._fingers)
 
 
 def set_pose(model: Any, data: Any, slot: int, position: np.ndarray, yaw: float = 0.0) -> None:
