@@ -8,7 +8,7 @@ import numpy as np
 
 mujoco: Any = _mujoco
 
-__all__ = ["ObjectProjector", "project"]
+__all__ = ["ObjectProjector", "geoms_of", "project"]
 
 _EDGE = 4  # of 1000: narrower boxes are not worth naming
 
@@ -27,7 +27,7 @@ def project(model: Any, data: Any, camera: str, points: np.ndarray, turned: bool
 
 
 class ObjectProjector:
-    """Boxes and contacts of named objects, each the drawn geometry of one body and the bodies below it.
+    """Boxes and contacts of named objects, each the drawn geometry of one body and the bodies below it, or one geom.
 
     Boxes are those of the whole object clipped to the picture, also where something hides part of it.
     """
@@ -35,8 +35,8 @@ class ObjectProjector:
     def __init__(self, model: Any, objects: Mapping[str, str]) -> None:
         self.model = model
         self._points = {name: _surface(model, body) for name, body in objects.items()}
-        self._object_geoms = np.concatenate([_geoms_below(model, body) for body in objects.values()])
-        self._hand_geoms = _geoms_below(model, "hand")
+        self._object_geoms = np.concatenate([geoms_of(model, body) for body in objects.values()])
+        self._hand_geoms = geoms_of(model, "hand")
 
     def boxes(self, data: Any, camera: str, turned: bool) -> dict[str, tuple[int, int, int, int]]:
         """{object: (x1, y1, x2, y2)} in 0-1000 of the picture, of the objects that are in view."""
@@ -59,18 +59,21 @@ class ObjectProjector:
         return bool(((hand[:, 0] & thing[:, 1]) | (hand[:, 1] & thing[:, 0])).any())
 
 
-def _geoms_below(model: Any, body: str) -> np.ndarray:
+def geoms_of(model: Any, name: str) -> np.ndarray:
+    """Ids of the geoms of the named body and of the bodies below it, or of the one geom of that name."""
+    if mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, name) < 0:
+        return np.array([model.geom(name).id])
     inside = np.zeros(model.nbody, bool)
-    inside[model.body(body).id] = True
+    inside[model.body(name).id] = True
     for child in range(1, model.nbody):  # parents come before their children
         inside[child] |= inside[model.body_parentid[child]]
     return np.flatnonzero(inside[model.geom_bodyid])
 
 
-def _surface(model: Any, body: str) -> list[tuple[int, np.ndarray]]:
+def _surface(model: Any, name: str) -> list[tuple[int, np.ndarray]]:
     """Points [n, 3] that span each drawn geom of the object, in the geom's frame."""
     parts = []
-    for geom in _geoms_below(model, body):
+    for geom in geoms_of(model, name):
         if model.geom_group[geom] > 2 or model.geom_rgba[geom, 3] == 0:  # not drawn by default
             continue
         mesh = model.geom_dataid[geom]

@@ -13,8 +13,8 @@ __all__ = ["PAIR_TASKS", "TASKS", "Task", "resolve_tasks"]
 class Task:
     """One task: its objects and the phrases of its sub-tasks.
 
-    `objects`: {name: body in the scene}, the one to handle first. `reach`, `act`: the sub-tasks; `grasp`: the one
-    between them where the expert takes hold of the object. `reaching`: the hand itself is to reach a goal.
+    `objects`: {name: body or geom in the scene}, the one to handle first. `reach`, `act`: the sub-tasks; `grasp`: the
+    one between them where the expert takes hold of the object. `reaching`: the hand itself is to reach a goal.
     `hidden_goal`: the goal is drawn anew for each start, by more than the tolerance, and only the benchmark's marker,
     never drawn here, would show it: a policy that sees pictures and words can only guess.
     """
@@ -28,7 +28,7 @@ class Task:
 
 
 def _press(thing: str, act: str, *, hidden_goal: bool = False, **objects: str) -> Task:
-    """A task without a grasp: reach `thing`, then `act`. Objects are given as body=name pairs."""
+    """A task without a grasp: reach `thing`, then `act`. Objects are given as pairs body=name (or geom=name)."""
     return Task(
         objects={name: body for body, name in objects.items()},
         reach=f"reach the {thing}",
@@ -73,8 +73,8 @@ TASKS: dict[str, Task] = {
     "door-open": _press("door handle", "pull the door open", door_link="door"),
     "door-unlock": _press("lock", "turn the lock sideways", lock_link="lock", door="door"),
     "hand-insert": _carry("block", "move the block into the hole", obj="block"),
-    "drawer-close": _press("drawer handle", "push the drawer shut", drawer_link="drawer"),
-    "drawer-open": _press("drawer handle", "pull the drawer open", drawer_link="drawer"),
+    "drawer-close": _press("drawer handle", "push the drawer shut", objGeom="drawer handle", drawer="drawer"),
+    "drawer-open": _press("drawer handle", "pull the drawer open", objGeom="drawer handle", drawer="drawer"),
     "faucet-open": _press("faucet handle", "turn the faucet open", faucet_link2="faucet handle", faucetBase="faucet"),
     "faucet-close": _press(
         "faucet handle", "turn the faucet closed", faucet_link2="faucet handle", faucetBase="faucet"
