@@ -67,6 +67,7 @@ class _Stream:
     prepared: Prepared
     rows: np.ndarray
     cameras: tuple[str, ...]
+    annotated: bool  # its text needs annotations
     images: Any  # the data set, or its copy that reads decoded frames
 
 
@@ -196,6 +197,8 @@ class Loader(Iterator[Batch]):
             rows = np.array([picks[i][1] for i in slots])
             try:
                 read = _read(stream, rows, self.processor.config.image_size)
+                if stream.annotated:
+                    stream.prepared.load_annotations(rows)
             except BAD_SAMPLE:
                 continue  # each row is tried alone, so that the error names the one that is bad
             for j, i in enumerate(slots):
@@ -280,6 +283,8 @@ def _open(
         prepared=processor.prepared(dataset, embodiment),
         rows=np.concatenate([np.zeros(0, dtype=np.int64), *[np.arange(s.start, s.stop) for s in slices]]),
         cameras=tuple(cameras[role] for role, present in views if present),
+        annotated=objective == "grounding"
+        or any(p for level, p in processor.config.levels.items() if level != "action"),
         images=_with_cache(dataset, cache),
     )
 

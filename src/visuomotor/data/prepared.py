@@ -63,35 +63,34 @@ class Prepared:
         """The instruction in force at a row (most data sets have one an episode)."""
         return self.dataset.instructions(np.array([row]))[0]
 
-    def load_annotations(self, rows: np.ndarray) -> None:
-        """Read the annotations of `rows` in one call, where they are not at hand yet."""
-        missing = np.array([r for r in rows.tolist() if r not in self._annotations], dtype=np.int64)
-        if not len(missing):
-            return
-        if len(self._annotations) + len(missing) > MAX_ANNOTATIONS:
-            self._annotations = {}
-        found = self.dataset.annotations(missing)
-        if found is None:
-            raise ValueError(
-                f"{describe(self.dataset)} has no annotations, which sub-task, box, trajectory and grounding text "
-                f"need. Set the probability of those levels to 0, or collect the data with annotations."
-            )
-        self._annotations.update(zip(missing.tolist(), found, strict=True))
+    def load_annotations(self, rows: np.ndarray) -> dict[int, Annotation]:
+        """Annotations by row; those that are not at hand yet are read in one call and kept."""
+        known = self._annotations
+        missing = np.array([r for r in dict.fromkeys(rows.tolist()) if r not in known], dtype=np.int64)
+        if len(missing):
+            read = self.dataset.annotations(missing)
+            if read is None:
+                raise ValueError(
+                    f"{describe(self.dataset)} has no annotations, which sub-task, box, trajectory and grounding text "
+                    f"need. Set the probability of those levels to 0, or collect the data with annotations."
+                )
+            if len(known) + len(missing) > MAX_ANNOTATIONS:  # other threads may still read the old ones
+                known = {r: known[r] for r in rows.tolist() if r in known}
+            known.update(zip(missing.tolist(), read, strict=True))
+            self._annotations = known
+        return known
 
     def annotation(self, row: int) -> Annotation:
         found = self._annotations.get(row)
-        if found is None:
-            self.load_annotations(np.array([row]))
-            found = self._annotations[row]
-        return found
+        return self.load_annotations(np.array([row]))[row] if found is None else found
 
     def vocabulary(self) -> tuple[str, ...]:
         """Object names seen in up to 512 evenly spread rows, sorted."""
         if self._vocabulary is None:
             count = min(MAX_VOCABULARY_ROWS, self.dataset.num_frames)
             rows = np.unique(np.linspace(0, self.dataset.num_frames - 1, count).astype(np.int64))
-            self.load_annotations(rows)
-            names = {n for r in rows.tolist() for boxes in self.annotation(r).boxes.values() for n in boxes}
+            found = self.load_annotations(rows)
+            names = {n for r in rows.tolist() for boxes in found[r].boxes.values() for n in boxes}
             self._vocabulary = tuple(sorted(names))
         return self._vocabulary
 

@@ -357,10 +357,10 @@ class Processor:
         camera, shift = next(iter(shifts.items()))
         stride = self.config.trajectory_stride
         rows = np.arange(row, prepared.end[row], stride)[: scaffold.MAX_POINTS]
-        prepared.load_annotations(rows)
+        annotations = prepared.load_annotations(rows)
         points = []
         for r in rows.tolist():
-            point = prepared.annotation(r).point.get(camera)
+            point = annotations[r].point.get(camera)
             if point is None:
                 break
             x, y = shift.point(*point)

@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+
+from visuomotor.data import grounding
+
+BOXES = {
+    "red block": (100, 100, 200, 200),
+    "green cup": (400, 100, 500, 200),
+    "blue bowl": (600, 100, 900, 500),
+    "blue disc": (700, 300, 760, 340),
+}
+
+
+def test_where_gives_the_box() -> None:
+    q = grounding.where("green cup", BOXES)
+    assert q.ask == ["Where is the green cup?"]
+    assert q.answer == ["Box: green cup", 400, 100, 500, 200]
+
+
+@pytest.mark.parametrize(
+    ("relation", "name", "answer"),
+    [
+        (grounding.left_of, "green cup", "red block"),
+        (grounding.left_of, "red block", "nothing"),
+        (grounding.right_of, "green cup", "blue disc, blue bowl"),
+        (grounding.nearest, "red block", "green cup"),
+        (grounding.nearest, "blue disc", "blue bowl"),
+        (grounding.what_at, "blue disc", "blue disc"),
+    ],
+)
+def test_relations_are_exact(relation: object, name: str, answer: str) -> None:
+    assert relation(name, BOXES).answer == [answer]  # type: ignore[operator]
+
+
+def test_the_smallest_box_at_a_point_answers() -> None:
+    boxes = {"bowl": (0, 0, 100, 100), "block": (40, 40, 60, 60)}
+    assert grounding.what_at("bowl", boxes).answer == ["block"]
+
+
+def test_existence_is_balanced_and_true() -> None:
+    rng = np.random.default_rng(0)
+    vocabulary = [*BOXES, "pink can", "white bar"]
+    answers = []
+    for _ in range(400):
+        q = grounding.exists(BOXES, vocabulary, rng)
+        name = str(q.ask[0]).removeprefix("Is there a ").removesuffix("?")
+        assert q.answer == ["yes" if name in BOXES else "no"]
+        answers.append(q.answer[0])
+    assert 140 < answers.count("yes") < 260
+
+
+def test_count_repetition_and_seed() -> None:
+    chosen = [grounding.questions(BOXES, list(BOXES), np.random.default_rng(5), 12) for _ in range(2)]
+    assert chosen[0] == chosen[1]
+    assert len(chosen[0]) == 12
+    asked = [q.ask[0] for q in chosen[0] if str(q.ask[0]).startswith("Where")]
+    assert len(set(asked[:4])) == len(asked[:4])  # no object twice before each was asked for
+
+
+def test_an_empty_image_is_asked_about_absent_objects() -> None:
+    questions = grounding.questions({}, ["red block"], np.random.default_rng(0), 3)
+    assert [q.answer for q in questions] == [["no"]] * 3
