@@ -1,6 +1,6 @@
 """Roll a policy out in a simulator: `evaluate(policy, plan, out) -> Results`.
 
-Environments live in spawned worker processes (a script that calls `evaluate` needs `if __name__ == "__main__":`),
+Environments live in worker processes of their own (a script that calls `evaluate` needs `if __name__ == "__main__":`),
 the policy in this one. Jobs are cut into shards that depend on the plan alone; a shard runs on one worker, up to
 `LOCKSTEP` episodes at once, and each of its rounds is one batch for the policy. So neither the noise nor the batches,
 and with them the successes, depend on the number of workers.
