@@ -5,7 +5,7 @@ start with their joint midway, so that only the words tell what to do.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,12 +26,19 @@ def make(
     render_quality: str = "fast",
     cameras_px: int = 128,
     tasks: str | Sequence[str] | None = None,
-    **options: Any,
+    action_repeat: int = 2,
+    max_steps: int = 200,
 ) -> "MetaWorldEnvironment":
-    """A new environment for `tasks` (names, "a,b", "pairs", None = all 50); `action_repeat`, `max_steps` as options."""
+    """A new environment for `tasks` (names, "a,b", "pairs", None = all 50); see `environment.MetaWorldEnvironment`."""
     from visuomotor.simulation.metaworld.environment import MetaWorldEnvironment
 
-    return MetaWorldEnvironment(render_quality=render_quality, cameras_px=cameras_px, tasks=tasks, **options)
+    return MetaWorldEnvironment(
+        render_quality=render_quality,
+        cameras_px=cameras_px,
+        tasks=tasks,
+        action_repeat=action_repeat,
+        max_steps=max_steps,
+    )
 
 
 def splits() -> tuple[str, ...]:
@@ -39,7 +46,7 @@ def splits() -> tuple[str, ...]:
     return ("train", "heldout_paraphrase")
 
 
-def scenarios(split: str, count: int, seed: int, tasks: str | Sequence[str] | None = None, **_: Any) -> list[Scenario]:
+def scenarios(split: str, count: int, seed: int, tasks: str | Sequence[str] | None = None) -> list[Scenario]:
     """`count` scenarios, round robin over the tasks. Different seeds never share a start; a split shares its seed's."""
     if split not in splits():
         raise ValueError(f"Unknown split {split!r} of metaworld; choose one of {', '.join(splits())}.")

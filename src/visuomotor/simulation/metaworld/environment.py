@@ -92,6 +92,9 @@ def sawyer_embodiment(cameras_px: int = 128, action_repeat: int = 2) -> Embodime
 class MetaWorldEnvironment(Environment):
     """All 50 tasks and the pairs; the inner environment of a task is made at its first reset and kept.
 
+    `action_repeat`: physics control steps (80 Hz) per policy step; 2 makes the experts' episodes 12 to 92 steps,
+    42 on average, and costs them no success. `cameras_px`: side of the square pictures.
+
     Goal markers are never drawn, so where only a marker would show the goal (see `tasks.Task.hidden_goal`) no policy
     can know it. Success is the benchmark's own, reached at any physics control step.
     """
