@@ -117,28 +117,26 @@ class Policy:
                 raise ValueError(f"{len(observations)} observations came with {len(given)} {what}; give one for each.")
         chosen = [int(s) for s in seeds] if seeds is not None else [_seed(s) for s in remembered]
         noise = self._noise(chosen)
-        texts = [self._reusable(s) for s in remembered]
+        fresh = [not self._reusable(s) for s in remembered]
+        texts = [dict(s.text) if s is not None and not new else {} for s, new in zip(remembered, fresh, strict=True)]
         actions = np.empty((len(observations), *noise.shape[-2:]), dtype=np.float32)
-        for reuse in (False, True):
-            slots = [i for i, text in enumerate(texts) if (text is not None) == reuse]
+        for think in (True, False):
+            slots = [i for i, new in enumerate(fresh) if new == think]
             if slots:
-                known = [texts[i] or {} for i in slots]
-                result, known = self._sample([observations[i] for i in slots], known, noise[slots], not reuse)
-                actions[slots] = result
+                group = [observations[i] for i in slots]
+                actions[slots], known = self._sample(group, [texts[i] for i in slots], noise[slots], think)
                 for i, text in zip(slots, known, strict=True):
                     texts[i] = text
         latency = time.perf_counter() - started
         chunks = []
-        for observation, session, seed, text, action in zip(
-            observations, remembered, chosen, texts, actions, strict=True
-        ):
+        for i, observation in enumerate(observations):
             chunk = ActionChunk(
-                actions=self.processor.robot_actions(action, observation.state, self._index),
+                actions=self.processor.robot_actions(actions[i], observation.state, self._index),
                 embodiment=self.embodiment,
-                text=dict(text or {}),
-                extras={"latency": latency, "seed": seed},
+                text=texts[i],
+                extras={"latency": latency, "seed": chosen[i]},
             )
-            _remember(session, chunk)
+            _remember(remembered[i], chunk, fresh[i])
             chunks.append(chunk)
         return chunks
 
@@ -220,11 +218,11 @@ class Policy:
         rows = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
         return torch.stack(rows).to(self.device)
 
-    def _reusable(self, session: Session | None) -> dict[str, str] | None:
-        """The session's text while it is fresh enough, else None."""
+    def _reusable(self, session: Session | None) -> bool:
+        """Whether the session's text is fresh enough to act on once more."""
         if not self.think or session is None or not session.text:
-            return None
-        return session.text if session.calls - session.text_call < self.think_every else None
+            return False
+        return session.calls - session.text_call < self.think_every
 
 
 def load_policy(path: Path | str, *, embodiment: Embodiment | None = None, device: str = "cpu") -> Policy:
@@ -317,10 +315,10 @@ def _seed(session: Session | None) -> int:
     return int(np.random.SeedSequence((session.seed, session.calls)).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def _remember(session: Session | None, chunk: ActionChunk) -> None:
+def _remember(session: Session | None, chunk: ActionChunk, fresh: bool) -> None:
     if session is None:
         return
-    if chunk.text != session.text or not chunk.text:
+    if fresh:
         session.text, session.text_call = chunk.text, session.calls
     session.calls += 1
     session.history.append(chunk)

@@ -1,0 +1,210 @@
+import dataclasses
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.data.fakes import CORPUS, FakeDataset, embodiment
+from visuomotor.contract import Batch, Sampled
+from visuomotor.data.processor import Processor, ProcessorConfig
+from visuomotor.models import make_config, make_model
+from visuomotor.policy import Policy, Session, load_policy
+
+DATASET = FakeDataset(3)
+PROCESSOR = Processor.build(ProcessorConfig(), [DATASET], CORPUS)
+OBSERVATIONS = [DATASET.observation(row) for row in (3, 30, 50)]
+
+
+class Echo(nn.Module):
+    """Returns its noise as actions and a fixed line as text, and remembers what it was asked."""
+
+    def __init__(self, line: str = " reach for the red block\n", broken: bool = False) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.config = SimpleNamespace()
+        self.line, self.broken = line, broken
+        self.asked: list[str] = []
+
+    def sample(self, batch: Batch, *, noise: Tensor, steps: int | None = None, generate: int = 0) -> Sampled:
+        valid = [ids[mask].numpy() for ids, mask in zip(batch.text_ids, batch.text_valid, strict=True)]
+        self.asked += [PROCESSOR.tokenizer.decode(ids) for ids in valid]
+        ids = torch.from_numpy(PROCESSOR.tokenizer.encode(self.line).copy()).repeat(batch.size, 1)
+        return Sampled(actions=noise * float("nan") if self.broken else noise, text_ids=ids if generate else None)
+
+
+def dm0(**overrides: Any) -> nn.Module:
+    torch.manual_seed(0)
+    sizes = {"image_size": 16, "patch_size": 4, "vision_width": 12, "vision_layers": 1, "vision_mlp_width": 16}
+    sizes |= {"width": 16, "mlp_width": 16, "expert_width": 16, "expert_mlp_width": 16, "layers": 2, "heads": 2}
+    sizes |= {"kv_heads": 1, "head_dim": 8, "denoise_steps": 2, "newline_id": PROCESSOR.tokenizer.newline_id}
+    return make_model("dm0", make_config("dm0", **{**sizes, **overrides}))
+
+
+def test_chunks_are_in_robot_units_and_carry_their_seed() -> None:
+    policy = Policy(Echo(), PROCESSOR)
+    chunk = policy.infer([OBSERVATIONS[0]], seeds=[7])[0]
+    noise = torch.randn(1, 8, 8, generator=torch.Generator().manual_seed(7))[0].numpy()
+    np.testing.assert_array_equal(chunk.actions, PROCESSOR.robot_actions(noise, OBSERVATIONS[0].state))
+    assert chunk.actions.shape == (8, 6)
+    assert chunk.extras["seed"] == 7
+    assert chunk.extras["latency"] > 0
+    assert chunk.embodiment == DATASET.embodiment
+
+
+@pytest.mark.parametrize("think", [(), ("subtask",)])
+def test_a_chunk_does_not_depend_on_its_batch(think: tuple[str, ...]) -> None:
+    policy = Policy(dm0(), PROCESSOR, think=think, max_new_tokens=4)
+    together = policy.infer(OBSERVATIONS, seeds=[1, 2, 3])
+    for observation, seed, chunk in zip(OBSERVATIONS, (1, 2, 3), together, strict=True):
+        alone = policy.infer([observation], seeds=[seed])[0]
+        np.testing.assert_allclose(alone.actions, chunk.actions, atol=1e-5)
+        assert alone.text == chunk.text
+    other = policy.infer(OBSERVATIONS[:1], seeds=[9])[0]
+    assert np.abs(other.actions - together[0].actions).max() > 1e-3
+
+
+def test_a_session_with_a_seed_repeats_itself_after_a_reset() -> None:
+    policy = Policy(Echo(), PROCESSOR)
+    session = Session(seed=5)
+    first = [policy.infer(OBSERVATIONS[:1], [session])[0].actions for _ in range(3)]
+    assert len(session.history) == session.calls == 3
+    session.reset()
+    again = [policy.infer(OBSERVATIONS[:1], [session])[0].actions for _ in range(3)]
+    np.testing.assert_array_equal(first, again)
+    assert (first[0] != first[1]).any()
+    session.reset(seed=6)
+    assert (policy.infer(OBSERVATIONS[:1], [session])[0].actions != first[0]).any()
+
+
+def test_text_is_reused_for_the_stated_number_of_calls() -> None:
+    model = Echo()
+    policy = Policy(model, PROCESSOR, think=("subtask",), think_every=2)
+    session = Session()
+    chunks = [policy.infer(OBSERVATIONS[:1], [session])[0] for _ in range(4)]
+    assert {c.text["subtask"] for c in chunks} == {"reach for the red block"}
+    prompt = "put the red block into the left bowl\nSubtask:"
+    assert model.asked == [prompt, f"{prompt} reach for the red block\n"] * 2
+
+
+def test_sessions_that_think_and_sessions_that_reuse_share_a_call() -> None:
+    model = Echo()
+    policy = Policy(model, PROCESSOR, think=("subtask",), think_every=3)
+    sessions = [Session(), Session(), None]
+    policy.infer(OBSERVATIONS[:1], [sessions[0]])
+    chunks = policy.infer(OBSERVATIONS, sessions, seeds=[1, 2, 3])
+    assert [c.text for c in chunks] == [{"subtask": "reach for the red block"}] * 3
+    alone = [policy.infer([o], seeds=[s])[0] for o, s in zip(OBSERVATIONS, (1, 2, 3), strict=True)]
+    for a, b in zip(chunks, alone, strict=True):
+        np.testing.assert_array_equal(a.actions, b.actions)
+
+
+def test_several_levels_are_thought_one_after_the_other() -> None:
+    model = Echo(line=" red block 1 2 3 4\n")
+    chunk = Policy(model, PROCESSOR, think=("box", "subtask")).infer(OBSERVATIONS[:1])[0]
+    assert chunk.text == {"subtask": "red block 1 2 3 4", "box": "red block 1 2 3 4"}
+    assert model.asked[-1].endswith("Subtask: red block 1 2 3 4\nBox:")
+
+
+def test_wrong_use_is_refused() -> None:
+    policy = Policy(Echo(), PROCESSOR)
+    assert policy.infer([]) == []
+    with pytest.raises(ValueError, match="1 observations came with 2 seeds"):
+        policy.infer(OBSERVATIONS[:1], seeds=[1, 2])
+    with pytest.raises(ValueError, match="cannot think 'action'"):
+        Policy(Echo(), PROCESSOR, think=("action",))
+    with pytest.raises(ValueError, match="NaN or infinite actions"):
+        Policy(Echo(broken=True), PROCESSOR).infer(OBSERVATIONS[:1])
+    with pytest.raises(ValueError, match="The model has horizon 5 but the processor 8"):
+        Policy(dm0(horizon=5), PROCESSOR)
+    with pytest.raises(ValueError, match="vocab_size is 300"):
+        Policy(dm0(vocab_size=300), PROCESSOR)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    policy = Policy(dm0(), PROCESSOR, provenance={"recipe": "demo"}, think=("subtask",), think_every=4)
+    return policy.save(tmp_path_factory.mktemp("run") / "last", {"steps": 3})
+
+
+def test_a_saved_policy_acts_the_same(saved: Path) -> None:
+    policy, original = load_policy(saved), Policy(dm0(), PROCESSOR, think=("subtask",))
+    assert policy.provenance["recipe"] == "demo"
+    assert policy.provenance["steps"] == 3
+    assert (policy.think, policy.think_every) == (("subtask",), 4)
+    a, b = (p.infer(OBSERVATIONS[:1], seeds=[1])[0] for p in (policy, original))
+    np.testing.assert_array_equal(a.actions, b.actions)
+    assert a.text == b.text
+
+
+def test_the_folder_holds_what_the_design_says_and_nothing_else(saved: Path) -> None:
+    files = {"config", "processor", "tokenizer", "embodiment", "provenance"}
+    assert {p.name for p in saved.iterdir()} == {f"{f}.json" for f in files} | {"model.safetensors"}
+    assert [p.name for p in saved.parent.iterdir()] == ["last"]
+    assert json.loads((saved / "config.json").read_text())["model"] == "dm0"
+
+
+def test_saving_never_overwrites_unasked_and_replaces_whole_folders(saved: Path, tmp_path: Path) -> None:
+    policy = load_policy(saved)
+    folder = policy.save(tmp_path / "a" / "checkpoint")
+    (folder / "left-over").touch()
+    with pytest.raises(FileExistsError, match="exists already"):
+        policy.save(folder)
+    policy.save(folder, overwrite=True)
+    assert not (folder / "left-over").exists()
+    assert [p.name for p in folder.parent.iterdir()] == ["checkpoint"]
+
+
+def test_a_full_disk_leaves_nothing_half_written(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    policy = load_policy(saved)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("visuomotor.policy.save_model", full)
+    with pytest.raises(OSError, match=r"could not be written.*No space left.*Free some space"):
+        policy.save(tmp_path / "new")
+    assert list(tmp_path.iterdir()) == []
+
+
+def copied(saved: Path, to: Path) -> Path:
+    to.mkdir()
+    for path in saved.iterdir():
+        (to / path.name).write_bytes(path.read_bytes())
+    return to
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "provenance.json", "processor.json", "tokenizer.json", "model.safetensors"]
+)
+def test_missing_and_truncated_files_are_named(saved: Path, tmp_path: Path, name: str) -> None:
+    folder = copied(saved, tmp_path / "copy")
+    whole = (folder / name).read_bytes()
+    (folder / name).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=name):
+        load_policy(folder)
+    (folder / name).unlink()
+    with pytest.raises(FileNotFoundError, match=f"not a whole checkpoint: {name} missing"):
+        load_policy(folder)
+
+
+def test_weights_of_another_size_are_refused(saved: Path, tmp_path: Path) -> None:
+    folder = copied(saved, tmp_path / "copy")
+    config = json.loads((folder / "config.json").read_text())
+    config["config"]["mlp_width"] += 2
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"do not fit its config\.json"):
+        load_policy(folder)
+
+
+def test_another_robot_is_refused_naming_both(saved: Path) -> None:
+    other = dataclasses.replace(embodiment(name="other"), control_hz=50.0)
+    with pytest.raises(ValueError, match="The robot is for embodiment 'other' but checkpoint"):
+        load_policy(saved, embodiment=other)
+    assert load_policy(saved, embodiment=embodiment()).embodiment.name == "arm"
