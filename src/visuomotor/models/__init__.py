@@ -47,8 +47,8 @@ def config_from_json(data: dict[str, Any]) -> tuple[str, Any]:
             raise ValueError(
                 f"A model configuration holds 'model' and 'config', but {key!r} is missing in {list(data)}."
             )
-    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in data["config"].items()}
-    return data["model"], make_config(data["model"], **fields)
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data["config"].items()}
+    return data["model"], make_config(data["model"], size="nano", **fields)
 
 
 def _find(name: str) -> tuple[Any, str, str]:

@@ -28,16 +28,16 @@ class DM0Config:
     image_size: int = 96
     patch_size: int = 8
     num_views: int = 2
-    vision_width: int = 96
+    vision_width: int = 80
     vision_layers: int = 3
-    vision_heads: int = 3
-    vision_mlp_width: int = 192
+    vision_heads: int = 2
+    vision_mlp_width: int = 160
     vision_layer_scale: float = 1.0
     image_pad: Literal["grey", "black"] = "grey"
 
     vocab_size: int = 1024
     width: int = 128
-    mlp_width: int = 320
+    mlp_width: int = 256
     expert_width: int = 96
     expert_mlp_width: int = 256
     layers: int = 4
