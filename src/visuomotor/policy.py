@@ -19,6 +19,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 
+import visuomotor
 from visuomotor.contract import ActionChunk, Embodiment, Observation, Sampled
 from visuomotor.data.processor import Processor
 from visuomotor.data.scaffold import LEVELS
@@ -81,6 +82,7 @@ class Policy:
         self.embodiment = embodiment or processor.embodiments[0]
         self._index = processor.embodiment_index(self.embodiment, name="The policy")
         self.provenance = dict(provenance or {})
+        self.path: Path | None = None  # the checkpoint folder it was loaded from
         self.think = tuple(level for level in LEVELS if level in think)
         self.think_every, self.max_new_tokens, self.steps = think_every, max_new_tokens, steps
 
@@ -165,13 +167,17 @@ class Policy:
         return path
 
     def _write(self, folder: Path, provenance: dict[str, Any] | None) -> None:
-        from visuomotor import __version__
         from visuomotor.models import config_to_json
 
         thinking = {"think": self.think, "think_every": self.think_every, "max_new_tokens": self.max_new_tokens}
         name = getattr(self.model, "name", type(self.model).__name__.lower())
         config = {**config_to_json(name, self.model.config), "policy": thinking}
-        origin = {"visuomotor": __version__, "torch": torch.__version__, **self.provenance, **(provenance or {})}
+        origin = {
+            "visuomotor": visuomotor.__version__,
+            "torch": torch.__version__,
+            **self.provenance,
+            **(provenance or {}),
+        }
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         (folder / "provenance.json").write_text(json.dumps(origin, indent=2) + "\n")
         self.processor.save(folder)
@@ -263,7 +269,9 @@ def load_policy(path: Path | str, *, embodiment: Embodiment | None = None, devic
         ) from error
     except RuntimeError as error:
         raise ValueError(f"The weights in {path} do not fit its config.json: {error}") from error
-    return Policy(model.to(device), processor, robot, provenance, **config.get("policy", {}))
+    policy = Policy(model.to(device), processor, robot, provenance, **config.get("policy", {}))
+    policy.path = path
+    return policy
 
 
 def _require_fit(model: Any, processor: Processor) -> None:
