@@ -209,7 +209,17 @@ class Mixture:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One stage of a curriculum. `trains` maps a pattern over part names to a learning rate; others are frozen."""
+    """One stage of a curriculum.
+
+    trains       {pattern over part names: learning rate}; other parts are frozen, the longest matching pattern counts
+    batch_size   samples per optimiser step, computed in `accumulate` equal micro-batches (same loss, less memory)
+    minutes      ends the stage after this wall-clock time if `steps` were not reached; the learning rate anneals by
+                 the larger of the two fractions, so exact resume holds only without it
+    warmup       steps of linear warm-up, at most a fifth of the stage
+    start        None goes on from the stage before (or fresh weights), a checkpoint folder, or "stage:NAME"
+    precision    "float32", or "house" (also "bf16"): float32 master weights, bfloat16 products
+    *_every      cadence in steps, 0 is never; `validation_batches` per validation; `keep` checkpoints are kept
+    """
 
     name: str
     steps: int
@@ -224,8 +234,14 @@ class Stage:
     clip: float = 1.0
     ema: float = 0.0
     precision: str = "float32"
-    start: str | None = None  # a checkpoint folder, or "stage:NAME"
+    start: str | None = None
     seed: int = 0
+    minutes: float | None = None
+    log_every: int = 20
+    validate_every: int = 0
+    validation_batches: int = 4
+    checkpoint_every: int = 500
+    keep: int = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,7 +260,12 @@ class EvalPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A recipe's result: model name and configuration, stages by name, evaluation plan."""
+    """A recipe's result: model name and configuration, stages by name, evaluation plan.
+
+    processor    fields of ProcessorConfig, or {"checkpoint": folder} to take that checkpoint's
+    corpus       sentences for the tokenizer beside those found in the data
+    overrides    what was changed on the command line, for the record
+    """
 
     name: str
     model: str
@@ -252,3 +273,5 @@ class Run:
     stages: dict[str, Stage]
     evaluation: EvalPlan | None = None
     processor: dict[str, Any] = field(default_factory=dict)
+    corpus: tuple[str, ...] = ()
+    overrides: dict[str, str] = field(default_factory=dict)

@@ -1,0 +1,150 @@
+"""From a Run to what the trainer needs: data sets, processor, model, loaders."""
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from visuomotor.contract import Batch, Mixture, Run, Stage
+from visuomotor.data.lerobot import Dataset
+from visuomotor.data.loader import Loader, held_out
+from visuomotor.data.processor import Processor, ProcessorConfig
+from visuomotor.models import make_model
+from visuomotor.models.base import Model
+from visuomotor.training.step import seed_for
+
+__all__ = [
+    "DataSource",
+    "build_model",
+    "build_processor",
+    "load_processor",
+    "open_datasets",
+    "train_loader",
+    "validation_batches",
+]
+
+log = logging.getLogger(__name__)
+CORPUS_ROWS = 4096  # annotated rows read for the tokenizer's corpus, evenly spread
+BadSamples = Literal["stop", "quarantine"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSource:
+    """What loaders draw from: {source name: data set}, the processor, and what a bad sample does."""
+
+    datasets: Mapping[str, Any]
+    processor: Processor
+    bad_samples: BadSamples = "stop"
+    quarantine: Path | None = None
+
+
+def open_datasets(run: Run, cache: Path) -> dict[str, Any]:
+    """{source name: data set} over all stages; sources with the same path and options share one.
+
+    `Source.options["cache"]`: true, or [height, width], keeps decoded frames in a memory map below `cache`.
+    """
+    found: dict[str, Any] = {}
+    opened: dict[tuple[str, str], Any] = {}
+    for source in (s for stage in run.stages.values() for s in stage.mixture.sources):
+        if source.path is None:
+            raise ValueError(f"Source {source.name!r} has no path; give it the folder of a LeRobot v3 data set.")
+        size = source.options.get("cache")
+        key = (source.path, str(size))
+        if key not in opened:
+            dataset = Dataset(source.path)
+            dataset.require_embodiment()
+            if size:
+                dataset = dataset.cached(None if size is True else tuple(size), cache)
+            opened[key] = dataset
+        if source.name in found and found[source.name] is not opened[key]:
+            raise ValueError(f"Two stages call different data {source.name!r}; give each source a name of its own.")
+        found[source.name] = opened[key]
+    return found
+
+
+def build_processor(run: Run, datasets: Mapping[str, Any], *, skip_bad: bool = False) -> Processor:
+    """From the run's processor fields and the data, or the one of the checkpoint that the run names."""
+    fields = dict(run.processor)
+    checkpoint = fields.pop("checkpoint", None)
+    unique = list({id(d): d for d in datasets.values()}.values())
+    if checkpoint is None:
+        corpus = [*run.corpus, *(text for d in unique for text in sentences(d))]
+        return Processor.build(ProcessorConfig(**fields), unique, corpus, skip_bad=skip_bad)
+    parent = Processor.load(Path(checkpoint))
+    for name, dataset in datasets.items():
+        parent.embodiment_index(dataset.embodiment, name=f"Data set {name!r} ({dataset.root})")
+    if fields.pop("statistics", "checkpoint") == "checkpoint":
+        if fields:
+            raise ValueError(f"The processor comes from {checkpoint}; {sorted(fields)} cannot be set beside it.")
+        return parent
+    config = dataclasses.replace(parent.config, **fields)
+    return Processor.build(config, unique, (), tokenizer=parent.tokenizer, skip_bad=skip_bad)
+
+
+def load_processor(folder: Path) -> Processor:
+    """The processor that a run under way has saved."""
+    return Processor.load(folder)
+
+
+def sentences(dataset: Any) -> set[str]:
+    """Instructions, annotated sub-tasks and object names of a data set."""
+    starts = [dataset.episode_slice(e).start for e in range(dataset.num_episodes)]
+    count = min(dataset.num_frames, CORPUS_ROWS)
+    rows = np.unique(np.linspace(0, dataset.num_frames - 1, count).astype(np.int64))
+    found = set(dataset.instructions(np.union1d(starts, rows)))
+    for annotation in dataset.annotations(rows) or ():
+        found.add(annotation.subtask)
+        for boxes in annotation.boxes.values():
+            found |= boxes.keys()
+    return found - {""}
+
+
+def build_model(run: Run, processor: Processor) -> Model:
+    """The run's model; token ids in its configuration follow the tokenizer, which the recipe cannot know."""
+    tokens = {"newline_id": processor.tokenizer.newline_id, "pad_id": processor.tokenizer.pad_id}
+    known = {f.name for f in dataclasses.fields(run.config)}
+    return make_model(run.model, dataclasses.replace(run.config, **{k: v for k, v in tokens.items() if k in known}))
+
+
+def train_loader(stage: Stage, data: DataSource) -> Loader:
+    """The stage's endless stream of training batches."""
+    return Loader(
+        stage.mixture,
+        data.processor,
+        batch_size=stage.batch_size,
+        seed=seed_for(stage.seed, "data", stage.name),
+        datasets=data.datasets,
+        bad_samples=data.bad_samples,
+        quarantine=data.quarantine,
+    )
+
+
+def validation_batches(stage: Stage, data: DataSource) -> list[Batch]:
+    """The same held-out batches every time; empty when the stage does not validate or nothing is held out."""
+    if not stage.validate_every:
+        return []
+    mixture = _with_held_out(stage.mixture, data.datasets)
+    if not mixture.sources:
+        log.warning("Stage %r wants validation, but no episode is held out; it is skipped.", stage.name)
+        return []
+    loader = Loader(
+        mixture,
+        data.processor,
+        batch_size=stage.batch_size,
+        seed=seed_for(stage.seed, "validation", stage.name),
+        datasets=data.datasets,
+        workers=0,
+        split="validation",
+        bad_samples=data.bad_samples,
+        quarantine=data.quarantine,
+    )
+    return [next(loader) for _ in range(stage.validation_batches)]
+
+
+def _with_held_out(mixture: Mixture, datasets: Mapping[str, Any]) -> Mixture:
+    kept = [s for s in mixture.sources if held_out(datasets[s.name].num_episodes, mixture.validation).any()]
+    return dataclasses.replace(mixture, sources=tuple(kept))

@@ -1,0 +1,112 @@
+"""Which parameters train, at which learning rate, with which decay, on which schedule."""
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import torch
+from torch import nn
+
+from visuomotor.contract import Stage
+from visuomotor.models.base import Model
+
+__all__ = ["Schedule", "learning_rates", "make_optimiser", "undecayed"]
+
+BETAS = (0.9, 0.95)
+EPSILON = 1e-8
+WARMUP_SHARE = 0.2  # of the stage at most, so that a shortened run still reaches its learning rate
+TABLES = ("position", "pos_embed", "embedding", "token")
+
+
+def learning_rates(trains: Mapping[str, float], parts: Mapping[str, list[nn.Parameter]]) -> dict[str, float]:
+    """{part: learning rate} of the parts that train; of several matching patterns the longest counts.
+
+    Raises:
+        ValueError: a pattern matches no part, or nothing trains.
+    """
+    for pattern in trains:
+        if not any(fnmatchcase(part, pattern) for part in parts):
+            near = difflib.get_close_matches(pattern, parts, n=1, cutoff=0.4)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"`trains` names {pattern!r}, but the model's parts are {sorted(parts)}.{hint}")
+    rates = {}
+    for part in parts:
+        matching = [pattern for pattern in trains if fnmatchcase(part, pattern)]
+        if matching:
+            rates[part] = trains[max(matching, key=len)]
+    rates = {part: rate for part, rate in rates.items() if rate > 0}
+    if not rates:
+        raise ValueError(
+            f"No part trains: `trains` is {dict(trains)}; name parts of {sorted(parts)} with a rate above 0."
+        )
+    return rates
+
+
+def undecayed(model: nn.Module) -> set[int]:
+    """ids of the parameters without weight decay: vectors (norms, biases, gains), embeddings, position tables."""
+    found = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+    for name, parameter in model.named_parameters():
+        if parameter.ndim < 2 or any(table in name.rpartition(".")[2] for table in TABLES):
+            found.add(id(parameter))
+    return found
+
+
+def make_optimiser(model: Model, stage: Stage) -> torch.optim.AdamW:
+    """AdamW over the stage's parts; sets `requires_grad` on every parameter. Groups carry `part` and `peak`."""
+    parts = model.parts()
+    rates = learning_rates(stage.trains, parts)
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    plain, groups, seen = undecayed(model), [], set()
+    for part, rate in rates.items():
+        own = [p for p in parts[part] if id(p) not in seen]
+        seen |= {id(p) for p in own}
+        for parameter in own:
+            parameter.requires_grad_(True)
+        for decay, group in ((stage.weight_decay, False), (0.0, True)):
+            chosen = [p for p in own if (id(p) in plain) == group]
+            if chosen:
+                groups.append({"params": chosen, "weight_decay": decay, "part": part, "peak": rate, "lr": rate})
+    return torch.optim.AdamW(groups, betas=BETAS, eps=EPSILON, fused=True)
+
+
+@dataclass
+class Schedule:
+    """Linear warm-up, then a cosine to `final_lr` of the peak, over a stage limited by steps, minutes or both.
+
+    `elapsed` (seconds) and `warm` (fraction of the stage when the warm-up ended) are what resume needs.
+    """
+
+    stage: Stage
+    elapsed: float = 0.0
+    warm: float | None = None
+
+    def fraction(self, step: int) -> float:
+        """Share of the stage that is done after `step` steps, 0-1."""
+        by_steps = step / max(1, self.stage.steps)
+        by_time = self.elapsed / (60 * self.stage.minutes) if self.stage.minutes else 0.0
+        return min(1.0, max(by_steps, by_time))
+
+    def factor(self, step: int) -> float:
+        """Learning rate of step number `step` (from 0) as a share of the peak."""
+        fraction = self.fraction(step)
+        if self.warm is None:
+            by_steps = (step + 1) / self.stage.warmup if self.stage.warmup else 1.0
+            risen = max(by_steps, fraction / WARMUP_SHARE)
+            if risen < 1:
+                return risen
+            self.warm = fraction
+        progress = (fraction - self.warm) / max(1e-9, 1 - self.warm)
+        final = self.stage.final_lr
+        return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+    def done(self, step: int) -> bool:
+        return self.fraction(step) >= 1
+
+    def state_dict(self) -> dict[str, float | None]:
+        return {"elapsed": self.elapsed, "warm": self.warm}
+
+    def load_state_dict(self, state: Mapping[str, float | None]) -> None:
+        self.elapsed, self.warm = state["elapsed"] or 0.0, state["warm"]

@@ -1,0 +1,86 @@
+"""Where a checkpoint comes from: code, packages, data, recipe, parent, seed, effort."""
+
+import dataclasses
+import hashlib
+import json
+import platform
+import subprocess
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from visuomotor.contract import Run
+
+__all__ = ["provenance", "run_to_json"]
+
+PACKAGES = ("visuomotor", "torch", "numpy", "tokenizers", "safetensors", "av", "pyarrow", "mujoco")
+
+
+def provenance(
+    run: Run,
+    *,
+    data: Mapping[str, str],
+    stage: str,
+    step: int,
+    samples: int,
+    seconds: float,
+    parents: Mapping[str, str],
+    precision: str,
+) -> dict[str, Any]:
+    """JSON facts of one checkpoint. `data`: {source: hash}; `parents`: {stage: checkpoint it started from}."""
+    return {
+        "code": {"commit": commit(), "packages": versions(), "python": platform.python_version()},
+        "recipe": run.name,
+        "overrides": dict(run.overrides),
+        "data": dict(data),
+        "parents": dict(parents),
+        "stage": stage,
+        "steps": step,
+        "samples": samples,
+        "wall_seconds": round(seconds, 1),
+        "seed": {name: s.seed for name, s in run.stages.items()},
+        "precision": precision,
+        "run": run_to_json(run),
+    }
+
+
+def run_to_json(run: Run) -> dict[str, Any]:
+    """The run as plain JSON; the tokenizer's corpus only as a hash."""
+    corpus = hashlib.sha256("\n".join(run.corpus).encode()).hexdigest()[:16]
+    plain = {f.name: getattr(run, f.name) for f in dataclasses.fields(run) if f.name != "corpus"}
+    return {**json.loads(json.dumps(plain, default=_plain)), "corpus": f"{len(run.corpus)} sentences, sha256 {corpus}"}
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of the packages that matter."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> str | None:
+    """Git commit of the library's checkout, with "+changes" when it has any; None for an installed package."""
+    here = Path(__file__).parent
+    try:
+        head = _git(here, "rev-parse", "HEAD")
+        return head + ("+changes" if _git(here, "status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=True
+    )
+    return done.stdout.strip()
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    return str(value)

@@ -1,0 +1,201 @@
+"""Train a run: stages in order, exact resume, checkpoints, validation, metrics.
+
+    last = train(run, Path("runs/mine"))
+
+Every random draw of a step comes from (stage seed, stage name, step), and the loader's k-th batch from (seed, k). So
+the state of a run is its weights, optimiser moments, averages and counters, and a resumed run repeats an
+uninterrupted one bit for bit (same machine, same number of threads, stages limited by steps and not by minutes).
+"""
+
+import json
+import logging
+import os
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+
+from visuomotor.contract import Run
+from visuomotor.models.base import Model
+from visuomotor.policy import Policy
+from visuomotor.training import assembly, checkpoint, metrics
+from visuomotor.training.assembly import BadSamples
+from visuomotor.training.folder import prepare_folder
+from visuomotor.training.interrupts import Interrupted, Interrupts
+from visuomotor.training.progress import ProgressCallback
+from visuomotor.training.provenance import provenance
+from visuomotor.training.stage import StageTraining, check_stage
+from visuomotor.training.step import seed_for
+
+__all__ = ["Interrupted", "train"]
+
+log = logging.getLogger(__name__)
+
+
+def train(
+    run: Run,
+    out: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: ProgressCallback | None = None,
+    bad_samples: BadSamples = "stop",
+    stop_after_seconds: float | None = None,
+    threads: int | None = None,
+) -> Path:
+    """Train `run` into the folder `out`; returns the last checkpoint's folder.
+
+    Args:
+        resume: go on from the newest checkpoint in `out` (from the start when there is none).
+        stop_after_seconds: save and return after this time; `resume` goes on.
+        threads: CPU threads of torch, by default all cores.
+
+    Raises:
+        Interrupted: SIGINT or SIGTERM arrived; everything is saved.
+        Diverged: a loss or gradient is not finite. OSError: `out` is in use or cannot be written.
+        ValueError: run, data and checkpoint contradict each other, or a bad sample was met.
+    """
+    out = Path(out)
+    if not run.stages:
+        raise ValueError(f"Run {run.name!r} has no stages, so there is nothing to train.")
+    for name, stage in run.stages.items():
+        if name != stage.name:
+            raise ValueError(f"Run {run.name!r} keeps stage {stage.name!r} under {name!r}; use one name.")
+        check_stage(name, stage)
+    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+    prepare_folder(run, out, resume=resume, overwrite=overwrite)
+    deadline = time.monotonic() + stop_after_seconds if stop_after_seconds is not None else None
+    with Interrupts() as interrupts:
+        return Trainer(run, out, interrupts, bad_samples=bad_samples, progress=progress, deadline=deadline).fit()
+
+
+@dataclass(kw_only=True)
+class Position:
+    """Where a run is. `step` and `samples` count over all stages; `ended` maps finished stages to checkpoint names."""
+
+    stage: int = 0
+    stage_step: int = 0
+    step: int = 0
+    samples: int = 0
+    ended: dict[str, str] = field(default_factory=dict)
+
+
+class Trainer:
+    """One call of `train`: builds data, processor and model, or restores them from the last checkpoint."""
+
+    def __init__(
+        self,
+        run: Run,
+        out: Path,
+        interrupts: Interrupts,
+        *,
+        bad_samples: BadSamples = "stop",
+        progress: ProgressCallback | None = None,
+        deadline: float | None = None,
+    ) -> None:
+        self.run, self.out, self.interrupts = run, out, interrupts
+        self.bad_samples: BadSamples = bad_samples
+        self.progress, self._deadline = progress, deadline
+        self.stages = list(run.stages.values())
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.position, self.parents = Position(), {}
+        self._before, self._started = 0.0, time.monotonic()
+        last = checkpoint.last_step(out)
+        self.datasets = assembly.open_datasets(run, out / "cache")
+        if last is None:
+            self.processor = assembly.build_processor(run, self.datasets, skip_bad=bad_samples == "quarantine")
+        else:
+            self.processor = assembly.load_processor(checkpoint.checkpoint_folder(out, last))
+        torch.manual_seed(seed_for(self.stages[0].seed, "weights"))
+        self.model: Model = assembly.build_model(run, self.processor).to(self.device)
+        self.policy = Policy(self.model, self.processor)
+        self._hashes = {name: dataset.hash() for name, dataset in self.datasets.items()}
+
+    def fit(self) -> Path:
+        """Train what is left; returns the last checkpoint."""
+        last = checkpoint.last_step(self.out)
+        if last is not None:
+            self._restore(last)
+        checkpoint.prune(self.out, max(s.keep for s in self.stages), self.position.ended.values())
+        metrics.truncate(self.out / "metrics.jsonl", self.position.step)
+        while self.position.stage < len(self.stages):
+            stage = self.stages[self.position.stage]
+            inside = self.position.stage_step > 0
+            if stage.start is not None and not inside:
+                self._load_weights(stage.name, stage.start)
+            if not StageTraining(self, stage, restore=last if inside else None).fit():
+                self._stopped()
+                break
+        return checkpoint.checkpoint_folder(self.out, checkpoint.last_step(self.out) or "")
+
+    def stop_wanted(self) -> bool:
+        late = self._deadline is not None and time.monotonic() >= self._deadline
+        return late or self.interrupts.received is not None
+
+    def seconds(self) -> float:
+        """Wall time of this run, earlier parts included."""
+        return self._before + time.monotonic() - self._started
+
+    def save(self, stage: StageTraining) -> None:
+        """Write policy folder and state, point `last` at them, delete what is no longer kept."""
+        name = checkpoint.step_name(self.position.step)
+        if checkpoint.last_step(self.out) == name:
+            return
+        facts = provenance(
+            self.run,
+            data=self._hashes,
+            stage=stage.name,
+            step=self.position.step,
+            samples=self.position.samples,
+            seconds=self.seconds(),
+            parents=self.parents,
+            precision=stage.stage.precision,
+        )
+        with stage.saved_weights():
+            checkpoint.write_folder(
+                checkpoint.checkpoint_folder(self.out, name), lambda folder: self.policy.save(folder, facts)
+            )
+        state = {"position": asdict(self.position), "seconds": self.seconds(), "parents": self.parents, **stage.facts()}
+        checkpoint.write_folder(
+            checkpoint.state_folder(self.out, name),
+            lambda folder: checkpoint.save_state(folder, self.model, stage.optimiser, stage.shadow(), state),
+        )
+        checkpoint.set_last(self.out, name)
+        checkpoint.prune(self.out, stage.stage.keep, self.position.ended.values())
+
+    def _restore(self, name: str) -> None:
+        facts, _ = checkpoint.load_state(checkpoint.state_folder(self.out, name), self.model, None)
+        self.position = Position(**facts["position"])
+        self.parents, self._before = facts["parents"], facts["seconds"]
+        log.info("Going on from %s.", checkpoint.checkpoint_folder(self.out, name))
+
+    def _load_weights(self, name: str, start: str) -> None:
+        """Fill the model from a checkpoint folder or an earlier stage; the report is logged and kept."""
+        folder = Path(start)
+        if start.startswith("stage:"):
+            earlier = start.removeprefix("stage:")
+            if earlier not in self.position.ended:
+                raise ValueError(
+                    f"Stage {name!r} starts from {start!r}, but the stages before it are {sorted(self.position.ended)}."
+                )
+            folder = checkpoint.checkpoint_folder(self.out, self.position.ended[earlier])
+        report = checkpoint.transplant(self.model, checkpoint.read_weights(folder))
+        if not report.loaded:
+            raise ValueError(f"Nothing in {folder} fits this model ({report}); is it a checkpoint of another model?")
+        whole = not (report.missing or report.unexpected or report.mismatched)
+        log.log(logging.INFO if whole else logging.WARNING, "Stage %r starts from %s: %s.", name, folder, report)
+        self.parents[name] = str(folder)
+        path = self.out / "transplant.json"
+        known = json.loads(path.read_text()) if path.exists() else {}
+        path.write_text(json.dumps({**known, name: {"from": str(folder), **asdict(report)}}, indent=2) + "\n")
+
+    def _stopped(self) -> None:
+        """After an early stop: raise for a signal, log for the time limit."""
+        received, step = self.interrupts.received, self.position.step
+        if received is not None:
+            raise Interrupted(
+                f"{received} after step {step}; everything is saved in {self.out}. "
+                f"Go on with the same command and --resume."
+            )
+        log.info("Time is up after step %d; saved in %s, --resume goes on.", step, self.out)

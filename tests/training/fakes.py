@@ -1,0 +1,152 @@
+"""A two-layer model and an in-memory data set, so that the trainer is tested without videos and attention."""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tests.data.fakes import FakeDataset
+from visuomotor import models
+from visuomotor.contract import Batch, Losses, Mixture, Run, Sampled, Source, Stage, Term
+from visuomotor.models.base import Cost, Model
+from visuomotor.training import assembly
+from visuomotor.training.progress import Progress
+from visuomotor.training.trainer import train
+
+MODULE = "tests_fake_model"
+PROCESSOR = {
+    "horizon": 4, "state_width": 8, "action_width": 8, "image_size": None,
+    "levels": {"subtask": 0.5}, "vocab_size": 640,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class FakeConfig:
+    width: int = 16
+    horizon: int = 4
+    action_dim: int = 8
+    state_dim: int = 8
+    vocab_size: int = 640
+    pad_id: int = 0
+    newline_id: int = 0
+    poison_step: int = -1
+
+
+class FakeModel(Model):
+    """actions = head(relu(trunk(state)) + noise); terms "action" and "text" with different counts."""
+
+    name = "fake"
+
+    def __init__(self, config: FakeConfig) -> None:
+        super().__init__()
+        self.config: FakeConfig = config
+        self.trunk = nn.Linear(config.state_dim, config.width)
+        self.embedding = nn.Embedding(config.vocab_size, config.width)
+        self.norm = nn.LayerNorm(config.width)
+        self.head = nn.Linear(config.width, config.horizon * config.action_dim)
+        self.calls = 0
+
+    def parts(self) -> dict[str, list[nn.Parameter]]:
+        modules = {"trunk": self.trunk, "embed": self.embedding, "norm": self.norm, "head": self.head}
+        return {name: list(module.parameters()) for name, module in modules.items()}
+
+    def features(self, batch: Batch) -> Tensor:
+        words = (self.embedding(batch.text_ids) * batch.text_valid[..., None]).mean(1)
+        return self.norm(torch.relu(self.trunk(batch.state)) + words)
+
+    def actions(self, batch: Batch) -> Tensor:
+        shape = (batch.size, self.config.horizon, self.config.action_dim)
+        return self.head(self.features(batch)).view(shape)
+
+    def loss(
+        self,
+        batch: Batch,
+        *,
+        noise: Tensor | None = None,
+        time: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Losses:
+        self.calls += 1
+        assert batch.actions is not None and batch.action_valid is not None
+        jitter = 0.01 * torch.randn(batch.actions.shape, generator=generator)
+        error = (self.actions(batch) - batch.actions - jitter).square() * batch.action_valid
+        if self.training and self.calls == self.config.poison_step:
+            error = error * float("nan")
+        text = self.features(batch).square().mean(-1, keepdim=True) * batch.text_loss
+        return Losses(terms={
+            "action": Term(sum=error.sum(), count=batch.action_valid.sum()),
+            "text": Term(sum=text.sum(), count=batch.text_loss.sum(), weight=0.1),
+        })  # fmt: skip
+
+    def encode(self, batch: Batch) -> Batch:
+        return batch
+
+    def denoise(self, prefix: Batch, x: Tensor, t: Tensor) -> Tensor:
+        return self.actions(prefix)[:, None].expand_as(x)
+
+    def sample(self, batch: Batch, **options: Any) -> Sampled:
+        return Sampled(actions=self.actions(batch)[:, None])
+
+    def cost(self, batch_size: int, text_length: int, steps: int) -> Mapping[str, Cost]:
+        return {"all": Cost(flops=1.0, values_moved=1.0)}
+
+
+class MemoryDataset(FakeDataset):
+    """What `Dataset(path)` returns in these tests; the path's name gives the seed ("data0")."""
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__(seed=int(Path(path).name.removeprefix("data")))
+
+    def hash(self) -> str:
+        return f"hash of {self.root}"
+
+
+def install(patch: Any) -> None:
+    """Put model and data set in place of the real ones; `patch` is a pytest.MonkeyPatch."""
+    module = SimpleNamespace(FakeModel=FakeModel, FakeConfig=FakeConfig, SIZES={"nano": {}})
+    patch.setitem(sys.modules, MODULE, module)
+    patch.setitem(models._MODELS, "fake", (MODULE, "FakeModel", "FakeConfig"))
+    patch.setattr(assembly, "Dataset", MemoryDataset)
+
+
+def stage(name: str = "train", **options: Any) -> Stage:
+    sources = (Source(name="robot", path="data0"), Source(name="other", path="data1"))
+    values = {"steps": 6, "batch_size": 4, "warmup": 2, "log_every": 2, "checkpoint_every": 2, **options}
+    return Stage(**{"name": name, "mixture": Mixture(sources=sources, validation=0.3), **values})
+
+
+def make_run(*stages: Stage, **config: Any) -> Run:
+    chosen = stages or (stage(),)
+    return Run(
+        name="fake", model="fake", config=FakeConfig(**config), processor=PROCESSOR,
+        stages={s.name: s for s in chosen}, corpus=("a corpus",),
+    )  # fmt: skip
+
+
+def two_stages() -> Run:
+    """What the kill tests train: averaging, accumulation, a second stage that starts from the first."""
+    first = stage("align", steps=5, ema=0.9, accumulate=2, validate_every=3)
+    second = stage("adapt", steps=4, trains={"head": 1e-2}, start="stage:align", ema=0.5)
+    return make_run(first, second)
+
+
+if __name__ == "__main__":  # OUT STEP|never SIGNAL [resume]: train, and send oneself the signal after that step
+    import pytest
+
+    install(pytest.MonkeyPatch())
+    out, at, number = Path(sys.argv[1]), sys.argv[2], getattr(signal, sys.argv[3])
+
+    def strike(state: Progress) -> None:
+        if str(state.step) == at:
+            os.kill(os.getpid(), number)
+
+    last = train(two_stages(), out, resume="resume" in sys.argv, progress=strike, threads=1)
+    print(json.dumps(str(last)))
