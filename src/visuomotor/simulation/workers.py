@@ -35,7 +35,7 @@ class WorkerPool:
     """`count` processes; each calls `setup(*arguments)` once, and what that returns for every job.
 
     `setup` must be importable in a new process, jobs and values picklable. A context manager: leaving it ends the
-    processes, at once when an exception is the reason.
+    processes.
     """
 
     def __init__(self, setup: Setup, arguments: tuple[Any, ...], count: int) -> None:
@@ -78,14 +78,10 @@ class WorkerPool:
         worker.job = None
         return finished
 
-    def close(self, *, now: bool = False) -> None:
-        """End the processes, after their present jobs or `now`."""
+    def close(self) -> None:
+        """End the processes; a job under way is lost."""
         for worker in self._workers:
-            if now:
-                worker.process.terminate()
-            else:
-                with contextlib.suppress(OSError):
-                    worker.connection.send(None)
+            worker.process.terminate()
         for worker in self._workers:
             worker.process.join()
             worker.connection.close()
@@ -93,8 +89,8 @@ class WorkerPool:
     def __enter__(self) -> "WorkerPool":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self.close(now=kind is not None)
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def _start(self) -> _Worker:
         ours, theirs = self._context.Pipe()
