@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from visuomotor.contract import Scenario
-from visuomotor.simulation.tabletop import language
 from visuomotor.simulation.tabletop.environment import EMBODIMENT, TabletopEnvironment
+from visuomotor.simulation.tabletop.language import scenarios, splits
 
 __all__ = ["EMBODIMENT", "TabletopEnvironment", "make", "scenarios", "splits"]
 
@@ -14,13 +13,3 @@ def make(
 ) -> TabletopEnvironment:
     """A tabletop environment; `variation` are fields of visuomotor.simulation.tabletop.variation.Variation."""
     return TabletopEnvironment(render_quality=render_quality, cameras_px=cameras_px, vocabulary=vocabulary, **variation)
-
-
-def scenarios(split: str, count: int, seed: int, vocabulary: str = "small", **options: Any) -> list[Scenario]:
-    """`count` scenarios of a split, balanced over tasks, the same for the same arguments."""
-    return language.scenarios(split, count, seed, vocabulary=vocabulary, **options)
-
-
-def splits() -> tuple[str, ...]:
-    """Names of the splits, `train` first."""
-    return language.splits()
