@@ -82,7 +82,7 @@ _BOWL = np.concatenate([_ring(0.82 * BOWL_RADIUS, 0.0), _ring(0.985 * BOWL_RADIU
 _BUTTON = np.concatenate([_ring(0.020, -0.008), _ring(0.020, 0.008)])
 _DRAWER_FRONT = np.array([[x, y, z] for x in (-0.068, 0.068) for y in (-0.064, -0.056) for z in (0.006, 0.086)])
 _HANDLE = np.array([[x, y, z] for x in (-0.017, 0.017) for y in (-0.116, -0.094) for z in (0.031, 0.059)])
-_DRAWER_BACK = np.array([[x, 0.051, z] for x in (-0.066, 0.066) for z in (0.011, 0.047)])
+_DRAWER_BACK = np.array([[x, 0.051, z] for x in (-0.066, 0.066) for z in (0.011, 0.031)])
 
 
 def _furniture_points(state: SceneState, name: str) -> np.ndarray:

@@ -98,12 +98,12 @@ ARM_DEFAULTS_XML = """
     </default>"""
 
 ARM_ACTUATORS_XML = """
-    <position joint="yaw" kp="4000" dampratio="1"/>
-    <position joint="shoulder" kp="6000" dampratio="1"/>
-    <position joint="elbow" kp="4000" dampratio="1"/>
-    <position joint="wrist_pitch" kp="600" dampratio="1"/>
-    <position joint="wrist_roll" kp="600" dampratio="1"/>
-    <position joint="wrist_yaw" kp="300" dampratio="1"/>
+    <position joint="yaw" kp="1600" dampratio="1"/>
+    <position joint="shoulder" kp="2400" dampratio="1"/>
+    <position joint="elbow" kp="1600" dampratio="1"/>
+    <position joint="wrist_pitch" kp="240" dampratio="1"/>
+    <position joint="wrist_roll" kp="240" dampratio="1"/>
+    <position joint="wrist_yaw" kp="120" dampratio="1"/>
     <position joint="finger_left" kp="800" dampratio="1" forcerange="-9 9" ctrlrange="-.01 .046"/>
     <position joint="finger_right" kp="800" dampratio="1" forcerange="-9 9" ctrlrange="-.01 .046"/>"""
 

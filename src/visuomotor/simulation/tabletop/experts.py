@@ -108,10 +108,10 @@ class TabletopExpert:
         if spec.reference is not None:
             base = state.index(*spec.reference)
             target = state.position(base) + np.array([0, 0, state.objects[base].geometry.half_height])
-            margin, drop = 0.006, 0.004
+            margin, drop, rise = 0.006, 0.004, 0.045
         else:
             target = state.place(str(spec.target))
-            margin, drop = 0.02, 0.03 if spec.target != "drawer" else 0.02
+            margin, drop, rise = (0.008, 0.03, 0.095) if spec.target == "drawer" else (0.02, 0.03, 0.045)
         offset = state.position(goal)[:2] - target[:2]
         away, height = float(np.hypot(*offset)), state.bottom(goal) - target[2]
         if not state.holding(goal):
@@ -124,7 +124,7 @@ class TabletopExpert:
             return self._grasp_object(goal)
         self._closing = 0
         grip = state.eef - state.position(goal)  # the fingers hold the object off its centre
-        clear = target[2] + 0.045
+        clear = max(target[2] + rise, 0.085)  # above a standing cup
         if away > margin:
             above = np.array([*(target[:2] + grip[:2]), state.eef[2] + clear - state.bottom(goal)])
             if state.bottom(goal) < clear - 0.02:

@@ -131,9 +131,9 @@ _CABINET_XML = f"""
         <joint name="drawer" type="slide" axis="0 -1 0" range="0 {DRAWER_TRAVEL}" damping="4" frictionloss=".6"/>
         <geom name="drawer_front" type="box" size=".068 .004 .040" pos="0 -.060 .046" mass=".2"/>
         <geom name="drawer_floor" type="box" size=".066 .054 .003" pos="0 -.003 .008" mass=".1" rgba=".34 .25 .16 1"/>
-        <geom name="drawer_left" type="box" size=".003 .054 .018" pos="-.063 -.003 .029" mass=".05"/>
-        <geom name="drawer_right" type="box" size=".003 .054 .018" pos=".063 -.003 .029" mass=".05"/>
-        <geom name="drawer_back" type="box" size=".060 .003 .018" pos="0 .048 .029" mass=".05"/>
+        <geom name="drawer_left" type="box" size=".003 .054 .010" pos="-.063 -.003 .021" mass=".05"/>
+        <geom name="drawer_right" type="box" size=".003 .054 .010" pos=".063 -.003 .021" mass=".05"/>
+        <geom name="drawer_back" type="box" size=".060 .003 .010" pos="0 .048 .021" mass=".05"/>
         <geom name="stem" type="box" size=".005 .012 .005" pos="0 -.076 .045" mass=".01" rgba=".15 .15 .16 1"/>
         <geom name="handle" type="box" size=".017 .011 .014" pos="{HANDLE[0]} {HANDLE[1]} {HANDLE[2]}" mass=".02"
           rgba=".15 .15 .16 1"/>
