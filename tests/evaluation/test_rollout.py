@@ -11,17 +11,22 @@ import pytest
 from visuomotor.contract import ActionChunk, Embodiment, EvalPlan, Observation
 from visuomotor.evaluation.results import RECORDS_FILE, Results, read_records
 from visuomotor.evaluation.rollout import Progress, evaluate, make_shards, noise_seed
+from visuomotor.policy import Session
 
 
 class Listener:
-    """Goes where the words say, in noisy steps; with `blind_ok=False` it stands still in the dark."""
+    """Goes where the words say, in noisy steps; stands still in the dark."""
 
     def __init__(self, embodiment: Embodiment = fake_world.EMBODIMENT) -> None:
         self.embodiment = embodiment
         self.batches: list[int] = []
+        self.sessions: list[Session] = []
         self.calls: list[tuple[float, int]] = []
 
-    def infer(self, observations: list[Observation], *, seeds: list[int]) -> list[ActionChunk]:
+    def infer(self, observations: list[Observation], sessions: list[Session], seeds: list[int]) -> list[ActionChunk]:
+        for session in sessions:
+            session.calls += 1
+        self.sessions += sessions
         self.batches.append(len(observations))
         self.calls += [(float(o.state[0]), seed) for o, seed in zip(observations, seeds, strict=True)]
         return [self.chunk(o, seed) for o, seed in zip(observations, seeds, strict=True)]
@@ -60,12 +65,14 @@ def test_controls_tell_a_policy_that_sees_and_listens(tmp_path: Path) -> None:
     assert results == Results.load(tmp_path / "two")
     assert results.run["plan"]["seed"] == PLAN.seed
     assert results.run["max_steps"] == 24
+    assert results.run["checkpoint_hash"] is None
     assert "mujoco" in results.run["versions"]
 
     policy = Listener()
     evaluate(policy, PLAN, tmp_path / "one", workers=1, videos=0)
     assert outcomes(tmp_path / "one") == outcomes(tmp_path / "two")
     assert max(policy.batches) >= 4  # environments that wait share a call
+    assert len({id(session) for session in policy.sessions}) == 22  # one for each episode
     for record in read_records(tmp_path / "one" / RECORDS_FILE):
         assert len(record.latency) == -(-record.steps // PLAN.execute)
         assert record.seconds == (record.steps / 10 if record.success else None)
@@ -133,6 +140,27 @@ def test_a_non_finite_chunk_fails_the_episode_and_not_the_run(tmp_path: Path) ->
     assert len(results["train"].errors) == 5
     assert "non-finite" in results["train"].errors[0]
     assert "step 2" in results["train"].errors[0]
+
+
+def test_a_refusal_fails_its_episode_but_a_policy_that_never_answers_stops_the_run(tmp_path: Path) -> None:
+    class Refusing(Listener):
+        def __init__(self, words: str) -> None:
+            super().__init__()
+            self.words = words
+
+        def infer(
+            self, observations: list[Observation], sessions: list[Session], seeds: list[int]
+        ) -> list[ActionChunk]:
+            if any(self.words in o.instruction for o in observations):
+                raise ValueError("The model produced NaN")
+            return super().infer(observations, sessions, seeds)
+
+    results = evaluate(Refusing("right"), CLEAN, tmp_path / "one", workers=1, videos=0)
+    assert results["train"].by_task["right"].successes == 0
+    assert results["train"].by_task["left"].successes > 0
+    assert len(results["train"].errors) == 5
+    with pytest.raises(ValueError, match="produced NaN"):
+        evaluate(Refusing("go"), CLEAN, tmp_path / "all", workers=1, videos=0)
 
 
 def test_an_environment_that_raises_fails_its_episode(tmp_path: Path) -> None:

@@ -16,12 +16,13 @@ PACKAGES = ("mujoco", "metaworld", "gymnasium", "torch", "numpy")
 SUCCESS = "first success: an episode counts as soon as its scenario's own task is achieved once within max_steps"
 
 
-def describe_run(policy: Any, plan: EvalPlan, environment: Environment, max_steps: int) -> dict[str, Any]:
+def describe_run(policy: Any, plan: EvalPlan, environment: Environment) -> dict[str, Any]:
     """Checkpoint with hash, code and environment versions, rendering, seeds, limits and cameras; all JSON."""
     path = getattr(policy, "path", None)
     return {
         "checkpoint": None if path is None else str(path),
         "checkpoint_hash": None if path is None else checkpoint_hash(Path(path)),
+        "checkpoint_provenance": _json(getattr(policy, "provenance", {})),
         "code_version": code_version(),
         "environment": plan.environment,
         "versions": {name: metadata.version(name) for name in PACKAGES if _installed(name)},
@@ -29,9 +30,9 @@ def describe_run(policy: Any, plan: EvalPlan, environment: Environment, max_step
         "control_hz": environment.embodiment.control_hz,
         "cameras": [f"{c.name} ({c.role}) {c.width}x{c.height}" for c in environment.embodiment.cameras],
         "render_quality": environment.render_quality,
-        "max_steps": max_steps,
+        "max_steps": plan.max_steps or "the environment's own, by task",
         "success": SUCCESS,
-        "plan": json.loads(json.dumps(asdict(plan))),
+        "plan": _json(asdict(plan)),
     }
 
 
@@ -54,6 +55,11 @@ def code_version() -> str:
     except (OSError, subprocess.SubprocessError):
         return __version__
     return f"{__version__}+{found.stdout.strip()}"
+
+
+def _json(value: Any) -> Any:
+    """As it will read back from a file."""
+    return json.loads(json.dumps(value, default=str))
 
 
 def _installed(name: str) -> bool:

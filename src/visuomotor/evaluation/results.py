@@ -21,10 +21,10 @@ class EpisodeRecord:
     """One rollout.
 
     `condition` names the split, or the control; `index` counts within it. `instruction` is what the policy read.
-    `seconds`: time to success at the control rate, None without success. `latency`: seconds of each policy call
-    this episode took part in, `batch` how many observations shared each. `text`: (step, what the policy said).
-    `error`: why the episode was stopped, where it was. `attempts`: 2 where a worker process died under it once.
-    `video`, `sheet`: paths relative to the results' folder.
+    `seconds`: time to success at the control rate, None without success. `max_steps`: the limit that held.
+    `latency`: seconds of each policy call this episode took part in, `batch` how many observations shared each.
+    `text`: (step, what the policy said). `error`: why the episode was stopped, where it was. `attempts`: 2 where a
+    worker process died under it once. `video`, `sheet`: paths relative to the results' folder.
     """
 
     condition: str
@@ -37,6 +37,7 @@ class EpisodeRecord:
     steps: int
     seconds: float | None
     progress: float
+    max_steps: int = 0
     latency: tuple[float, ...] = ()
     batch: tuple[int, ...] = ()
     render_seconds: float = 0.0

@@ -32,6 +32,7 @@ from visuomotor.evaluation.results import (
     summarise,
 )
 from visuomotor.evaluation.workers import Answer, Report, Round, Setup, Start, Worker, start_worker
+from visuomotor.policy import Session
 from visuomotor.simulation.interface import WORLDS, make_environment
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,9 @@ class RolloutPolicy(Protocol):
     @property
     def embodiment(self) -> Embodiment: ...
 
-    def infer(self, observations: list[Observation], *, seeds: list[int]) -> list[ActionChunk]: ...
+    def infer(
+        self, observations: list[Observation], sessions: list[Session], seeds: list[int]
+    ) -> list[ActionChunk]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,15 +128,11 @@ def _prepare(policy: RolloutPolicy, plan: EvalPlan, out: Path) -> tuple[dict[str
         policy.embodiment.require_compatible(
             environment.embodiment, this="The policy", that=f"environment {plan.environment!r}"
         )
-        max_steps = environment.max_steps if plan.max_steps is None else plan.max_steps
-        if max_steps > environment.max_steps:
-            logger.warning("%s ends episodes after %d steps already.", plan.environment, environment.max_steps)
-            max_steps = environment.max_steps
-        run = describe_run(policy, plan, environment, max_steps)
+        run = describe_run(policy, plan, environment)
     finally:
         environment.close()
     setup = Setup(
-        world=WORLDS[plan.environment], options=plan.options, execute=plan.execute, max_steps=max_steps, out=out
+        world=WORLDS[plan.environment], options=plan.options, execute=plan.execute, max_steps=plan.max_steps, out=out
     )
     return run, setup
 
@@ -166,6 +165,7 @@ class _Slot:
     """An episode that runs: what the policy's calls for it have cost so far."""
 
     job: Job
+    session: Session = field(default_factory=Session)
     latency: list[float] = field(default_factory=list)
     batch: list[int] = field(default_factory=list)
 
@@ -200,6 +200,7 @@ class _Session:
         self.records, self.total = done, len(jobs)
         shards = ([job for job in shard if job.key not in done] for shard in make_shards(jobs))
         self.queue = deque(shard for shard in shards if shard)
+        self.answered = False
         self.deaths: dict[tuple[str, int], int] = defaultdict(int)
         self.filmed: dict[str, int] = defaultdict(int)
         self.kept: dict[tuple[str, bool], int] = defaultdict(int)
@@ -264,17 +265,30 @@ class _Session:
         slots = [lane.slots[slot] for slot in looks]
         seeds = [noise_seed(slot.job.scenario, len(slot.latency)) for slot in slots]
         began = time.perf_counter()
-        chunks = self.policy.infer(list(looks.values()), seeds=seeds)
+        answers = self._ask(list(looks.values()), [slot.session for slot in slots], seeds)
         seconds = time.perf_counter() - began
-        if len(chunks) != len(looks):
-            raise RuntimeError(f"The policy answered {len(looks)} observations with {len(chunks)} chunks.")
         for slot in slots:
             slot.latency.append(seconds)
             slot.batch.append(len(looks))
-        return {
-            number: Answer(actions=chunk.actions, text=chunk.text.get("subtask", ""))
-            for number, chunk in zip(looks, chunks, strict=True)
-        }
+        return dict(zip(looks, answers, strict=True))
+
+    def _ask(self, observations: list[Observation], sessions: list[Session], seeds: list[int]) -> list[Answer]:
+        """One answer each. What the policy refuses in a batch is asked one by one, so that only the bad ones fail."""
+        try:
+            chunks = self.policy.infer(observations, sessions=sessions, seeds=seeds)
+        except ValueError as error:
+            if len(observations) == 1:
+                if not self.answered:
+                    raise  # nothing has worked yet: the policy or its input is wrong, not this episode
+                return [Answer(actions=None, error=f"The policy refused: {error}")]
+            singles = zip(observations, sessions, seeds, strict=True)
+            return [answer for o, session, seed in singles for answer in self._ask([o], [session], [seed])]
+        if len(chunks) != len(observations):
+            raise RuntimeError(
+                f"The policy answered {len(observations)} observations with {len(chunks)} chunks."
+            ) from None
+        self.answered = True
+        return [Answer(actions=chunk.actions, text=_said(chunk)) for chunk in chunks]
 
     def _film(self, condition: str) -> tuple[bool, bool]:
         """Which outcomes the next episode of a condition should be kept of, as video."""
@@ -330,6 +344,11 @@ class _Session:
             successes = sum(record.success for record in self.records.values())
             done = len(self.records)
             self.progress(Progress(done=done, total=self.total, successes=successes, failures=done - successes))
+
+
+def _said(chunk: ActionChunk) -> str:
+    """The subtask the policy wrote, or all that it wrote."""
+    return chunk.text.get("subtask") or "; ".join(chunk.text.values())
 
 
 def _lost(job: Job) -> EpisodeRecord:

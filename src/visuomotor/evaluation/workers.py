@@ -36,7 +36,7 @@ class Setup:
     world: str
     options: dict[str, Any]
     execute: int
-    max_steps: int
+    max_steps: int | None
     out: Path
 
 
@@ -50,10 +50,11 @@ class Start:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """The policy's chunk for one slot: actions [T, A] in robot units, and its text."""
+    """The policy's chunk for one slot: actions [T, A] in robot units, and its text; or why it has none."""
 
-    actions: np.ndarray
+    actions: np.ndarray | None
     text: str = ""
+    error: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +84,7 @@ class Rollout:
     def start(self, start: Start) -> None:
         """Reset to the job's scenario."""
         self.job, self.film = start.job, start.film
-        self.step = 0
+        self.step = self.limit = 0
         self.success, self.progress, self.ended = False, 0.0, False
         self.error: str | None = None
         self.text: list[tuple[int, str]] = []
@@ -98,6 +99,8 @@ class Rollout:
                 instruction = self.environment.instruction
             self.environment.reset(options={"scenario": self.job.scenario})
             self.instruction = self.environment.instruction if instruction is None else instruction
+            own = self.environment.max_steps
+            self.limit = own if self.setup.max_steps is None else min(self.setup.max_steps, own)
 
     def look(self) -> Observation:
         """What the policy sees now: rendered only here, and where a video is kept."""
@@ -113,6 +116,8 @@ class Rollout:
         if answer.text and (not self.text or self.text[-1][1] != answer.text):
             self.text.append((self.step, answer.text))
         with self._guard():
+            if answer.actions is None:
+                raise ChunkError(answer.error)
             self.executor.update(answer.actions)
             while not self.executor.needs_chunk and not self.ended:
                 self._film()
@@ -122,7 +127,7 @@ class Rollout:
                 self.step += 1
                 self.success = self.success or bool(info["success"])
                 self.progress = max(self.progress, float(info["progress"]))
-                self.ended = self.success or terminated or truncated or self.step >= self.setup.max_steps
+                self.ended = self.success or terminated or truncated or self.step >= self.limit
 
     def record(self) -> EpisodeRecord:
         """The finished episode; writes its video if this outcome is wanted."""
@@ -142,6 +147,7 @@ class Rollout:
             steps=self.step,
             seconds=self.step / rate if self.success else None,
             progress=self.progress,
+            max_steps=self.limit,
             render_seconds=self.render_seconds,
             simulation_seconds=self.simulation_seconds,
             text=tuple(self.text),
