@@ -127,11 +127,11 @@ def main() -> None:
             }
             if codec == "h264":
                 cached = dataset.cached(None, Path(folder) / "cache")
-                cases["memory map, batches of 64"] = lambda: random_batches(cached, 64)
+                cases["memory map, batches of 64"] = lambda cached=cached: random_batches(cached, 64)
             print(f"\n{codec}: {results[codec]}")
             for name, make in cases.items():
                 results[codec][name] = found = rate(make, seconds)
-                print(f"  {name:<28} {found['wall']:>8.0f} samples/s wall {found['cpu']:>8.0f} samples/s CPU", flush=True)
+                print(f"  {name:<28} {found['wall']:>8.0f} samples/s {found['cpu']:>8.0f} samples/CPU s", flush=True)
     versions = {"av": av.__version__, "numpy": np.__version__, "cores": os.cpu_count()}
     print(json.dumps({"benchmark": "data_loading", "versions": versions, "results": results}))
 

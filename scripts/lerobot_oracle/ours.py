@@ -87,7 +87,7 @@ def read(folder: Path) -> None:
             frames = dataset.frames(camera, shuffled).astype(float)
             error = np.abs(frames - truth[f"original/{camera}"][shuffled]).mean((1, 2, 3))
             assert error.max() <= (0 if name == "image" else PIXEL_TOLERANCE), (name, camera, error.max())
-            print(f"we read theirs_{name} {camera}: {len(rows)} frames, mean pixel difference {error.mean():.2f} of 255")
+            print(f"we read theirs_{name} {camera}: {len(rows)} frames, mean pixel difference {error.mean():.2f}")
 
 
 if __name__ == "__main__":

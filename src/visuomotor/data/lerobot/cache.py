@@ -79,37 +79,38 @@ def _build(dataset: "Dataset", size: tuple[int, int] | None, folder: Path) -> di
 def _build_camera(
     dataset: "Dataset", camera: str, size: tuple[int, int] | None, path: Path
 ) -> tuple[list[int], dict[str, str]]:
+    """Write the frames one after the other (not through a map: a full disk must be an OSError, not a crash)."""
     bad: dict[str, str] = {}
-    pixels: np.ndarray | None = None
-    for start in range(0, dataset.num_frames, BLOCK):
-        rows = np.arange(start, min(start + BLOCK, dataset.num_frames))
-        for row, image in _readable(dataset, camera, rows, bad):
-            image = image if size is None else _resize(image, size)
-            if pixels is None:
-                pixels = np.memmap(path, np.uint8, "w+", shape=(dataset.num_frames, *image.shape))
-            pixels[row] = image
-    if pixels is None:
-        raise DataError(dataset.root, f"no frame of camera {camera} can be decoded. Copy the data set again.")
-    pixels.flush()
-    return list(pixels.shape), bad
+    shape: tuple[int, ...] = (*(size or dataset.image_size(camera)), 3)
+    with path.open("wb") as file:
+        for start in range(0, dataset.num_frames, BLOCK):
+            rows = np.arange(start, min(start + BLOCK, dataset.num_frames))
+            images = _readable(dataset, camera, rows, bad)
+            for row in rows.tolist():
+                image = np.zeros(shape, np.uint8) if row not in images else _resize(images[row], size)
+                if image.shape != shape:
+                    message = f"camera {camera} has an image of {image.shape}, but meta/info.json says {shape}."
+                    raise DataError(dataset.root, f"{message} Restore one of the two.", row=row)
+                file.write(np.ascontiguousarray(image).data)
+    return [dataset.num_frames, *shape], bad
 
 
-def _readable(dataset: "Dataset", camera: str, rows: np.ndarray, bad: dict[str, str]) -> list[tuple[int, np.ndarray]]:
-    """The rows that can be decoded, with their images; the others go into `bad`."""
+def _readable(dataset: "Dataset", camera: str, rows: np.ndarray, bad: dict[str, str]) -> dict[int, np.ndarray]:
+    """{row: image} of the rows that can be decoded; why the others cannot goes into `bad`."""
     try:
-        return list(zip(rows.tolist(), dataset.frames(camera, rows), strict=True))
+        return dict(zip(rows.tolist(), dataset.frames(camera, rows), strict=True))
     except DataError:
-        pairs = []
-        for row in rows:
+        images = {}
+        for row in rows.tolist():
             try:
-                pairs.append((int(row), dataset.frames(camera, row)[0]))
+                images[row] = dataset.frames(camera, np.array([row]))[0]
             except DataError as error:
                 bad[str(row)] = str(error)
-        return pairs
+        return images
 
 
-def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    if image.shape[:2] == tuple(size):
+def _resize(image: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
+    if size is None or image.shape[:2] == tuple(size):
         return image
     return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR))
 

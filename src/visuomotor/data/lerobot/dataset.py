@@ -1,23 +1,23 @@
-"""Dataset: a LeRobotDataset v3.0 folder, ours or somebody else's. Numbers lie in memory, frames are decoded on demand."""
+"""Dataset: a LeRobotDataset v3.0 folder, ours or somebody else's: numbers in memory, frames decoded on demand."""
 
 import copy
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from visuomotor.contract import Annotation, Embodiment
 from visuomotor.data.lerobot import layout
+from visuomotor.data.lerobot.cache import open_cache
 from visuomotor.data.lerobot.columns import parse_annotation
 from visuomotor.data.lerobot.frames import FrameSource, ImageFrames, VideoFrames
 from visuomotor.data.lerobot.layout import ANNOTATION_DTYPES, ANNOTATION_PREFIX, DataError, camera_name, read_info
+from visuomotor.data.lerobot.reading import read_tables
 from visuomotor.data.lerobot.stream import stream_blocks
-from visuomotor.data.lerobot.tables import guarded, read_parquet, read_tasks, to_numpy
 
 
 class Dataset:
@@ -32,19 +32,19 @@ class Dataset:
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root)
         self._info = read_info(self.root)
+        self._tables = read_tables(self.root, self._info)
+        self._starts = self._tables.starts
+        self.columns: dict[str, np.ndarray] = self._tables.columns
         self.fps = self._info.fps
         self.robot_type = self._info.robot_type
         self._keys = {camera_name(key): key for key in self._info.image_keys}
         self.cameras = tuple(self._keys)
         path = self.root / layout.EMBODIMENT_PATH
         self.embodiment: Embodiment | None = Embodiment.load(path) if path.exists() else None
-        self._tasks = read_tasks(self.root)
-        self._read_episodes()
-        self._read_frames()
-        self._strings: dict[str, pa.ChunkedArray] = {}
+        self._strings: dict[str, pa.Array] = {}
         self._finite: dict[str, np.ndarray] = {}
         self._hash: str | None = None
-        self._sources: dict[str, FrameSource] = {c: self._source(key) for c, key in self._keys.items()}
+        self._sources: Mapping[str, FrameSource] = {c: self._source(key) for c, key in self._keys.items()}
 
     @property
     def num_episodes(self) -> int:
@@ -70,7 +70,7 @@ class Dataset:
         return (shape[1], shape[2]) if channels_first else (shape[0], shape[1])
 
     def feature(self, column: str) -> dict[str, Any]:
-        """What info.json says of a column (dtype, shape, names), by column or camera name."""
+        """What info.json says of a column or camera (dtype, shape, names)."""
         return self._info.features[self._keys.get(column, column)]
 
     def episode_slice(self, episode: int) -> slice:
@@ -85,24 +85,25 @@ class Dataset:
 
     def instruction(self, episode: int, frame: int = 0) -> str:
         """The instruction in force at a frame of an episode (most data sets have one an episode)."""
-        rows = self.episode_slice(episode)
-        return self.instructions(np.array([rows.start + frame]))[0]
+        return self.instructions(np.array([self.episode_slice(episode).start + frame]))[0]
 
     def instructions(self, rows: np.ndarray) -> list[str]:
         """The instruction in force at each row, by its task_index."""
-        tasks = self.columns.get("task_index")
-        if tasks is None:
-            return [(self._episodes["tasks"][int(e)] or [""])[0] for e in self.episode_of(rows)]
-        return [self._tasks[int(i)] for i in tasks[self._checked(rows)]]
+        rows = self._checked(rows)
+        indices = self.columns.get("task_index")
+        if self._tables.tasks and indices is not None:
+            return [self._tables.tasks[int(i)] for i in indices[rows]]
+        named = self._tables.episodes.get("tasks") or [None] * self.num_episodes
+        return [(named[int(e)] or [""])[0] for e in self.episode_of(rows)]
 
     def info(self, episode: int) -> dict[str, Any]:
         """`Episode.info` of an episode; empty for data sets that have none."""
         self.episode_slice(episode)
-        text = self._episodes["info"][episode] if "info" in self._episodes else None
-        return json.loads(text) if text else {}
+        texts = self._tables.episodes.get("info")
+        return json.loads(texts[episode]) if texts and texts[episode] else {}
 
     def has(self, annotation: str) -> bool:
-        """Whether the data set carries an annotation: subtask, boxes, trace, point, progress, gripper_switch, contact."""
+        """Whether there is this annotation: subtask, boxes, trace, point, progress, gripper_switch or contact."""
         return ANNOTATION_PREFIX + annotation in self._info.features
 
     def annotations(self, rows: np.ndarray) -> list[Annotation] | None:
@@ -110,7 +111,6 @@ class Dataset:
         names = [name for name in ANNOTATION_DTYPES if self.has(name) and name != "trace"]
         if not names:
             return None
-        rows = self._checked(rows)
         values = {name: self._values(ANNOTATION_PREFIX + name, rows) for name in names}
         return [parse_annotation({name: values[name][i] for name in names}) for i in range(len(rows))]
 
@@ -118,20 +118,18 @@ class Dataset:
         """Future end-effector points int64[k, 2] of each row (default: all), 0-1000, k at most 25."""
         if not self.has("trace"):
             raise ValueError(f"{self.root} has no trace annotation; collect it with annotations, or train without it.")
-        rows = np.arange(self.num_frames) if rows is None else self._checked(rows)
-        texts = self._values(ANNOTATION_PREFIX + "trace", rows)
+        texts = self._values(ANNOTATION_PREFIX + "trace", np.arange(self.num_frames) if rows is None else rows)
         return [np.array(json.loads(t or "{}").get(camera, []), np.int64).reshape(-1, 2) for t in texts]
 
     def frames(self, camera: str, rows: np.ndarray) -> np.ndarray:
         """Images uint8[n, h, w, 3] of the rows, in any order and with duplicates; decoded in ascending order."""
-        key = self._key(camera)
+        self._key(camera)
         rows = np.atleast_1d(self._checked(rows))
+        if not len(rows):
+            return np.empty((0, *self.image_size(camera), 3), np.uint8)
         unique, inverse = np.unique(rows, return_inverse=True)
         images = self._sources[camera].read(unique)
-        if len(unique) == len(rows) and (inverse[1:] > inverse[:-1]).all():
-            return images
-        assert images is not None, key
-        return images[inverse]
+        return images if np.array_equal(unique, rows) else images[inverse]
 
     def windows(self, column: str, rows: np.ndarray, horizon: int) -> tuple[np.ndarray, np.ndarray]:
         """(float32[n, horizon, d], is_pad bool[n, horizon]): `horizon` steps from each row on, clamped to its episode.
@@ -139,12 +137,16 @@ class Dataset:
         Steps after the episode's end repeat its last value and are marked. A NaN or infinity raises DataError.
         """
         rows = np.atleast_1d(self._checked(rows))
-        values = self._column(column)
+        if column not in self.columns:
+            raise ValueError(f"{self.root} has no numeric column {column!r}; it has {', '.join(sorted(self.columns))}.")
         last = self._starts[self.episode_of(rows) + 1] - 1
         wanted = rows[:, None] + np.arange(horizon)
         taken = np.minimum(wanted, last[:, None])
-        self._require_finite(column, rows, taken)
-        window = values[taken].reshape(len(rows), horizon, -1)
+        finite = self._finite_rows(column)[taken]
+        if not finite.all():
+            sample, step = np.argwhere(~finite)[0]
+            raise self._not_finite(column, int(taken[sample, step]), sample=int(rows[sample]))
+        window = self.columns[column][taken].reshape(len(rows), horizon, -1)
         return window.astype(np.float32, copy=False), wanted > last[:, None]
 
     def values(self, column: str, rows: np.ndarray) -> np.ndarray:
@@ -161,42 +163,36 @@ class Dataset:
         buffer: int = 1024,
         skip: int = 0,
     ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-        """Each row once in an order drawn from `rng`, as (row, {camera: uint8[h, w, 3]}), several times the random rate.
+        """Each row once in an order drawn from `rng`, as (row, {camera: uint8[h, w, 3]}), faster than at random.
 
-        Contiguous runs of `chunk` frames are decoded in sequence; runs are shuffled, and within `buffer` frames the
-        frames too. `skip` leaves out the first samples (to resume) almost without decoding them.
+        Runs of `chunk` frames are decoded in sequence; runs are shuffled, and within `buffer` frames the frames too.
+        `skip` leaves out the first samples without decoding them, to go on where an earlier stream ended.
         """
-        rows = np.arange(self.num_frames) if rows is None else np.sort(self._checked(rows))
-        names = self.cameras if cameras is None else cameras
+        rows = np.arange(self.num_frames) if rows is None else np.unique(self._checked(rows))
         for block in stream_blocks(rows, self.episode_of(rows), rng, chunk=chunk, buffer=buffer):
-            if skip >= len(block):
-                skip -= len(block)
+            rest = block[skip:]
+            skip = max(0, skip - len(block))
+            if not len(rest):
                 continue
-            block, skip = block[skip:], 0
-            order = np.argsort(block, kind="stable")
-            images = {name: self._sources[name].read(block[order]) for name in names}
-            place = np.empty(len(block), np.int64)
-            place[order] = np.arange(len(block))
-            for row, at in zip(block, place, strict=True):
-                yield int(row), {name: images[name][at] for name in names}
+            order = np.argsort(rest)
+            images = {name: self._sources[name].read(rest[order]) for name in cameras or self.cameras}
+            for row, place in zip(rest, np.argsort(order), strict=True):
+                yield int(row), {name: images[name][place] for name in images}
 
     def cached(self, size: tuple[int, int] | None, folder: Path | str) -> "Dataset":
         """The same data set with frames from a memory map in `folder`, resized to `size` (height, width).
 
         The first call decodes every frame once; later calls with the same data reuse what lies there.
         """
-        from visuomotor.data.lerobot.cache import open_cache
-
         clone = copy.copy(self)
-        clone._sources = dict(open_cache(self, size, Path(folder)))
+        clone._sources = open_cache(self, size, Path(folder))
         return clone
 
     def hash(self) -> str:
         """sha256 over meta, embodiment and Parquet contents and the videos' names and sizes."""
         if self._hash is None:
             digest = hashlib.sha256()
-            paths = [p for p in self.root.rglob("*") if p.is_file() and not p.name.startswith(".")]
-            for path in sorted(paths):
+            for path in sorted(p for p in self.root.rglob("*") if p.is_file() and not p.name.startswith(".")):
                 name = path.relative_to(self.root)
                 if name.parts[0] not in ("meta", "data", "videos", layout.EMBODIMENT_PATH):
                     continue
@@ -208,162 +204,65 @@ class Dataset:
         return self._hash
 
     def check(self) -> list[DataError]:
-        """What would go wrong with single frames, without decoding: missing or empty videos, numbers that are not finite."""
-        found: list[DataError] = []
-        for source in self._sources.values():
-            found += source.check()
-        for column, values in self.columns.items():
-            if values.dtype.kind == "f":
-                bad = np.flatnonzero(~self._finite_rows(column))
-                found += [self._not_finite(column, int(row)) for row in bad]
+        """What is wrong with single frames, as far as it shows without decoding: missing videos, numbers not finite."""
+        found = [error for source in self._sources.values() for error in source.check()]
+        for column in self.columns:
+            found += [self._not_finite(column, int(row)) for row in np.flatnonzero(~self._finite_rows(column))]
         return found
-
-    # reading the tables
-
-    def _read_episodes(self) -> None:
-        folder = self.root / "meta" / "episodes"
-        paths = sorted(folder.rglob("*.parquet"))
-        if not paths:
-            raise DataError(folder, "holds no Parquet file with the episodes. Copy the data set again.")
-        tables = []
-        for path in paths:
-            names = guarded(path, lambda path=path: pq.read_schema(path)).names
-            tables.append(read_parquet(path, [n for n in names if not n.startswith("stats/")]))
-        table = pa.concat_tables(tables, promote_options="permissive").sort_by("episode_index")
-        self._episodes: dict[str, list[Any]] = {name: table[name].to_pylist() for name in table.column_names}
-        count = self._info.total_episodes
-        if self._episodes.get("episode_index") != list(range(count)):
-            raise DataError(
-                self.root / layout.INFO_PATH,
-                f"says {count} episodes, but meta/episodes lists {table.num_rows}. "
-                f"The data set was copied or edited halfway: restore both from the original.",
-            )
-        self._starts = np.concatenate([[0], np.cumsum(np.array(self._episodes["length"], np.int64))])
-
-    def _read_frames(self) -> None:
-        places = list(zip(self._episodes["data/chunk_index"], self._episodes["data/file_index"], strict=True))
-        self._data_files: list[tuple[Path, int]] = []  # file, its first row
-        parts: dict[str, list[np.ndarray]] = {}
-        rows = 0
-        for chunk, file in dict.fromkeys(places):
-            path = self.root / self._info.data_path.format(chunk_index=chunk, file_index=file)
-            present = set(guarded(path, lambda path=path: pq.read_schema(path)).names)
-            missing = (
-                set(self._info.features)
-                - present
-                - {k for k, f in self._info.features.items() if f["dtype"] == "video"}
-            )
-            if missing:
-                raise DataError(path, f"lacks {sorted(missing)}, which meta/info.json names. Restore one of the two.")
-            table = read_parquet(path, list(self._info.numeric_keys))
-            for key in self._info.numeric_keys:
-                parts.setdefault(key, []).append(to_numpy(table[key], self._shape(key), path, key))
-            self._data_files.append((path, rows))
-            rows += table.num_rows
-        self.columns: dict[str, np.ndarray] = {key: np.concatenate(arrays) for key, arrays in parts.items()}
-        self._require_agreement(rows)
-
-    def _shape(self, key: str) -> list[int]:
-        """Shape of one value in memory: scalars lose their [1], but state and action stay vectors."""
-        shape = self._info.features[key]["shape"]
-        return [] if shape == [1] and key != layout.ACTION and not key.startswith("observation.") else shape
-
-    def _require_agreement(self, rows: int) -> None:
-        path = self.root / layout.INFO_PATH
-        if not rows == self._info.total_frames == self.num_frames:
-            raise DataError(
-                path,
-                f"says {self._info.total_frames} frames, meta/episodes adds up to {self.num_frames} and data/ holds "
-                f"{rows}. The data set was copied or edited halfway: restore it from the original.",
-            )
-        episodes = self.columns.get("episode_index")
-        if episodes is not None and not np.array_equal(
-            episodes, np.repeat(np.arange(self.num_episodes), np.diff(self._starts))
-        ):
-            bad = int(np.flatnonzero(episodes != np.repeat(np.arange(self.num_episodes), np.diff(self._starts)))[0])
-            raise DataError(
-                self._data_file(bad), f"row {bad} belongs to episode {episodes[bad]}, but meta/episodes expects episode "
-                f"{int(self.episode_of(bad))} there. Restore data/ and meta/ from the same copy."
-            )  # fmt: skip
-        tasks = self.columns.get("task_index")
-        if tasks is not None and len(tasks) and int(tasks.max()) >= len(self._tasks):
-            raise DataError(
-                self.root / layout.TASKS_PATH,
-                f"has {len(self._tasks)} tasks, but frames refer to task {int(tasks.max())}. Restore it from the original.",
-            )
 
     def _source(self, key: str) -> FrameSource:
         if self._info.features[key]["dtype"] == "image":
-            return ImageFrames(self.root, key, self._data_files, self._starts)
-        template = self._info.video_path or layout.VIDEO_PATH
-        if f"videos/{key}/from_timestamp" not in self._episodes:
+            return ImageFrames(self.root, key, self._tables.data_files, self._starts)
+        places = [
+            self._tables.episodes.get(f"videos/{key}/{n}") for n in ("chunk_index", "file_index", "from_timestamp")
+        ]
+        if None in places:
             raise DataError(
-                self.root / "meta" / "episodes",
-                f"does not say where the videos of {key} are. Restore it from the original.",
+                self.root / "meta" / "episodes", f"does not say where the videos of {key} are. Restore the original."
             )
+        template = self._info.video_path or layout.VIDEO_PATH
         files = [
             self.root / template.format(video_key=key, chunk_index=chunk, file_index=file)
-            for chunk, file in zip(
-                self._episodes[f"videos/{key}/chunk_index"], self._episodes[f"videos/{key}/file_index"], strict=True
-            )
+            for chunk, file in zip(places[0] or (), places[1] or (), strict=True)
         ]
-        frame = np.arange(self.num_frames) - np.repeat(self._starts[:-1], np.diff(self._starts))
-        stamps = self.columns["timestamp"].astype(np.float64) if "timestamp" in self.columns else frame / self.fps
-        begins = np.array(self._episodes[f"videos/{key}/from_timestamp"], np.float64)
-        return VideoFrames(files, stamps + np.repeat(begins, np.diff(self._starts)), self._starts, self.fps)
-
-    # small helpers
+        lengths = np.diff(self._starts)
+        frame = np.arange(self.num_frames) - np.repeat(self._starts[:-1], lengths)
+        stamps = self.columns.get("timestamp", frame / self.fps).astype(np.float64)
+        seconds = stamps + np.repeat(np.array(places[2], np.float64), lengths)
+        return VideoFrames(files, seconds, self._starts, self.fps)
 
     def _key(self, camera: str) -> str:
         if camera not in self._keys:
             raise ValueError(f"{self.root} has no camera {camera!r}; it has {', '.join(self.cameras) or 'none'}.")
         return self._keys[camera]
 
-    def _column(self, column: str) -> np.ndarray:
-        if column not in self.columns:
-            raise ValueError(f"{self.root} has no numeric column {column!r}; it has {', '.join(sorted(self.columns))}.")
-        return self.columns[column]
-
     def _checked(self, rows: np.ndarray | int) -> np.ndarray:
         rows = np.asarray(rows, np.int64)
         if rows.size and (rows.min() < 0 or rows.max() >= self.num_frames):
-            raise IndexError(
-                f"{self.root} has rows 0 to {self.num_frames - 1}, not {int(rows.min())} to {int(rows.max())}."
-            )
+            raise IndexError(f"{self.root} has rows 0 to {self.num_frames - 1}, not {rows.min()} to {rows.max()}.")
         return rows
 
     def _values(self, key: str, rows: np.ndarray) -> Any:
         """Values of a numeric or string column for the rows."""
+        rows = self._checked(rows)
         if key in self.columns:
             return self.columns[key][rows]
         if key not in self._strings:
-            tables = [read_parquet(path, [key]) for path, _ in self._data_files]
-            self._strings[key] = pa.concat_tables(tables)[key].combine_chunks()
+            self._strings[key] = self._tables.strings(key)
         return self._strings[key].take(pa.array(rows)).to_pylist()
 
     def _finite_rows(self, column: str) -> np.ndarray:
         if column not in self._finite:
-            values = self.columns[column].reshape(self.num_frames, -1)
-            self._finite[column] = np.isfinite(values).all(1)
+            self._finite[column] = np.isfinite(self.columns[column].reshape(self.num_frames, -1)).all(1)
         return self._finite[column]
-
-    def _require_finite(self, column: str, rows: np.ndarray, taken: np.ndarray) -> None:
-        if self.columns[column].dtype.kind != "f":
-            return
-        finite = self._finite_rows(column)[taken]
-        if not finite.all():
-            sample, step = np.argwhere(~finite)[0]
-            raise self._not_finite(column, int(taken[sample, step]), int(rows[sample]))
 
     def _not_finite(self, column: str, row: int, sample: int | None = None) -> DataError:
         episode = int(self.episode_of(row))
-        frame = row - int(self._starts[episode])
         return DataError(
-            self._data_file(row),
+            self._tables.data_file(row),
             f"{column} is not finite: {self.columns[column][row].tolist()}. "
             f"Repair the value, drop the episode, or pass --bad-samples quarantine.",
-            row=row if sample is None else sample, episode=episode, frame=frame,
-        )  # fmt: skip
-
-    def _data_file(self, row: int) -> Path:
-        return next(path for path, first in reversed(self._data_files) if row >= first)
+            row=row if sample is None else sample,
+            episode=episode,
+            frame=row - int(self._starts[episode]),
+        )

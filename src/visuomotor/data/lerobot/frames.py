@@ -3,6 +3,7 @@
 import io
 import threading
 from collections import OrderedDict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from visuomotor.data.lerobot.layout import DataError
-from visuomotor.data.lerobot.tables import guarded
+from visuomotor.data.lerobot.reading import guarded
 from visuomotor.data.lerobot.video import DecoderPool
 
 IMAGE_CACHE_BYTES = 2**29  # encoded row groups kept by one camera of an image data set
@@ -146,4 +147,4 @@ def _runs(files: list[Path]) -> list[tuple[int, int]]:
         *(i for i in range(1, len(files)) if files[i] is not files[i - 1] and files[i] != files[i - 1]),
         len(files),
     ]
-    return [(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True) if b > a]
+    return [(a, b) for a, b in pairwise(edges) if b > a]

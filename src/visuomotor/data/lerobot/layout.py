@@ -89,11 +89,8 @@ class Info:
 
     @property
     def numeric_keys(self) -> tuple[str, ...]:
-        return tuple(k for k, f in self.features.items() if f["dtype"] not in ("image", "video", "string"))
-
-    @property
-    def string_keys(self) -> tuple[str, ...]:
-        return tuple(k for k, f in self.features.items() if f["dtype"] == "string")
+        """Columns of numbers; dtypes that format v3.0 does not know are left alone."""
+        return tuple(k for k, f in self.features.items() if f["dtype"].startswith(("float", "int", "uint", "bool")))
 
 
 def _is_depth(feature: dict[str, Any]) -> bool:
@@ -136,10 +133,10 @@ def read_info(root: Path) -> Info:
 
 
 def _old_version(version: str) -> str:
-    first = "" if version.startswith("v2.1") else "bring it to v2.1 first (lerobot.datasets.v21), then "
+    first = "" if version.startswith("v2.1") else "bring it to v2.1 first (with lerobot 0.3), then run "
     return (
-        f"says format {version}, but only v3.0 is read. Convert a copy with the lerobot package: {first}"
-        f"python -m lerobot.datasets.v30.convert_dataset_v21_to_v30 --repo-id=NAME."
+        f"says format {version}, but only v3.0 is read. Convert it with the lerobot package 0.4 or newer: {first}"
+        f"python -m lerobot.datasets.v30.convert_dataset_v21_to_v30 --repo-id=NAME --root=FOLDER --push-to-hub=false."
     )
 
 

@@ -1,4 +1,4 @@
-"""The Parquet tables of a data set, writing and reading."""
+"""Writing the Parquet tables of a data set."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from visuomotor.data.lerobot import layout
-from visuomotor.data.lerobot.layout import DataError, chunk_of
+from visuomotor.data.lerobot.layout import chunk_of
 
 EPISODES_AT_ONCE = 500  # rows of the episode table held in memory
 ARROW = {"float32": pa.float32(), "int64": pa.int64(), "bool": pa.bool_(), "string": pa.string()}
@@ -112,52 +112,6 @@ def write_tasks(root: Path, tasks: list[str]) -> None:
     path = root / layout.TASKS_PATH
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table.replace_schema_metadata({"pandas": json.dumps(pandas)}), path)
-
-
-def read_tasks(root: Path) -> list[str]:
-    """Task strings by task_index."""
-    path = root / layout.TASKS_PATH
-    table = read_parquet(path)
-    names = [n for n in table.column_names if n != "task_index"]
-    if "task_index" not in table.column_names or not names:
-        raise DataError(path, f"has columns {table.column_names}, expected task_index and the task. Restore the file.")
-    column = next((n for n in ("__index_level_0__", "task") if n in names), names[0])
-    tasks = dict(zip(table["task_index"].to_pylist(), table[column].to_pylist(), strict=True))
-    return [tasks.get(i, "") for i in range(max(tasks, default=-1) + 1)]
-
-
-def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """Read a Parquet file, or raise DataError."""
-    return guarded(path, lambda: pq.ParquetFile(path).read(columns=columns))
-
-
-def guarded(path: Path, read: Any) -> Any:
-    """Call `read`; what pyarrow raises on a missing or broken file becomes a DataError."""
-    try:
-        return read()
-    except FileNotFoundError:
-        raise DataError(path, "is missing. Copy the data set again.") from None
-    except (pa.ArrowException, OSError) as error:
-        first = str(error).splitlines()[0]
-        raise DataError(
-            path, f"is not a readable Parquet file ({first}). It is probably cut off: copy it again."
-        ) from error
-
-
-def to_numpy(column: pa.ChunkedArray, shape: list[int], path: Path, key: str) -> np.ndarray:
-    """A numeric column as [n, *shape]; lists are flattened and checked against `shape`."""
-    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    rows = len(array)
-    while isinstance(array, (pa.ListArray, pa.LargeListArray, pa.FixedSizeListArray, pa.ExtensionArray)):
-        array = array.storage if isinstance(array, pa.ExtensionArray) else array.flatten()
-    values = array.to_numpy(zero_copy_only=False)
-    if values.size != rows * int(np.prod(shape)) or values.dtype == object:
-        raise DataError(
-            path,
-            f"column {key} has {values.size} {array.type} values in {rows} rows, but meta/info.json says shape {shape}. "
-            f"Some rows are empty or of another length: restore the file, or correct info.json.",
-        )
-    return np.ascontiguousarray(values.reshape(rows, *shape))
 
 
 def arrow_type(key: str, feature: dict[str, Any]) -> pa.DataType:

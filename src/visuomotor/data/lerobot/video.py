@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import av
 import av.error
@@ -46,7 +46,7 @@ def encode_video(path: Path, frames: np.ndarray, *, fps: float, codec: str = "h2
         )
     encoder, options = CODECS[codec]
     with av.open(str(path), "w", format="mp4") as container:
-        stream = container.add_stream(encoder, rate=rate(fps), options=options)
+        stream = cast(VideoStream, container.add_stream(encoder, rate=rate(fps), options=options))
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.gop_size = GOP
         stream.codec_context.thread_count = 1
@@ -137,13 +137,13 @@ class Decoder:
         self._position = 0.0  # pts of the frame decoded last
 
     def read(self, seconds: np.ndarray) -> Iterator[np.ndarray]:
-        """RGB uint8[h, w, 3] of the frames nearest to each of the ascending times. Raises FFmpegError or LookupError."""
+        """RGB uint8[h, w, 3] of the frame at each of the ascending times. Raises FFmpegError or LookupError."""
         current: VideoFrame | None = None
         for second in seconds:
             target = float(second) * self._ticks
             if current is None or abs((current.pts or 0) - target) > self._interval / 2:
                 current = self._advance(target)
-                image = self._reformatter.reformat(current, format="rgb24").to_ndarray()
+                image = self._reformatter.reformat(current, format="rgb24", threads=1).to_ndarray()
             yield image
 
     def _advance(self, target: float) -> VideoFrame:
@@ -195,7 +195,7 @@ class DecoderPool:
 
     def drop(self, path: Path) -> None:
         """Forget a decoder whose file turned out broken."""
-        decoders: OrderedDict[Path, Decoder] = getattr(self._local, "open", OrderedDict())
+        decoders: OrderedDict[Path, Decoder] = getattr(self._local, "open", None) or OrderedDict()
         if path in decoders:
             decoders.pop(path).close()
 
