@@ -1,0 +1,103 @@
+import pytest
+import torch
+from transformers import Qwen3Config, Qwen3Model
+
+from visuomotor.nn.decoder import Decoder, DecoderConfig, KVCache, RMSNorm
+from visuomotor.nn.masks import Layout, See, causal_attention, compile_attention
+
+CONFIG = DecoderConfig(width=32, mlp_width=48, layers=3, heads=4, kv_heads=2, head_dim=16, vocab_size=50)
+LAYOUT = Layout(blocks=("text",), sees={("text", "text"): See.EARLIER})
+
+
+@pytest.fixture(scope="module")
+def pair() -> tuple[Decoder, Qwen3Model]:
+    torch.manual_seed(0)
+    oracle = Qwen3Model(
+        Qwen3Config(
+            vocab_size=50,
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=16,
+            rope_parameters={"rope_type": "default", "rope_theta": 1e6},
+            rms_norm_eps=1e-6,
+            attn_implementation="eager",
+        )
+    ).eval()
+    for parameter in oracle.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    ours = Decoder(CONFIG)
+    ours.load_state_dict(oracle.state_dict())  # strict: the names are identical
+    return ours, oracle
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("padding", ["none", "right", "left"])
+def test_equals_qwen3(pair: tuple[Decoder, Qwen3Model], padding: str) -> None:
+    ours, oracle = pair
+    ids = torch.randint(50, (2, 9))
+    valid = torch.ones(2, 9, dtype=torch.bool)
+    if padding == "right":
+        valid[1, 6:] = False
+    elif padding == "left":
+        valid[1, :3] = False
+    attention = compile_attention(LAYOUT, torch.zeros(2, 9, dtype=torch.long), valid)
+    found, _ = ours(ours.embed_tokens(ids), attention)
+    positions = (valid.long().cumsum(1) - 1).clamp_min(0)
+    expected = oracle(input_ids=ids, attention_mask=valid.long(), position_ids=positions).last_hidden_state
+    torch.testing.assert_close(found[valid], expected[valid], atol=2e-5, rtol=1e-5)
+    if padding != "left":
+        plain, _ = ours(ours.embed_tokens(ids), causal_attention(valid))
+        torch.testing.assert_close(plain[valid], expected[valid], atol=2e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_cache_continues_like_qwen3(pair: tuple[Decoder, Qwen3Model]) -> None:
+    ours, oracle = pair
+    ids = torch.randint(50, (2, 8))
+    expected = oracle(input_ids=ids).last_hidden_state
+    cache = KVCache(CONFIG, batch=2, capacity=5, like=expected)
+    found, _ = ours(ours.embed_tokens(ids[:, :5]), causal_attention(torch.ones(2, 5, dtype=torch.bool)), cache=cache)
+    cache.length = 5
+    torch.testing.assert_close(found, expected[:, :5], atol=2e-5, rtol=1e-5)
+    for slot in range(5, 8):
+        cache.reserve(1)
+        filled = torch.ones(2, slot + 1, dtype=torch.bool)
+        attention = compile_attention(LAYOUT, torch.zeros(2, slot + 1, dtype=torch.long), filled, first_query=slot)
+        state, _ = ours(ours.embed_tokens(ids[:, slot : slot + 1]), attention, cache=cache)
+        cache.length += 1
+        torch.testing.assert_close(state[:, 0], expected[:, slot], atol=2e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_past_equals_cache_and_cache_writes_in_place(pair: tuple[Decoder, Qwen3Model]) -> None:
+    ours, _ = pair
+    x = torch.randn(1, 7, 32)
+    whole = causal_attention(torch.ones(1, 7, dtype=torch.bool))
+    full, _ = ours(x, whole)
+    cache = KVCache(CONFIG, batch=1, capacity=7, like=x)
+    _, lent = ours(x[:, :4], causal_attention(torch.ones(1, 4, dtype=torch.bool)), cache=cache, keys_only=True)
+    cache.length = 4
+    where = cache.buffer.data_ptr()
+    labels, valid = torch.zeros(1, 7, dtype=torch.long), torch.ones(1, 7, dtype=torch.bool)
+    rest = compile_attention(LAYOUT, labels, valid, first_query=4)
+    for found, _ in (ours(x[:, 4:], rest, past=lent), ours(x[:, 4:], rest, cache=cache)):
+        torch.testing.assert_close(found, full[:, 4:], atol=2e-5, rtol=1e-5)
+    assert cache.buffer.data_ptr() == where
+    assert cache.length == 4
+
+
+def test_rms_norm_keeps_statistics_in_float32() -> None:
+    norm = RMSNorm(8, eps=1e-6).to(torch.bfloat16)
+    x = torch.randn(4, 8).mul(100).to(torch.bfloat16)
+    wide = x.float()
+    expected = (wide / (wide.pow(2).mean(-1, keepdim=True) + 1e-6).sqrt()).to(torch.bfloat16)
+    assert norm(x).dtype == torch.bfloat16
+    torch.testing.assert_close(norm(x), expected)
+
+
+def test_uneven_groups_are_refused() -> None:
+    with pytest.raises(ValueError, match="evenly"):
+        DecoderConfig(width=8, mlp_width=8, layers=1, heads=3, kv_heads=2, head_dim=4)
