@@ -1,0 +1,171 @@
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+
+from visuomotor.contract import Batch, Losses
+from visuomotor.models.dm0 import DM0
+
+Make = Callable[..., DM0]
+MakeBatch = Callable[..., Batch]
+VLM = ("vision", "projector", "llm", "embed")
+
+
+def gradients(model: DM0, value: torch.Tensor) -> dict[str, list[torch.Tensor | None]]:
+    model.zero_grad()
+    value.backward()
+    return {part: [p.grad for p in parameters] for part, parameters in model.parts().items()}
+
+
+def fixed(model: DM0, batch: Batch, draws: int = 2) -> Losses:
+    generator = torch.Generator().manual_seed(7)
+    noise = torch.randn(batch.size, draws, 4, 3, generator=generator)
+    return model.loss(batch, noise=noise, time=torch.rand(batch.size, draws, generator=generator))
+
+
+def test_counts(make_model: Make, make_batch: MakeBatch) -> None:
+    terms = make_model().loss(make_batch()).terms
+    assert {name: int(term.count) for name, term in terms.items()} == {
+        "text": 3 * 2,
+        "action_tokens": 4 + 2 + 4,
+        "flow": 3 * 2 * 4 * 3,
+    }
+
+
+def test_decoupled_flow_loss_leaves_no_gradient_on_the_vlm(make_model: Make, make_batch: MakeBatch) -> None:
+    model, batch = make_model(), make_batch()
+    found = gradients(model, fixed(model, batch).terms["flow"].sum)
+    assert all(grad is None for part in VLM for grad in found[part])
+    assert all(grad is not None and grad.abs().sum() > 0 for grad in found["expert"] + found["action_io"])
+
+
+def test_text_loss_reaches_the_vlm_only(make_model: Make, make_batch: MakeBatch) -> None:
+    model, batch = make_model(), make_batch()
+    for name in ("text", "action_tokens"):
+        found = gradients(model, fixed(model, batch).terms[name].sum)
+        assert all(grad is not None and grad.abs().sum() > 0 for part in VLM for grad in found[part])
+        assert all(grad is None for grad in found["expert"] + found["action_io"])
+
+
+def test_decoupling_changes_gradients_but_no_value(make_model: Make, make_batch: MakeBatch) -> None:
+    batch = make_batch()
+    switched = [make_model(gradient_decoupling=on) for on in (True, False)]
+    values = [fixed(model, batch).terms["flow"].sum for model in switched]
+    assert torch.equal(values[0], values[1])
+    assert all(grad is not None for grad in gradients(switched[1], values[1])["vision"])
+
+
+def test_decoupling_by_source(make_model: Make, make_batch: MakeBatch) -> None:
+    batch = make_batch(size=2)
+    model = make_model(decoupled_sources=(1,))
+    both = gradients(model, fixed(model, batch).terms["flow"].sum)
+    alone = replace(batch, action_valid=torch.zeros_like(batch.action_valid))
+    assert alone.action_valid is not None
+    alone.action_valid[0] = True
+    coupled = make_model(gradient_decoupling=False)
+    one = gradients(coupled, fixed(coupled, alone).terms["flow"].sum)
+    for part in VLM:
+        for a, b in zip(both[part], one[part], strict=True):
+            assert (a is None) == (b is None)
+            if a is not None and b is not None:
+                torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("state_token", ["none", "prefix", "expert"])
+def test_draws_share_a_prefix_and_equal_separate_forwards(
+    make_model: Make, make_batch: MakeBatch, state_token: str
+) -> None:
+    model, batch = make_model(gradient_decoupling=False, state_token=state_token), make_batch()
+    generator = torch.Generator().manual_seed(3)
+    noise, time = torch.randn(3, 4, 4, 3, generator=generator), torch.rand(3, 4, generator=generator)
+    shared = model.loss(batch, noise=noise, time=time).terms["flow"]
+    together = gradients(model, shared.sum)
+    singles = [model.loss(batch, noise=noise[:, k : k + 1], time=time[:, k : k + 1]).terms["flow"] for k in range(4)]
+    separate = gradients(model, torch.stack([single.sum for single in singles]).sum())
+    assert shared.count == sum(single.count for single in singles)
+    for part in together:
+        for a, b in zip(together[part], separate[part], strict=True):
+            if a is not None and b is not None:
+                torch.testing.assert_close(a, b, atol=2e-4, rtol=1e-3)
+            else:
+                assert a is b is None
+
+
+def test_samples_without_actions_add_no_flow_loss(make_model: Make, make_batch: MakeBatch) -> None:
+    model, batch = make_model(), make_batch()
+    partial = replace(batch, action_valid=batch.action_valid.clone())
+    partial.action_valid[1] = False
+    noise, time = torch.randn(3, 2, 4, 3), torch.rand(3, 2)
+    term = model.loss(partial, noise=noise, time=time).terms["flow"]
+    others = [
+        model.loss(replace(batch, action_valid=mask), noise=noise, time=time).terms["flow"]
+        for mask in (torch.tensor([True, False, False]), torch.tensor([False, False, True]))
+        for mask in [mask[:, None, None].expand(3, 4, 3)]
+    ]
+    torch.testing.assert_close(term.sum, others[0].sum + others[1].sum)
+    assert term.count == 2 * 2 * 4 * 3
+    nothing = replace(batch, action_valid=torch.zeros_like(batch.action_valid))
+    empty = model.loss(nothing).terms["flow"]
+    assert empty.count == 0
+    assert empty.sum == 0
+    assert model.loss(replace(batch, actions=None, action_valid=None)).terms["flow"].count == 0
+
+
+def test_a_batch_without_text_targets_trains_the_flow_alone(make_model: Make, make_batch: MakeBatch) -> None:
+    model = make_model(gradient_decoupling=False)
+    batch = make_batch()
+    silent = replace(batch, text_loss=torch.zeros_like(batch.text_loss))
+    losses = fixed(model, silent)
+    assert losses.terms["text"].count == losses.terms["action_tokens"].count == 0
+    torch.testing.assert_close(losses.terms["flow"].sum, fixed(model, batch).terms["flow"].sum)
+    losses.total.backward()
+
+
+def test_published_loss_averages_over_padding_too(make_model: Make, make_batch: MakeBatch) -> None:
+    batch = make_batch()
+    batch.action_valid[:, 2:] = False
+    masked, plain = (fixed(make_model(mask_padded=on), batch).terms["flow"] for on in (True, False))
+    assert masked.count == 3 * 2 * 2 * 3
+    assert plain.count == 3 * 2 * 4 * 3
+    assert plain.sum > masked.sum
+    changed = replace(batch, actions=batch.actions.clone())
+    changed.actions[:, 2:] += 1  # what padding holds still enters the network as noisy actions
+    assert fixed(make_model(mask_padded=True), changed).terms["flow"].count == masked.count
+
+
+def test_step_weights_multiply_the_error(make_model: Make, make_batch: MakeBatch) -> None:
+    model, batch = make_model(), make_batch()
+    weighted = replace(batch, weights={"near": torch.full((3, 4), 2.0), "gripper": torch.full((3, 4), 1.5)})
+    torch.testing.assert_close(fixed(model, weighted).terms["flow"].sum, 3 * fixed(model, batch).terms["flow"].sum)
+
+
+def test_action_tokens_never_reach_the_flow(make_model: Make, make_batch: MakeBatch) -> None:
+    model, batch = make_model(), make_batch()
+    other = replace(batch, text_ids=batch.text_ids.clone())
+    other.text_ids[:, 5:] = (other.text_ids[:, 5:] + 1) % 40
+    assert torch.equal(fixed(model, batch).terms["flow"].sum, fixed(model, other).terms["flow"].sum)
+    subtask = replace(batch, text_ids=batch.text_ids.clone())
+    subtask.text_ids[:, 4] = (subtask.text_ids[:, 4] + 1) % 40
+    assert not torch.equal(fixed(model, batch).terms["flow"].sum, fixed(model, subtask).terms["flow"].sum)
+
+
+def test_where_padding_stands_does_not_matter(make_model: Make, make_batch: MakeBatch) -> None:
+    model, batch = make_model(), make_batch()
+    order = torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 8])
+    moved = torch.stack([order, order.roll(2), order])  # row 1 is padded by two on the right; now on the left
+    parts = {
+        name: getattr(batch, name).gather(1, moved) for name in ("text_ids", "text_valid", "text_kind", "text_loss")
+    }
+    for a, b in zip(
+        fixed(model, batch).terms.values(), fixed(model, replace(batch, **parts)).terms.values(), strict=True
+    ):
+        torch.testing.assert_close(a.sum, b.sum)
+        assert a.count == b.count
+
+
+def test_a_generator_makes_the_loss_repeatable(make_model: Make, make_batch: MakeBatch) -> None:
+    model, batch = make_model(), make_batch()
+    first, second = (model.loss(batch, generator=torch.Generator().manual_seed(1)).total for _ in range(2))
+    assert torch.equal(first, second)
+    assert first != model.loss(batch, generator=torch.Generator().manual_seed(2)).total
