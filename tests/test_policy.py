@@ -39,7 +39,14 @@ class Echo(nn.Module):
 
 def dm0(**overrides: Any) -> nn.Module:
     torch.manual_seed(0)
-    sizes = {"image_size": 16, "patch_size": 4, "vision_width": 12, "vision_layers": 1, "vision_mlp_width": 16}
+    sizes = {
+        "image_size": 16,
+        "patch_size": 4,
+        "vision_width": 16,
+        "vision_heads": 2,
+        "vision_layers": 1,
+        "vision_mlp_width": 16,
+    }
     sizes |= {"width": 16, "mlp_width": 16, "expert_width": 16, "expert_mlp_width": 16, "layers": 2, "heads": 2}
     sizes |= {"kv_heads": 1, "head_dim": 8, "denoise_steps": 2, "newline_id": PROCESSOR.tokenizer.newline_id}
     return make_model("dm0", make_config("dm0", **{**sizes, **overrides}))

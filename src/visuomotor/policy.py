@@ -169,15 +169,11 @@ class Policy:
     def _write(self, folder: Path, provenance: dict[str, Any] | None) -> None:
         from visuomotor.models import config_to_json
 
-        thinking = {"think": self.think, "think_every": self.think_every, "max_new_tokens": self.max_new_tokens}
+        names = ("think", "think_every", "max_new_tokens", "steps")
         name = getattr(self.model, "name", type(self.model).__name__.lower())
-        config = {**config_to_json(name, self.model.config), "policy": thinking}
-        origin = {
-            "visuomotor": visuomotor.__version__,
-            "torch": torch.__version__,
-            **self.provenance,
-            **(provenance or {}),
-        }
+        config = {**config_to_json(name, self.model.config), "policy": {n: getattr(self, n) for n in names}}
+        versions = {"visuomotor": visuomotor.__version__, "torch": torch.__version__}
+        origin = {**self.provenance, **(provenance or {}), **versions}
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         (folder / "provenance.json").write_text(json.dumps(origin, indent=2) + "\n")
         self.processor.save(folder)

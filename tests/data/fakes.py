@@ -63,6 +63,9 @@ class FakeDataset:
         episodes = np.searchsorted(self.starts, rows, side="right") - 1
         return [SENTENCES[e % len(SENTENCES)] for e in episodes]
 
+    def instruction(self, episode: int) -> str:
+        return SENTENCES[episode % len(SENTENCES)]
+
     def info(self, episode: int) -> dict[str, object]:
         return {"kind": "scenes"} if self.scenes else {"success": True}
 

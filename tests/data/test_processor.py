@@ -254,6 +254,14 @@ def test_scenes_do_not_enter_the_statistics() -> None:
         build(scenes)
 
 
+def test_the_datas_own_words_join_the_corpus() -> None:
+    dataset = FakeDataset()
+    words = [dataset.instruction(0), "reach for the red block", "left bowl"]
+    without, given = Processor.build(ProcessorConfig(), [dataset]).tokenizer, build(dataset).tokenizer
+    assert [len(without.encode(w)) for w in words] == [len(given.encode(w)) for w in words]
+    assert Processor.build(ProcessorConfig(), [dataset], tokenizer=given).tokenizer is given
+
+
 def test_embodiments_are_pooled_or_kept_apart_by_meaning() -> None:
     other = FakeDataset(robot=dataclasses.replace(embodiment(), control_hz=20.0))
     processor = Processor.build(ProcessorConfig(), [FakeDataset(), FakeDataset(seed=1), other], CORPUS)

@@ -7,15 +7,15 @@ It owns the embodiments, their statistics, the normalisation, the tokenizer and 
 import dataclasses
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from visuomotor.contract import Batch, Embodiment, Observation
-from visuomotor.data import grounding, scaffold
-from visuomotor.data.augment import AugmentConfig, Shift, augment, draw_shift
+from visuomotor.data import sample_text, scaffold
+from visuomotor.data.augment import Shift, augment, draw_shift
+from visuomotor.data.config import ProcessorConfig
 from visuomotor.data.images import fit
 from visuomotor.data.normalization import Units, normalizer, reference_change
 from visuomotor.data.prepared import Prepared
@@ -28,56 +28,7 @@ __all__ = ["Objective", "Processor", "ProcessorConfig"]
 Objective = Literal["robot", "grounding"]
 PROCESSOR_FILE, TOKENIZER_FILE = "processor.json", "tokenizer.json"
 FORMAT = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProcessorConfig:
-    """How samples become tensors.
-
-    horizon, action_width, state_width: T, A, S of the model.
-    image_roles: camera roles in the model's order; `optional_roles` may be missing (a masked view).
-    image_size: side in pixels to pad and resize to; None leaves images as they are stored.
-    levels: {scaffold level: probability that its line is present in a training sample}.
-    action_reference: "embodiment" keeps what the data says; "chunk_start" learns absolute components as differences
-        to the state at the start of the chunk; `state_of` pairs action with state components of other names.
-    action_token_stride: every how many steps the discrete action line has a step.
-    trajectory_stride: frames between two points of the trajectory line.
-    """
-
-    horizon: int = 8
-    action_width: int = 8
-    state_width: int = 8
-    image_roles: tuple[str, ...] = ("scene", "wrist")
-    optional_roles: tuple[str, ...] = ()
-    image_size: int | None = None
-    levels: dict[str, float] = field(default_factory=lambda: {"subtask": 0.5, "action": 1.0})
-    prompt: scaffold.PromptStyle = "plain"
-    max_text: int = 256
-    action_reference: Literal["embodiment", "chunk_start"] = "embodiment"
-    state_of: dict[str, str] = field(default_factory=dict)
-    action_token_stride: int = 1
-    trajectory_stride: int = 4
-    questions_per_image: int = 4
-    vocab_size: int = 1024
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-
-    def __post_init__(self) -> None:
-        unknown = set(self.levels) - set(scaffold.LEVELS)
-        if unknown:
-            raise ValueError(f"Unknown scaffold levels {sorted(unknown)}; choose from {list(scaffold.LEVELS)}.")
-        for level, probability in self.levels.items():
-            if not 0 <= probability <= 1:
-                raise ValueError(f"The probability of level {level!r} is {probability}; it must lie in 0-1.")
-        for name in ("horizon", "action_token_stride", "trajectory_stride", "questions_per_image", "max_text"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"ProcessorConfig.{name} is {getattr(self, name)}; it must be at least 1.")
-        if not self.image_roles:
-            raise ValueError("image_roles is empty; a policy needs at least one camera role.")
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "ProcessorConfig":
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-        return cls(**{**values, "augment": AugmentConfig(**data["augment"])})
+SENTENCE_ROWS = 2000
 
 
 class Processor:
@@ -105,15 +56,16 @@ class Processor:
         cls,
         config: ProcessorConfig,
         datasets: Sequence[Any],
-        corpus: Iterable[str],
+        corpus: Iterable[str] = (),
         *,
         tokenizer: TextTokenizer | None = None,
         skip_bad: bool = False,
     ) -> "Processor":
         """Statistics from `datasets` (those with demonstrations, pooled by embodiment), tokenizer from `corpus`.
 
-        The instructions and annotated sub-tasks of the data need not be in the corpus, but compress better if they
-        are. `skip_bad` leaves rows with NaN or infinity out of the statistics instead of raising ValueError.
+        Instructions, sub-tasks and object names of the data join the corpus. `tokenizer` is taken as it is, e.g. the
+        one of the checkpoint that training starts from. `skip_bad` leaves NaN and infinity out of the statistics
+        instead of raising ValueError.
         """
         groups: list[tuple[Embodiment, list[Any]]] = []
         for dataset in (d for d in datasets if "action" in d.columns and not is_scenes(d)):
@@ -133,10 +85,9 @@ class Processor:
                     members, horizon=config.horizon, transform=change.apply if change else None, skip_bad=skip_bad
                 )
             )
-        words = [*corpus, *scaffold.HEADERS.values(), "main gripper", "yes", "no", "nothing"]
-        if config.prompt == "dm0":
-            words.append(scaffold.DM0_SYSTEM)
-        tokenizer = tokenizer or TextTokenizer.train(words, config.vocab_size)
+        if tokenizer is None:
+            words = [*corpus, *scaffold.FIXED_TEXT, *(t for d in datasets for t in _sentences(d))]
+            tokenizer = TextTokenizer.train(words, config.vocab_size)
         return cls(config, [e for e, _ in groups], statistics, tokenizer)
 
     def embodiment_index(self, embodiment: Embodiment, *, name: str = "The data") -> int:
@@ -182,10 +133,10 @@ class Processor:
         if objective == "robot":
             actions, steps, bins = prepared.actions_at(row)
             valid[:steps, : bins.shape[1]] = True
-            pieces = self._robot_text(prepared, row, bins, shifts, rng)
+            pieces = sample_text.robot_text(config, self.tokenizer, prepared, row, bins, shifts, rng)
         else:
             actions = np.zeros((config.horizon, config.action_width), dtype=np.float32)
-            pieces = self._grounding_text(prepared, row, shifts, rng)
+            pieces = sample_text.grounding_text(config, self.tokenizer, prepared, row, shifts, rng)
         ids, kinds, targets = scaffold.text_of(pieces)
         if len(ids) > config.max_text:
             raise ValueError(
@@ -328,66 +279,6 @@ class Processor:
             shifts[cameras[role]], pictures[role] = shift, image
         return shifts, pictures
 
-    def _robot_text(
-        self, prepared: Prepared, row: int, bins: np.ndarray, shifts: dict[str, Shift], rng: np.random.Generator
-    ) -> scaffold.Pieces:
-        config, tokenizer = self.config, self.tokenizer
-        kept = {level: rng.random() < config.levels.get(level, 0.0) for level in scaffold.LEVELS}
-        instruction = prepared.instruction(row)
-        pieces: scaffold.Pieces = []
-        if kept["subtask"] and prepared.annotation(row).subtask:
-            pieces += scaffold.level_pieces(tokenizer, "subtask", " " + prepared.annotation(row).subtask)
-        if kept["box"]:
-            camera, shift = next(iter(shifts.items()))
-            annotation = prepared.annotation(row)
-            boxes = _moved(annotation.boxes.get(camera, {}), shift)
-            content = scaffold.box_content(boxes, f"{instruction} {annotation.subtask}")
-            if content:
-                pieces += scaffold.level_pieces(tokenizer, "box", content)
-        if kept["trajectory"]:
-            points = self._points(prepared, row, shifts)
-            if points:
-                pieces += scaffold.level_pieces(tokenizer, "trajectory", scaffold.trajectory_content(points))
-        if kept["action"]:
-            pieces += scaffold.action_pieces(tokenizer, bins[:: config.action_token_stride])
-        return scaffold.prompt_pieces(tokenizer, instruction, config.prompt, answers=bool(pieces)) + pieces
-
-    def _points(self, prepared: Prepared, row: int, shifts: dict[str, Shift]) -> list[tuple[int, int]]:
-        """Future end-effector points in the first view, after its shift; points outside the image end the line."""
-        camera, shift = next(iter(shifts.items()))
-        stride = self.config.trajectory_stride
-        rows = np.arange(row, prepared.end[row], stride)[: scaffold.MAX_POINTS]
-        annotations = prepared.load_annotations(rows)
-        points = []
-        for r in rows.tolist():
-            point = annotations[r].point.get(camera)
-            if point is None:
-                break
-            x, y = shift.point(*point)
-            if not (0 <= x <= 1000 and 0 <= y <= 1000):
-                break
-            points.append((x, y))
-        return points
-
-    def _grounding_text(
-        self, prepared: Prepared, row: int, shifts: dict[str, Shift], rng: np.random.Generator
-    ) -> scaffold.Pieces:
-        tokenizer = self.tokenizer
-        camera, shift = next(iter(shifts.items()))
-        boxes = _moved(prepared.annotation(row).boxes.get(camera, {}), shift)
-        pieces: scaffold.Pieces = []
-        length = 0
-        for q in grounding.questions(boxes, prepared.vocabulary(), rng, self.config.questions_per_image):
-            pair = [
-                scaffold.words_piece(tokenizer, q.ask, scaffold.TextKind.PROMPT, target=False),
-                scaffold.words_piece(tokenizer, q.answer, scaffold.TextKind.ANSWER, target=True),
-            ]
-            length += sum(len(p.ids) for p in pair)
-            if pieces and length > self.config.max_text:
-                break  # later questions are dropped whole
-            pieces += pair
-        return pieces
-
     def _state(self, observation: Observation, embodiment: int) -> np.ndarray:
         """float32[S] normalised, after checking width and finiteness."""
         robot = self.embodiments[embodiment]
@@ -407,11 +298,14 @@ class Processor:
         return self.units[embodiment].state.apply(state)
 
 
-def _moved(boxes: dict[str, tuple[int, int, int, int]], shift: Shift) -> dict[str, tuple[int, int, int, int]]:
-    if not (shift.x or shift.y):
-        return boxes
-    moved = {name: shift.box(box) for name, box in boxes.items()}
-    return {name: box for name, box in moved.items() if box is not None}
+def _sentences(dataset: Any) -> set[str]:
+    """Instructions, and the sub-tasks and object names of up to SENTENCE_ROWS evenly spread rows."""
+    count = min(SENTENCE_ROWS, dataset.num_frames)
+    rows = np.unique(np.linspace(0, dataset.num_frames - 1, count).astype(np.int64))
+    found = {dataset.instruction(e) for e in range(dataset.num_episodes)}
+    for annotation in dataset.annotations(rows) or ():
+        found |= {annotation.subtask, *(name for boxes in annotation.boxes.values() for name in boxes)}
+    return found
 
 
 def _units(config: ProcessorConfig, embodiment: Embodiment, statistics: Statistics) -> Units:

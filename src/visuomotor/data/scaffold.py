@@ -39,6 +39,7 @@ DM0_SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. "
     "The assistant gives helpful, detailed, and polite answers to the user's questions. "
 )
+FIXED_TEXT = (*HEADERS.values(), "main gripper:", "yes", "no", "nothing", DM0_SYSTEM, "USER: ", "ASSISTANT: ")
 
 
 @dataclass(frozen=True, slots=True)
