@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from visuomotor.simulation.rendering import mujoco
 from visuomotor.simulation.tabletop.scene import BOWL_HEIGHT, BOWL_RADIUS, FURNITURE
 from visuomotor.simulation.tabletop.state import SceneState
 
@@ -11,20 +12,22 @@ __all__ = ["Projection", "boxes", "project"]
 
 Box = tuple[int, int, int, int]
 MINIMUM_PIXELS = 0.02  # an object's part in view must be this wide or high, as a share of the image
-MINIMUM_VISIBLE = 0.3  # and this share of its whole box must be in view
+MINIMUM_VISIBLE = 0.3  # this share of its whole box must be in view
+MINIMUM_SEEN = 0.25  # and this share of rays to it must meet nothing else first
+_DRAWN_GROUPS = np.array([1, 1, 1, 0, 0, 0], dtype=np.uint8)
 
 
 class Projection:
     """A fixed or moving camera as a map from points in m to image coordinates 0-1 (x right, y down)."""
 
     def __init__(self, model: Any, camera: str, aspect: float = 1.0) -> None:
-        self._id = model.camera(camera).id
-        self._focal = 0.5 / np.tan(np.deg2rad(model.cam_fovy[self._id]) / 2)
+        self.camera = model.camera(camera).id
+        self._focal = 0.5 / np.tan(np.deg2rad(model.cam_fovy[self.camera]) / 2)
         self._aspect = aspect
 
     def __call__(self, data: Any, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Image coordinates [n, 2] and depths [n] in m (negative behind the camera) of points [n, 3]."""
-        local = (points - data.cam_xpos[self._id]) @ data.cam_xmat[self._id].reshape(3, 3)
+        local = (points - data.cam_xpos[self.camera]) @ data.cam_xmat[self.camera].reshape(3, 3)
         depth = -local[:, 2]
         safe = np.where(np.abs(depth) < 1e-6, 1e-6, depth)
         x = 0.5 + self._focal / self._aspect * local[:, 0] / safe
@@ -40,21 +43,45 @@ def project(projection: Projection, data: Any, point: np.ndarray) -> tuple[int, 
 
 
 def boxes(projection: Projection, state: SceneState) -> dict[str, Box]:
-    """Name -> (x1, y1, x2, y2), 0-1000, of every object and piece of furniture in the camera's view.
+    """Name -> (x1, y1, x2, y2), 0-1000, of every object and piece of furniture that the camera sees.
 
-    What lies mostly outside the image is left out. Occlusion by the arm or by other objects is not considered.
+    A box is that of the whole thing, clipped to the image; what lies mostly outside, or hidden, is left out.
     """
     outlines = {item.name: _object_points(state, k) for k, item in enumerate(state.objects)}
     outlines |= {name: _furniture_points(state, name) for name in FURNITURE}
     places, depth = projection(state.data, np.concatenate(list(outlines.values())))
-    found, start = {}, 0
-    for name, points in outlines.items():
-        rows = slice(start, start + len(points))
-        start += len(points)
-        box = _clipped(places[rows], depth[rows])
-        if box is not None:
-            found[name] = box
-    return found
+    ends = np.cumsum([len(points) for points in outlines.values()])
+    clipped = [_clipped(p, d) for p, d in zip(np.split(places, ends), np.split(depth, ends), strict=True) if len(p)]
+    found = {name: box for name, box in zip(outlines, clipped, strict=True) if box is not None}
+    visible = _visible(projection, state, {name: outlines[name] for name in found})
+    return {name: box for name, box in found.items() if name in visible}
+
+
+def _visible(projection: Projection, state: SceneState, outlines: dict[str, np.ndarray]) -> set[str]:
+    """Names of the things that enough rays from the camera meet first."""
+    if not outlines:
+        return set()
+    model, data = state.model, state.data
+    # Points a little inside of the outline: a ray to them meets the thing's own surface unless something is before it.
+    targets = np.stack([p.mean(axis=0) + 0.75 * (p[_eight(len(p))] - p.mean(axis=0)) for p in outlines.values()])
+    origin = data.cam_xpos[projection.camera]
+    rays = (targets - origin).reshape(-1, 3)
+    hits, distances = np.full(len(rays), -1, dtype=np.int32), np.zeros(len(rays))
+    mujoco.mj_multiRay(
+        model, data, origin, rays.ravel(), _DRAWN_GROUPS, 1, -1, hits, distances, len(rays), mujoco.mjMAXVAL
+    )
+    bodies = np.where(hits >= 0, model.geom_bodyid[hits], -1).reshape(len(outlines), -1)
+    share = (bodies == np.array([[_body(state, name)] for name in outlines])).mean(axis=1)
+    return {name for name, seen in zip(outlines, share, strict=True) if seen >= MINIMUM_SEEN}
+
+
+def _body(state: SceneState, name: str) -> int:
+    names = [item.name for item in state.objects]
+    return int(state.model.body(f"object{names.index(name)}" if name in names else name).id)
+
+
+def _eight(count: int) -> np.ndarray:
+    return np.linspace(0, count - 1, 8).astype(int)
 
 
 def _clipped(places: np.ndarray, depth: np.ndarray) -> Box | None:

@@ -115,12 +115,9 @@ class TabletopExpert:
         offset = state.position(goal)[:2] - target[:2]
         away, height = float(np.hypot(*offset)), state.bottom(goal) - target[2]
         if not state.holding(goal):
-            if away < 0.05 and height < 0.02 and state.touching(goal):
-                return Move(to=state.eef + np.array([0, 0, 0.02]), gripper=OPEN, phase=4)
-            if away < 0.05 and height < 0.05 and (state.opening > 0.9 or state.touching(goal) == 0):
-                rising = np.array([state.eef[0], state.eef[1], max(state.eef[2], self.style.hover + 0.03)])
-                if state.eef[2] < self.style.hover and height < 0.03:
-                    return Move(to=rising, gripper=OPEN, phase=4)
+            if away < 0.055 and height < 0.03:  # it lies where it should: let go of it, keep away from it
+                high = max(state.eef[2], self.style.hover + 0.03) if state.touching(goal) == 0 else state.eef[2] + 0.02
+                return Move(to=np.array([state.eef[0], state.eef[1], high]), gripper=OPEN, phase=4)
             return self._grasp_object(goal)
         self._closing = 0
         grip = state.eef - state.position(goal)  # the fingers hold the object off its centre

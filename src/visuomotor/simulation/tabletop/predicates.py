@@ -192,6 +192,8 @@ def _place_stages(state: SceneState, spec: TaskSpec) -> tuple[float, ...]:
     goal = _goal(state, spec)
     target = state.place(str(spec.target)) if spec.target else state.position(_reference(state, spec))
     rest, start = (float(np.linalg.norm(p[:2] - target[:2])) for p in (state.position(goal), state.start[goal]))
+    if rest < 0.05 and state.bottom(goal) - target[2] < 0.04:
+        return 1.0, 1.0, 1.0, 0.0
     if not state.holding(goal):
         return _reach(state, goal), 0.0, 0.0, 0.0
     return 1.0, 1.0, _near(rest, start), 0.0

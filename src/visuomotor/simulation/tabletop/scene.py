@@ -67,10 +67,10 @@ def _scene_xml(slots: int) -> str:
   </default>
   <worldbody>
     <light name="lamp" directional="true" pos="0 -.3 1.5" dir=".25 .35 -1" diffuse=".48 .48 .48" specular="0 0 0"/>
-    <camera name="scene" pos="0 -.52 .58" xyaxes="1 0 0 0 .735 .678" fovy="40"/>
+    <camera name="scene" pos="0 -.52 .58" xyaxes="1 0 0 0 .735 .678" fovy="38"/>
     <geom name="wall" class="picture" type="box" size="3 .01 2" pos="0 1.2 0" rgba=".55 .62 .68 1"/>
     <geom name="floor" class="solid" type="plane" size="2 2 1"/>
-    <geom name="table" class="picture" type="box" size=".42 .42 .02" pos="0 .08 -.02" rgba=".80 .76 .68 1"/>
+    <geom name="table" class="picture" type="box" size=".8 .54 .02" pos="0 .08 -.02" rgba=".80 .76 .68 1"/>
     {"".join(_bowl_xml(name) for name in BOWLS)}
     {_CABINET_XML}
     {ARM_XML}
