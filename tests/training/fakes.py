@@ -75,7 +75,8 @@ class FakeModel(Model):
         generator: torch.Generator | None = None,
     ) -> Losses:
         self.calls += 1
-        assert batch.actions is not None and batch.action_valid is not None
+        assert batch.actions is not None
+        assert batch.action_valid is not None
         jitter = 0.01 * torch.randn(batch.actions.shape, generator=generator)
         error = (self.actions(batch) - batch.actions - jitter).square() * batch.action_valid
         if self.training and self.calls == self.config.poison_step:

@@ -1,0 +1,94 @@
+"""Recipes: functions that return a Run. `find_recipe("tabletop-nano")(data="my/data")`, or "my_file.py:function"."""
+
+import difflib
+import functools
+import importlib
+import importlib.util
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from visuomotor.contract import Run
+from visuomotor.recipes.overrides import override
+
+__all__ = ["find_recipe", "list_recipes", "override"]
+
+Recipe = Callable[..., Run]
+RECIPES = {
+    "tabletop-nano": ("visuomotor.recipes.tabletop", "tabletop_nano"),
+    "metaworld-pairs": ("visuomotor.recipes.metaworld", "metaworld_pairs"),
+    "finetune": ("visuomotor.recipes.finetune", "finetune"),
+}
+
+
+def find_recipe(name: str) -> Recipe:
+    """The recipe of a name, or of "FILE.py:function".
+
+    The returned function refuses options that the recipe lacks, and results that are no Run, in a sentence.
+
+    Raises:
+        ValueError: there is no such recipe or function; says the nearest. FileNotFoundError: no such file.
+    """
+    if ".py" in name:
+        return _checked(name, _from_file(name))
+    module, function = RECIPES.get(name.replace("_", "-"), (None, ""))
+    if module is None:
+        known = ", ".join(RECIPES)
+        raise ValueError(f"There is no recipe {name!r}.{_nearest(name, RECIPES)} Known: {known}, or FILE.py:function.")
+    return _checked(name, getattr(importlib.import_module(module), function))
+
+
+def list_recipes() -> dict[str, str]:
+    """{name: first line of its docstring}."""
+    return {name: (inspect.getdoc(find_recipe(name)) or "").partition("\n")[0] for name in RECIPES}
+
+
+def _from_file(name: str) -> Recipe:
+    path, _, function = name.rpartition(":") if ":" in name else (name, "", "")
+    file = Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"There is no file {file} (recipe {name!r}); give FILE.py:function.")
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"{file} is not a Python file; give FILE.py:function.")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    own = _functions(module)
+    if not function and len(own) == 1:
+        return next(iter(own.values()))
+    if function not in own:
+        raise ValueError(
+            f"{file} has no function {function!r}.{_nearest(function, own)} Its functions: {', '.join(own) or 'none'}."
+        )
+    return own[function]
+
+
+def _functions(module: ModuleType) -> dict[str, Recipe]:
+    return {
+        name: value
+        for name, value in inspect.getmembers(module, inspect.isfunction)
+        if value.__module__ == module.__name__ and not name.startswith("_")
+    }
+
+
+def _checked(name: str, recipe: Recipe) -> Recipe:
+    @functools.wraps(recipe)
+    def build(*args: Any, **options: Any) -> Run:
+        signature = inspect.signature(recipe)
+        try:
+            signature.bind(*args, **options)
+        except TypeError as error:
+            raise ValueError(f"Recipe {name!r} cannot be called so: {error}. It takes {signature}.") from error
+        run = recipe(*args, **options)
+        if not isinstance(run, Run):
+            raise ValueError(f"Recipe {name!r} returned {type(run).__name__}; it must return a visuomotor Run.")
+        return run
+
+    return build
+
+
+def _nearest(given: str, known: Any) -> str:
+    near = difflib.get_close_matches(given, known, n=1, cutoff=0.4)
+    return f" Did you mean {near[0]!r}?" if near else ""

@@ -29,6 +29,7 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 CORPUS_ROWS = 4096  # annotated rows read for the tokenizer's corpus, evenly spread
+MEANING = ("action_reference", "state_of")
 BadSamples = Literal["stop", "quarantine"]
 
 
@@ -38,7 +39,8 @@ class DataSource:
 
     datasets: Mapping[str, Any]
     processor: Processor
-    bad_samples: BadSamples = "stop"
+    bad_samples: MEANING = ("action_reference", "state_of")
+BadSamples = "stop"
     quarantine: Path | None = None
 
 
@@ -77,12 +79,19 @@ def build_processor(run: Run, datasets: Mapping[str, Any], *, skip_bad: bool = F
     parent = Processor.load(Path(checkpoint))
     for name, dataset in datasets.items():
         parent.embodiment_index(dataset.embodiment, name=f"Data set {name!r} ({dataset.root})")
-    if fields.pop("statistics", "checkpoint") == "checkpoint":
-        if fields:
-            raise ValueError(f"The processor comes from {checkpoint}; {sorted(fields)} cannot be set beside it.")
-        return parent
+    statistics = fields.pop("statistics", "checkpoint")
+    if statistics not in ("checkpoint", "data"):
+        raise ValueError(f"processor.statistics is {statistics!r}; choose 'checkpoint' or 'data'.")
     config = dataclasses.replace(parent.config, **fields)
-    return Processor.build(config, unique, (), tokenizer=parent.tokenizer, skip_bad=skip_bad)
+    if statistics == "data":
+        return Processor.build(config, unique, (), tokenizer=parent.tokenizer, skip_bad=skip_bad)
+    meaning = [name for name in MEANING if name in fields]
+    if meaning:
+        raise ValueError(
+            f"processor.{meaning[0]} changes what actions mean, but statistics come from {checkpoint}; "
+            f"set processor.statistics to data."
+        )
+    return Processor(config, parent.embodiments, parent.statistics, parent.tokenizer)
 
 
 def load_processor(folder: Path) -> Processor:

@@ -19,7 +19,7 @@ class MovingAverage:
         if not 0 < decay < 1:
             raise ValueError(f"ema is {decay}; a decay lies between 0 and 1, e.g. 0.999 (0 switches it off).")
         self.decay, self.updates = decay, 0
-        self._weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self._weights: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.shadow = {name: p.detach().clone() for name, p in self._weights.items()}
 
     @torch.no_grad()

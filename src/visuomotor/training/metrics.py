@@ -1,9 +1,10 @@
-"""metrics.jsonl: what a run logged, one JSON object per line.
+"""metrics.jsonl: what a run logged, one flat JSON object per line.
 
-Training lines    step (over all stages), stage, stage_step, loss, losses {term: mean}, lr {part: rate}, grad_norm,
-                  samples_per_second, data_wait (share of the time), memory_mb, seconds
-Validation lines  step, stage, validation {losses, action_error {"1", "T/2", "T", "all": mean absolute error,
-                  normalised units}, robot_error {component: mean absolute error, its unit}, samples, seconds}
+Training lines    step (over all stages), stage, stage_step, loss, loss/TERM, lr/PART, grad_norm, samples_per_second,
+                  data_wait (share of the time), memory_mb (peak), seconds
+Validation lines  step, stage, validation/loss/TERM, validation/samples, validation/seconds,
+                  validation/action_error/{1, T/2, T, all} (mean absolute error at that step of the chunk, normalised
+                  units), validation/robot_error/COMPONENT (over all steps, in the component's unit)
 """
 
 import json
@@ -19,7 +20,7 @@ import torch
 
 from visuomotor.training.step import StepResult
 
-__all__ = ["Meter", "append", "read_metrics", "truncate"]
+__all__ = ["Meter", "append", "flatten", "read_metrics", "truncate"]
 
 
 def append(path: Path, entry: Mapping[str, Any]) -> None:
@@ -32,6 +33,14 @@ def append(path: Path, entry: Mapping[str, Any]) -> None:
             f"Could not write {path}: {error.strerror or error}. Free space or fix the permissions, then go on with "
             f"--resume from the last checkpoint."
         ) from error
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a/b": 1}."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= flatten(value, f"{prefix}{name}/") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -85,7 +94,7 @@ class Meter:
         seconds = max(1e-9, time.perf_counter() - self._started)
         return {
             "loss": self._total / self._steps,
-            "losses": {name: total / max(1.0, count) for name, (total, count) in self._sums.items()},
+            **{f"loss/{name}": total / max(1.0, count) for name, (total, count) in self._sums.items()},
             "grad_norm": self._norms / self._steps,
             "samples_per_second": round(self._samples / seconds, 2),
             "data_wait": round(min(1.0, (waited - self._waited) / seconds), 4),

@@ -144,7 +144,7 @@ class StageTraining:
             "stage": self.name,
             "stage_step": self.position.stage_step,
             **self.meter.entry(self.loader.wait_seconds),
-            "lr": {group["part"]: group["lr"] for group in self.optimiser.param_groups},
+            **{f"lr/{group['part']}": group["lr"] for group in self.optimiser.param_groups},
             "seconds": round(self.trainer.seconds(), 2),
         }
         metrics.append(self.trainer.out / "metrics.jsonl", entry)
@@ -160,7 +160,7 @@ class StageTraining:
                 autocast=self.autocast,
                 processor=self.trainer.processor,
             )
-        entry = {"step": self.position.step, "stage": self.name, "validation": found}
+        entry = {"step": self.position.step, "stage": self.name, **metrics.flatten(found, "validation/")}
         metrics.append(self.trainer.out / "metrics.jsonl", entry)
         self.meter.reset(self.loader.wait_seconds)
 

@@ -52,7 +52,7 @@ def validate(
         _add_errors(errors, model, batch, generator, autocast)
     model.train(training)
     found: dict[str, Any] = {
-        "losses": {name: total / max(1.0, count) for name, (total, count) in sums.items()},
+        "loss": {name: total / max(1.0, count) for name, (total, count) in sums.items()},
         "samples": sum(b.size for b in batches),
     }
     if errors:

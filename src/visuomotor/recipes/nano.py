@@ -1,0 +1,56 @@
+"""What the nano recipes share: a small DM0 that a laptop trains in minutes."""
+
+from typing import Any
+
+from visuomotor.contract import EvalPlan, Mixture, Run, Source, Stage
+from visuomotor.models import make_config
+
+__all__ = ["nano_run"]
+
+WIDTH = 8  # action and state numbers, padded
+
+
+def nano_run(
+    name: str,
+    *,
+    sources: tuple[Source, ...],
+    evaluation: EvalPlan,
+    corpus: tuple[str, ...],
+    image_size: int,
+    horizon: int,
+    steps: int,
+    minutes: float | None,
+    learning_rate: float,
+    start: str | None,
+    seed: int,
+    levels: dict[str, float],
+) -> Run:
+    """One stage "train" of a nano DM0. With `start`, weights and processor come from that checkpoint."""
+    config: dict[str, Any] = {
+        "image_size": image_size, "horizon": horizon, "action_dim": WIDTH, "state_dim": WIDTH, "state_token": "expert",
+    }  # fmt: skip
+    processor: dict[str, Any] = {
+        "image_size": image_size, "horizon": horizon, "action_width": WIDTH, "state_width": WIDTH, "levels": levels,
+    }  # fmt: skip
+    stage = Stage(
+        name="train",
+        steps=steps,
+        minutes=minutes,
+        mixture=Mixture(sources=sources),
+        trains={"*": learning_rate},
+        start=start,
+        ema=0.999,
+        validate_every=250,
+        validation_batches=2,
+        checkpoint_every=250,
+        seed=seed,
+    )
+    return Run(
+        name=name,
+        model="dm0",
+        config=make_config("dm0", "nano", **config),
+        stages={stage.name: stage},
+        evaluation=evaluation,
+        processor={"checkpoint": start} if start else processor,
+        corpus=corpus,
+    )

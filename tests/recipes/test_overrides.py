@@ -1,0 +1,100 @@
+from typing import Any, Literal
+
+import pytest
+
+from visuomotor.contract import Run
+from visuomotor.recipes import find_recipe, override
+from visuomotor.recipes.overrides import parse
+
+
+@pytest.fixture
+def run() -> Run:
+    return find_recipe("tabletop-nano")(data="some/folder")
+
+
+def stage_of(run: Run) -> Any:
+    return run.stages["train"]
+
+
+def test_any_field_of_any_depth_with_its_type(run: Run) -> None:
+    changed = override(
+        run,
+        {
+            "stages.train.steps": "1e4",
+            "stages.train.minutes": "7.5",
+            "stages.train.batch-size": "32",
+            "stages.train.trains.vision": "1e-4",
+            "stages.train.loss_weights.text": "0.5",
+            "stages.train.mixture.validation": "0.1",
+            "stages.train.mixture.sources.grounding.weight": "2",
+            "stages.train.mixture.sources.0.path": "another",
+            "config.vision_width": "48",
+            "config.gradient_decoupling": "false",
+            "config.state_token": "none",
+            "config.decoupled_sources": "[0, 1]",
+            "processor.max_text": "128",
+            "processor.levels.box": "0.25",
+            "processor.augment.shift": "0.1",
+            "evaluation.splits": "train,heldout_paraphrase",
+            "evaluation.options.vocabulary": "full",
+        }
+        | {"config.gradient_decoupling": "true"},
+    )
+    stage = stage_of(changed)
+    assert (stage.steps, stage.minutes, stage.batch_size) == (10000, 7.5, 32)
+    assert stage.trains == {"*": 1e-3, "vision": 1e-4}
+    assert stage.loss_weights == {"text": 0.5}
+    assert stage.mixture.validation == 0.1
+    assert [(s.path, s.weight) for s in stage.mixture.sources] == [("another", 1.0), ("some/folder", 2.0)]
+    assert (changed.config.vision_width, changed.config.state_token) == (48, "none")
+    assert changed.config.decoupled_sources == (0, 1)
+    assert changed.processor["max_text"] == 128
+    assert changed.processor["levels"] == {"subtask": 0.5, "action": 1.0, "box": 0.25}
+    assert changed.processor["augment"].shift == 0.1
+    assert changed.evaluation is not None
+    assert changed.evaluation.splits == ("train", "heldout_paraphrase")
+    assert changed.evaluation.options == {"vocabulary": "full"}
+    assert changed.overrides["stages.train.steps"] == "1e4"
+    assert stage_of(run).steps != 10000
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("stages.trian.steps", "3", "Did you mean 'train'"),
+        ("stages.train.stepz", "3", "Did you mean 'steps'"),
+        ("config.vision_widht", "3", "Did you mean 'vision_width'"),
+        ("processor.horizn", "3", "Did you mean 'horizon'"),
+        ("stages.train.mixture.sources.grundig.weight", "3", "Did you mean 'grounding'"),
+        ("stages.train.steps", "many", "expected a whole number"),
+        ("stages.train.steps", "2.5", "expected a whole number"),
+        ("config.gradient_decoupling", "maybe", "true or false"),
+        ("config.state_token", "expart", "Did you mean 'expert'"),
+        ("stages.train", "3", "name one of its fields"),
+        ("stages.train.steps.more", "3", "has no fields"),
+        ("stages.train.mixture", "3", "name a field"),
+    ],
+)
+def test_mistakes_are_named(run: Run, name: str, value: str, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        override(run, {name: value})
+
+
+@pytest.mark.parametrize(
+    ("text", "hint", "value"),
+    [
+        ("none", float | None, None),
+        ("2", float | None, 2.0),
+        ("none", str, "none"),
+        ("b", Literal["a", "b"], "b"),
+        ("1,2", tuple[int, ...], (1, 2)),
+        ("[]", tuple[int, ...], ()),
+        ('{"a": 1}', dict[str, float], {"a": 1}),
+        ("[96, 96]", Any, [96, 96]),
+        ("500_000", int, 500000),
+    ],
+)
+def test_parse(text: str, hint: Any, value: Any) -> None:
+    found = parse(text, hint, "field")
+    assert found == value
+    assert type(found) is type(value)

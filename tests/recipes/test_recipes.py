@@ -1,0 +1,70 @@
+from pathlib import Path
+
+import pytest
+
+from visuomotor.contract import Run
+from visuomotor.recipes import RECIPES, find_recipe, list_recipes
+
+OWN = '''
+from visuomotor.contract import Mixture, Run, Source, Stage
+from visuomotor.models import make_config
+
+def mine(data: str = "somewhere") -> Run:
+    """My recipe."""
+    stage = Stage(name="a", steps=3, mixture=Mixture(sources=(Source(name="robot", path=data),)))
+    return Run(name="mine", model="dm0", config=make_config("dm0"), stages={"a": stage})
+
+def wrong() -> int:
+    return 3
+'''
+
+
+@pytest.mark.parametrize("name", [n for n in RECIPES if n != "finetune"])
+def test_recipes_return_runs_whose_parts_fit(name: str) -> None:
+    run = find_recipe(name)(data="some/folder", seed=3)
+    assert isinstance(run, Run)
+    stage = run.stages["train"]
+    assert stage.name == "train"
+    assert stage.seed == 3
+    assert stage.mixture.sources[0].path == "some/folder"
+    assert run.config.horizon == run.processor["horizon"]
+    assert run.config.image_size == run.processor["image_size"]
+    assert len(run.corpus) > 100
+
+
+def test_tabletop_grounding_comes_from_scenes_or_the_demonstrations() -> None:
+    recipe = find_recipe("tabletop-nano")
+    assert [s.path for s in recipe(data="a").stages["train"].mixture.sources] == ["a", "a"]
+    assert [s.path for s in recipe(data="a", scenes="b").stages["train"].mixture.sources] == ["a", "b"]
+    assert len(recipe(data="a", grounding=0).stages["train"].mixture.sources) == 1
+
+
+def test_a_start_brings_its_processor() -> None:
+    run = find_recipe("tabletop-nano")(start="parent")
+    assert run.processor == {"checkpoint": "parent"}
+    assert run.stages["train"].start == "parent"
+
+
+def test_the_list_explains_each_recipe() -> None:
+    listed = list_recipes()
+    assert listed.keys() == RECIPES.keys()
+    assert all(len(text) > 20 for text in listed.values())
+
+
+def test_a_recipe_in_ones_own_file(tmp_path: Path) -> None:
+    file = tmp_path / "own.py"
+    file.write_text(OWN)
+    assert find_recipe(f"{file}:mine")(data="x").stages["a"].mixture.sources[0].path == "x"
+    with pytest.raises(ValueError, match="Did you mean 'mine'"):
+        find_recipe(f"{file}:mien")
+    with pytest.raises(ValueError, match="returned int"):
+        find_recipe(f"{file}:wrong")()
+    with pytest.raises(ValueError, match="It takes"):
+        find_recipe(f"{file}:mine")(start="checkpoint")
+    with pytest.raises(FileNotFoundError, match="There is no file"):
+        find_recipe(f"{tmp_path}/other.py:mine")
+
+
+def test_an_unknown_recipe_answers_with_the_nearest() -> None:
+    with pytest.raises(ValueError, match="Did you mean 'tabletop-nano'"):
+        find_recipe("table-nano")
