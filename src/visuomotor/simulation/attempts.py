@@ -12,7 +12,6 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from visuomotor import __version__
 from visuomotor.contract import Scenario
 from visuomotor.simulation.collect_plan import SCENES_PER_EPISODE, CollectPlan, CollectProgress, Progress
 from visuomotor.simulation.interface import Environment, load_world, make_scenarios
@@ -160,8 +159,8 @@ def _plain(scenario: Scenario) -> str:
 
 def _versions() -> dict[str, str]:
     """Versions of this code (with the commit, in a checkout) and of the simulators."""
-    versions = {"visuomotor": __version__}
-    for package in ("mujoco", "metaworld", "numpy", "av"):
+    versions: dict[str, str] = {}
+    for package in ("visuomotor", "mujoco", "metaworld", "numpy", "av"):
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
     here = Path(__file__)

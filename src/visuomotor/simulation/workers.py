@@ -54,7 +54,7 @@ class WorkerPool:
         return [worker.job for worker in self._workers if worker.job is not None]
 
     def submit(self, job: Any) -> None:
-        """Give a job (not None) to an idle worker; one that has died is replaced first."""
+        """Give a job to an idle worker; one that has died is replaced first."""
         index = next(i for i, worker in enumerate(self._workers) if worker.job is None)
         try:
             self._workers[index].connection.send(job)
@@ -106,10 +106,8 @@ def _work(connection: Connection, setup: Setup, arguments: tuple[Any, ...]) -> N
     while True:
         try:
             job = connection.recv()
-        except EOFError:
-            return
-        if job is None:
-            return
+        except (EOFError, ConnectionResetError):
+            return  # the parent is gone
         try:
             work = work or setup(*arguments)
             answer = (work(job), None)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,7 +96,7 @@ def test_a_wrong_id_says_what_is_wrong(id: str, message: str) -> None:
         ({"relation": "sequence"}, "needs steps"),
     ],
 )
-def test_an_impossible_task_is_refused(fields: dict[str, str], message: str) -> None:
+def test_an_impossible_task_is_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TaskSpec(**fields)
 
