@@ -2,7 +2,7 @@
 
 import inspect
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
@@ -91,9 +91,13 @@ def spread(scenarios: Sequence[Scenario], count: int) -> list[Scenario]:
 
 def _scenarios(plan: EvalPlan, split: str, count: int) -> list[Scenario]:
     """The plan's options go to the environment; its scenarios take those that they know."""
-    known = inspect.signature(load_world(plan.environment).scenarios).parameters
-    options = {name: value for name, value in plan.options.items() if name in known}
+    options = _known(load_world(plan.environment).scenarios, plan.options)
     return make_scenarios(plan.environment, split, count, plan.seed, **options)
+
+
+def _known(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    names = inspect.signature(function).parameters
+    return {name: value for name, value in options.items() if name in names}
 
 
 def _control_jobs(name: str, plan: EvalPlan, world: World, clean: Sequence[Scenario]) -> list[Job]:
@@ -106,7 +110,7 @@ def _control_jobs(name: str, plan: EvalPlan, world: World, clean: Sequence[Scena
     for index, scenario in enumerate(spread(clean, plan.control_episodes)):
         other: dict[str, Any] = {}
         if name == "wrong_instruction":
-            other = _other_sentence(world, scenario, clean)
+            other = _other_sentence(world, scenario, clean, plan.options)
             if not other:
                 return []  # a world of one task has no other sentence
         elif name == "no_instruction":
@@ -118,10 +122,12 @@ def _control_jobs(name: str, plan: EvalPlan, world: World, clean: Sequence[Scena
     return jobs
 
 
-def _other_sentence(world: World, scenario: Scenario, clean: Sequence[Scenario]) -> dict[str, Any]:
+def _other_sentence(
+    world: World, scenario: Scenario, clean: Sequence[Scenario], options: Mapping[str, Any]
+) -> dict[str, Any]:
     """The sentence of another task: one possible in the same scene where the world knows it, else any other task's."""
     choose = getattr(world, "other_instruction", None)
     if choose is not None:
-        return {"instruction": choose(scenario)}
+        return {"instruction": choose(scenario, **_known(choose, options))}
     others = [s for s in clean if s.task != scenario.task]
     return {"borrow": others[scenario.seed % len(others)]} if others else {}

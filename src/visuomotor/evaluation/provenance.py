@@ -8,7 +8,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from visuomotor import __version__
 from visuomotor.contract import EvalPlan
 from visuomotor.simulation.interface import Environment
 
@@ -49,12 +48,13 @@ def checkpoint_hash(folder: Path) -> str:
 
 def code_version() -> str:
     """The package's version, with the commit when it runs from a checkout ("-dirty" with uncommitted changes)."""
+    version = metadata.version("visuomotor")
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"]
     try:
         found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
-        return __version__
-    return f"{__version__}+{found.stdout.strip()}"
+        return version
+    return f"{version}+{found.stdout.strip()}"
 
 
 def _json(value: Any) -> Any:

@@ -4,7 +4,9 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -42,9 +44,9 @@ def stride(control_hz: float) -> int:
 
 def draw(frame: Frame, caption: Caption, *, ended: bool = False) -> np.ndarray:
     """One picture uint8[h, w, 3] with even sides: words above, cameras side by side, on the last one the outcome."""
-    small, normal = ImageFont.load_default(12), ImageFont.load_default(15)
+    small, normal = _font(12), _font(15)
     panels = [
-        Image.fromarray(image).resize((PANEL, PANEL), Image.Resampling.LANCZOS) for image in frame.images.values()
+        Image.fromarray(image).resize((PANEL, PANEL), Image.Resampling.BICUBIC) for image in frame.images.values()
     ]
     width = PANEL * max(len(panels), 1)
     lines = textwrap.wrap(caption.instruction or "(no instruction)", width=max(20, width // 8))[:2]
@@ -66,6 +68,11 @@ def draw(frame: Frame, caption: Caption, *, ended: bool = False) -> np.ndarray:
         pen.text((6, top + PANEL + 5), f"policy: {frame.text}"[: width // 7], fill=INK, font=small)
     even = picture.size[0] // 2 * 2, picture.size[1] // 2 * 2
     return np.asarray(picture.crop((0, 0, *even)))
+
+
+@cache
+def _font(size: int) -> Any:
+    return ImageFont.load_default(size)
 
 
 def write_video(path: Path, frames: Sequence[Frame], caption: Caption, control_hz: float) -> None:

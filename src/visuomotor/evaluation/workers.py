@@ -197,8 +197,8 @@ class Rollout:
         outcome = (
             f"success after {self.step / hz:.1f} s" if self.success else self.error or f"failed in {self.step} steps"
         )
-        black = "   (the policy sees black cameras)" if self.job.black else ""
-        heading = f"{self.job.condition}   {self.job.scenario.task}{black}"
+        black = "   the policy sees black" if self.job.black else ""
+        heading = f"{self.job.condition}   counted: {self.job.scenario.task}{black}"
         caption = Caption(heading=heading, instruction=self.instruction, success=self.success, outcome=outcome)
         folder = self.setup.out / "videos"
         folder.mkdir(parents=True, exist_ok=True)
