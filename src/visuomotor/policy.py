@@ -157,7 +157,7 @@ class Policy:
             temporary.mkdir(parents=True)
             self._write(temporary, provenance)
             _replace(temporary, path)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             raise OSError(
                 f"The checkpoint {path} could not be written: {error}. Free some space or choose another folder; "
                 f"earlier checkpoints are untouched."

@@ -2,13 +2,15 @@ import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from tests.data.fakes import CORPUS, FakeDataset, embodiment
-from visuomotor.contract import Batch, Mixture, Source
+from visuomotor.contract import Batch, Episode, Mixture, Source
+from visuomotor.data.lerobot import Dataset, DatasetWriter
 from visuomotor.data.loader import Loader, held_out
 from visuomotor.data.processor import Processor, ProcessorConfig
 
@@ -173,3 +175,30 @@ def test_waiting_is_counted(bench: Bench) -> None:
     loader = bench.loader()
     next(loader)
     assert loader.wait_seconds > 0
+
+
+def test_a_lerobot_folder_gives_the_same_batches_with_and_without_its_frame_cache(tmp_path: Path) -> None:
+    fake = FakeDataset(2, size=24)
+    with_text = ProcessorConfig(image_size=16, levels={"subtask": 0.5, "box": 0.5, "trajectory": 0.5, "action": 1.0})
+    writer = DatasetWriter(tmp_path / "data", fake.embodiment, fps=10.0, storage="image")
+    for e in range(2):
+        rows = np.arange(fake.num_frames)[fake.episode_slice(e)]
+        columns = {"state": fake.columns["observation.state"][rows], "actions": fake.columns["action"][rows]}
+        images = {c: fake.frames(c, rows) for c in fake.cameras}
+        annotations = tuple(fake.annotations(rows))
+        writer.add(Episode(instruction=fake.instruction(e), images=images, annotations=annotations, **columns))
+    writer.close()
+    dataset = Dataset(tmp_path / "data")
+    processor = Processor.build(with_text, [dataset])
+    mixture = Mixture(sources=(Source(name="robot"),), validation=0.0)
+
+    def loader(data: Any, cache: Path | None) -> Loader:
+        return Loader(mixture, processor, batch_size=6, seed=0, datasets={"robot": data}, workers=0, cache=cache)
+
+    decoded, cached, in_memory = loader(dataset, None), loader(dataset, tmp_path / "cache"), loader(fake, None)
+    for _ in range(3):
+        batch = next(decoded)
+        assert same(batch, next(cached))
+        assert same(batch, next(in_memory))
+    assert batch.images["scene"].shape == (6, 16, 16, 3)
+    assert list((tmp_path / "cache").iterdir())

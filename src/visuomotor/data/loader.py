@@ -285,19 +285,19 @@ def _open(
         cameras=tuple(cameras[role] for role, present in views if present),
         annotated=objective == "grounding"
         or any(p for level, p in processor.config.levels.items() if level != "action"),
-        images=_with_cache(dataset, cache),
+        images=_with_cache(dataset, cache, processor.config.image_size),
     )
 
 
-def _with_cache(dataset: Any, folder: Path | None) -> Any:
+def _with_cache(dataset: Any, folder: Path | None, side: int | None) -> Any:
     """The data set, reading frames from a memory map below `folder` if they fit into CACHE_BYTES decoded."""
-    if folder is None or not hasattr(dataset, "cached"):
+    if folder is None or not hasattr(dataset, "cached") or dataset.is_cached:
         return dataset
-    pixels = sum(int(np.prod(dataset.image_size(camera))) for camera in dataset.cameras)
+    pixels = sum(side * side if side else int(np.prod(dataset.image_size(c))) for c in dataset.cameras)
     if 3 * pixels * dataset.num_frames > CACHE_BYTES:
         return dataset
     try:
-        return dataset.cached(None, folder)
+        return dataset.cached((side, side) if side else None, folder)
     except OSError as error:
         log.warning("Frames are decoded as they are drawn, because %s cannot hold them: %s", folder, error)
         return dataset

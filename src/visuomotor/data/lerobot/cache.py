@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from visuomotor.data.images import fit
 from visuomotor.data.lerobot.layout import DataError
 
 if TYPE_CHECKING:
@@ -112,6 +113,8 @@ def _readable(dataset: "Dataset", camera: str, rows: np.ndarray, bad: dict[str, 
 def _resize(image: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
     if size is None or image.shape[:2] == tuple(size):
         return image
+    if size[0] == size[1]:
+        return fit(image, size[0])  # as at inference
     return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR))
 
 

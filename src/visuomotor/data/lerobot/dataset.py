@@ -29,6 +29,8 @@ class Dataset:
     May be pickled to worker processes and used from several threads.
     """
 
+    is_cached = False  # frames come from a memory map
+
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root)
         self._info = read_info(self.root)
@@ -186,6 +188,7 @@ class Dataset:
         """
         clone = copy.copy(self)
         clone._sources = open_cache(self, size, Path(folder))
+        clone.is_cached = True
         return clone
 
     def hash(self) -> str:
@@ -253,7 +256,8 @@ class Dataset:
 
     def _finite_rows(self, column: str) -> np.ndarray:
         if column not in self._finite:
-            self._finite[column] = np.isfinite(self.columns[column].reshape(self.num_frames, -1)).all(1)
+            values = self.columns[column].reshape(self.num_frames, -1)
+            self._finite[column] = np.asarray(np.isfinite(values).all(axis=1))
         return self._finite[column]
 
     def _not_finite(self, column: str, row: int, sample: int | None = None) -> DataError:
