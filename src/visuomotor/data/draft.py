@@ -23,6 +23,7 @@ _GRIPPER = re.compile(r"gripper|claw|finger|grasp|jaw")
 _JOINT = re.compile(r"joint|shoulder|elbow|wrist|waist|forearm|upperarm|^j\d+$|^motor_?\d+$|_(?:pan|lift|flex|roll)$")
 _NOISE = re.compile(r"^(?:eef|ee|tcp|end_effector|delta|d|position|pos|rotation|rot|main|action|state)[._-]?", re.I)
 _WRIST = re.compile(r"wrist|hand|gripper|eye_in|arm", re.I)
+_LARGEST_STEP = 0.2  # metres; no arm moves further in one control step
 _SIDE = re.compile(r"(?:^|[._-])(left|right)(?=[._-]|$)", re.I)
 
 
@@ -262,6 +263,13 @@ def _with_reference(
     questions.append(
         f"{where}: is an action an absolute target or a difference per step? The draft says {reference!r} ({evidence})."
     )
+    reach = np.nanmax(np.abs(actions))
+    if reference == "step" and component.kind == "position" and reach > _LARGEST_STEP:
+        questions.append(
+            f"{where}: steps go up to {reach:.4g}, too much for metres; what does 1 mean (metres per step)? The draft "
+            f"leaves the unit open."
+        )
+        component = replace(component, unit="unknown")
     questions.append(f"{where}: which limits (low, high) does the robot accept? The draft leaves them open.")
     return replace(component, reference=reference)
 
