@@ -98,6 +98,23 @@ def test_rms_norm_keeps_statistics_in_float32() -> None:
     torch.testing.assert_close(norm(x), expected)
 
 
+def test_fused_rms_norm_has_the_gradients_of_the_plain_one() -> None:
+    fused, plain = RMSNorm(6, eps=1e-6), RMSNorm(6, eps=1e-6).double()
+    for norm in (fused, plain):
+        norm.weight.data.copy_(torch.linspace(0.5, 2, 6))
+    x, grad = torch.randn(2, 3, 6, requires_grad=True), torch.randn(2, 3, 6)
+    wide = x.detach().double().requires_grad_()
+    expected = wide * (wide.square().mean(-1, keepdim=True) + 1e-6).rsqrt() * plain.weight
+    found = fused(x)
+    torch.testing.assert_close(found, expected.float())
+    found.backward(grad)
+    expected.backward(grad.double())
+    for a, b in ((x.grad, wide.grad), (fused.weight.grad, plain.weight.grad)):
+        assert a is not None
+        assert b is not None
+        torch.testing.assert_close(a, b.float(), atol=1e-5, rtol=1e-5)
+
+
 def test_uneven_groups_are_refused() -> None:
     with pytest.raises(ValueError, match="evenly"):
         DecoderConfig(width=8, mlp_width=8, layers=1, heads=3, kv_heads=2, head_dim=4)
