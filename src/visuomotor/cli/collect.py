@@ -13,7 +13,7 @@ from visuomotor.cli.console import console, parse, progress_bar, table
 class Options:
     """Record demonstrations of a simulated robot as a LeRobot v3 data set with annotations."""
 
-    environment: Annotated[str, tyro.conf.arg(constructor=str)] = "tabletop"
+    environment: Annotated[str, tyro.conf.Positional] = "tabletop"
     """The world: tabletop or metaworld."""
     out: Path
     """Folder of the new data set."""
@@ -56,13 +56,12 @@ def run(arguments: list[str]) -> int:
         render_quality=options.render_quality,
         options={key: typed(value) for key, value in options.option.items()},
     )
-    total = options.scenes or options.episodes
-    with progress_bar(f"collecting {options.environment}", total) as update:
+    with progress_bar(f"collecting {options.environment}") as update:
         report = collect(
             plan,
             resume=options.resume,
             overwrite=options.overwrite,
-            progress=lambda state: update(state.done, f"{state.failures} failed"),
+            progress=lambda state: update(state.done, state.total, f"{state.failures} failed"),
         )
     table("demonstrations", ("task", "kept", "failed"), [(t, *c) for t, c in sorted(report.tasks.items())])
     console.print(f"data set: {options.out}")

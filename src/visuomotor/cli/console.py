@@ -18,8 +18,8 @@ def parse(verb: str, options: Any, arguments: list[str], *, unknown: bool = Fals
 
 
 @contextmanager
-def progress_bar(description: str, total: int | None) -> Iterator[Any]:
-    """A progress bar; yields `update(completed, note="")`."""
+def progress_bar(description: str) -> Iterator[Any]:
+    """A progress bar; yields `update(completed, total, note="")`."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -30,10 +30,10 @@ def progress_bar(description: str, total: int | None) -> Iterator[Any]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task(description, total=total, note="")
+        task = progress.add_task(description, total=None, note="")
 
-        def update(completed: int, note: str = "") -> None:
-            progress.update(task, completed=completed, note=note)
+        def update(completed: int, total: int, note: str = "") -> None:
+            progress.update(task, completed=completed, total=total, note=note)
 
         yield update
 

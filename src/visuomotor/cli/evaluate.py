@@ -50,7 +50,7 @@ def run(arguments: list[str]) -> int:
         options={key: typed(value) for key, value in options.option.items()},
     )
     policy = load_policy(options.checkpoint)
-    with progress_bar(f"evaluating in {options.environment}", None) as update:
+    with progress_bar(f"evaluating in {options.environment}") as update:
         results = evaluate(
             policy,
             plan,
@@ -58,7 +58,7 @@ def run(arguments: list[str]) -> int:
             workers=options.workers,
             resume=options.resume,
             overwrite=options.overwrite,
-            progress=lambda state: update(state.done, f"{state.successes} succeeded"),
+            progress=lambda state: update(state.done, state.total, f"{state.successes} succeeded"),
         )
     columns, rows = results.table()
     table("success", columns, rows)

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
-from visuomotor.cli.console import console, parse, progress_bar
+from visuomotor.cli.console import console, parse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +38,7 @@ def run(arguments: list[str]) -> int:
             console.print(f"  {name:<24} {text}", markup=False)
         return 0
     options, unknown = parse("train", Options, arguments, unknown=True)
+    from visuomotor.training.progress import progress_bar
     from visuomotor.training.trainer import train
 
     given = {
@@ -46,7 +47,7 @@ def run(arguments: list[str]) -> int:
     }
     recipe = find_recipe(options.recipe)
     plan = override(recipe(**{key: value for key, value in given.items() if value is not None}), pairs(unknown))
-    with progress_bar(f"training {plan.name}", None) as update:
+    with progress_bar(f"training {plan.name}") as update:
         last = train(
             plan,
             options.out,
@@ -54,15 +55,10 @@ def run(arguments: list[str]) -> int:
             overwrite=options.overwrite,
             bad_samples=options.bad_samples,
             threads=options.threads,
-            progress=lambda state: update(state.step, describe(state)),
+            progress=update,
         )
     console.print(f"checkpoint: {last}")
     return 0
-
-
-def describe(state: Any) -> str:
-    """One line of a training step's progress."""
-    return f"loss {state.loss:.3f}  {state.samples_per_second:.0f} samples/s  waiting {state.data_wait:.0%}"
 
 
 def pairs(arguments: list[str]) -> dict[str, str]:

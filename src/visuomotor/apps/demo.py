@@ -1,0 +1,172 @@
+"""The main job in one go: demonstrations -> data set -> training -> evaluation -> report.
+
+Every step is a verb of its own; the demo only chains them, and reuses a step whose inputs have the same hash.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from visuomotor.apps.report import write_report
+from visuomotor.apps.steps import Steps, digest, source_digest
+from visuomotor.evaluation.results import Results
+
+if TYPE_CHECKING:
+    from visuomotor.training.progress import Progress
+
+World = Literal["tabletop", "metaworld"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoPlan:
+    """How large the demo is. `minutes` of training; `scenes` single frames for grounding (tabletop only).
+
+    start: a checkpoint to begin from; None trains from nothing.
+    overrides: fields of the recipe's run, as on the command line of `train`.
+    """
+
+    world: World = "tabletop"
+    out: Path = Path("runs/demo")
+    recipe: str = "tabletop-nano"
+    demonstrations: int = 400
+    scenes: int = 4000
+    action_noise: float = 0.2
+    episodes: int = 100
+    control_episodes: int = 30
+    splits: tuple[str, ...] = ("train", "heldout_combination")
+    start: str | None = None
+    workers: int = 2
+    seed: int = 0
+    overrides: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoResult:
+    """What the demo leaves: the evaluation, the report's path, seconds by step (0 for a reused one)."""
+
+    results: Results
+    report: Path
+    seconds: dict[str, float]
+
+
+Watch = Callable[[str], Callable[[int, int, str], None]]
+
+
+def run_demo(plan: DemoPlan, watch: Watch) -> DemoResult:
+    """Do the job. `watch(title)` is called as a step begins and returns its progress function (done, total, note)."""
+    steps, seconds = Steps(plan.out), {}
+    inputs = digest(source_digest(), plan.world, plan.seed)
+
+    def do(name: str, output: Path, given: Any, work: Callable[[bool, bool], Any]) -> str:
+        began = time.monotonic()
+        reused = steps.run(name, digest(inputs, given), output, work) == "done"
+        seconds[name] = 0.0 if reused else time.monotonic() - began
+        return digest(inputs, given)
+
+    data = collection(plan, plan.out / "data", plan.demonstrations, 0)
+    made = [do("collect", data.out, data.identity(), lambda r, o: collect_step(data, r, o, watch))]
+    if plan.scenes:
+        scenes = collection(plan, plan.out / "scenes", 1, plan.scenes)
+        made.append(do("scenes", scenes.out, scenes.identity(), lambda r, o: collect_step(scenes, r, o, watch)))
+    training = [made, plan.recipe, plan.start, plan.overrides]
+    trained = do("train", plan.out / "train" / "last", training, lambda r, o: train_step(plan, r, o, watch))
+    rolling = [trained, plan.episodes, plan.control_episodes, plan.splits]
+    do("eval", plan.out / "eval" / "results.json", rolling, lambda r, o: evaluate_step(plan, r, o, watch))
+    report = write_report(plan.out, title=f"visuomotor demo: {plan.world}")
+    return DemoResult(results=Results.load(plan.out / "eval"), report=report, seconds=seconds)
+
+
+def collection(plan: DemoPlan, out: Path, episodes: int, scenes: int) -> Any:
+    """The plan of one of the demo's two collections."""
+    from visuomotor.simulation.collect import CollectPlan
+
+    return CollectPlan(
+        environment=plan.world,
+        out=out,
+        episodes=episodes,
+        scenes=scenes,
+        seed=plan.seed,
+        workers=plan.workers,
+        action_noise=0.0 if scenes else plan.action_noise,
+    )
+
+
+def collect_step(plan: Any, resume: bool, overwrite: bool, watch: Watch) -> None:
+    from visuomotor.simulation.collect import collect
+
+    what = "recording scenes" if plan.scenes else "demonstrating"
+    show = watch(what)
+    collect(plan, resume=resume, overwrite=overwrite, progress=lambda p: show(p.done, p.total, f"{p.failures} failed"))
+
+
+def demo_run(plan: DemoPlan) -> Any:
+    """The demo's training run: its recipe with the demo's data, start and overrides."""
+    from visuomotor.recipes import find_recipe, override
+
+    given: dict[str, Any] = {"data": str(plan.out / "data")}
+    if plan.scenes:
+        given["scenes"] = str(plan.out / "scenes")
+    if plan.start:
+        given["start"] = plan.start
+    return override(find_recipe(plan.recipe)(**given), plan.overrides)
+
+
+def train_step(plan: DemoPlan, resume: bool, overwrite: bool, watch: Watch) -> None:
+    from visuomotor.training.progress import clock
+    from visuomotor.training.trainer import train
+
+    run = demo_run(plan)
+    show = watch("training")
+
+    def progress(state: "Progress") -> None:
+        waiting = f"waiting {state.data_wait:.0%}, left {clock(state.seconds_left)}"
+        show(round(1000 * state.fraction), 1000, f"{state.samples_per_second:.0f} samples/s, {waiting}")
+
+    train(run, plan.out / "train", resume=resume, overwrite=overwrite, progress=progress)
+
+
+def evaluate_step(plan: DemoPlan, resume: bool, overwrite: bool, watch: Watch) -> None:
+    from visuomotor.evaluation.rollout import evaluate
+    from visuomotor.policy import load_policy
+
+    train = plan.out / "train"
+    run = demo_run(plan)
+    evaluation = replace(
+        run.evaluation, episodes=plan.episodes, control_episodes=plan.control_episodes, splits=plan.splits
+    )
+    policy = load_policy(train / "checkpoints" / (train / "last").read_text().strip())
+    show = watch("evaluating")
+    evaluate(
+        policy,
+        evaluation,
+        plan.out / "eval",
+        workers=plan.workers,
+        resume=resume,
+        overwrite=overwrite,
+        progress=lambda state: show(state.done, state.total, f"{state.successes} succeeded"),
+    )
+
+
+def demo_plan(
+    world: World, *, full: bool = False, from_scratch: bool = False, overrides: dict[str, str], **given: Any
+) -> DemoPlan:
+    """The demo of a world, small or full; `given` replaces single fields of the plan."""
+    if world == "metaworld":
+        plan = DemoPlan(
+            world=world,
+            out=Path("runs/demo-metaworld"),
+            recipe="metaworld-pairs",
+            demonstrations=400,
+            scenes=0,
+            splits=("train",),
+            overrides=overrides,
+        )
+    elif full:
+        plan = DemoPlan(
+            out=Path("runs/demo-full"), demonstrations=1200, scenes=12000, episodes=200, overrides=overrides
+        )
+    else:
+        plan = DemoPlan(overrides=overrides)
+    return replace(plan, **given)
