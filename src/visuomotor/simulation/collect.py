@@ -78,7 +78,7 @@ def _prepare(plan: CollectPlan, staging: Staging, resume: bool, overwrite: bool)
             raise FileExistsError(f"{plan.out} exists. Choose another folder, or overwrite it.")
         if not (plan.out / "meta" / "info.json").exists():
             raise FileExistsError(f"{plan.out} is not a data set, so it is not overwritten. Choose another folder.")
-    if staging.plan() and not overwrite:
+    if staging.attempts() and not overwrite:
         raise FileExistsError(f"An interrupted collection lies in {staging.root}: resume it, or overwrite it.")
     staging.remove()
     staging.create(plan.identity())
