@@ -21,7 +21,9 @@ _ROTATION = re.compile(r"^(?:roll|pitch|yaw|rx|ry|rz|wx|wy|wz|ax|ay|az|rot\d?|eu
 _QUATERNION = re.compile(r"^(?:qx|qy|qz|qw|quat\w*)$")
 _GRIPPER = re.compile(r"gripper|claw|finger|grasp|jaw")
 _JOINT = re.compile(r"joint|shoulder|elbow|wrist|waist|forearm|upperarm|^j\d+$|^motor_?\d+$|_(?:pan|lift|flex|roll)$")
-_NOISE = re.compile(r"^(?:eef|ee|tcp|end_effector|delta|d|position|pos|rotation|rot|main|action|state)[._-]?", re.I)
+_NOISE = re.compile(
+    r"^(?:eef|ee|tcp|end_effector|delta|d|translation|position|pos|rotation|rot|main|action|state)[._-]?", re.I
+)
 _WRIST = re.compile(r"wrist|hand|gripper|eye_in|arm", re.I)
 _LARGEST_STEP = 0.2  # metres; no arm moves further in one control step
 _SIDE = re.compile(r"(?:^|[._-])(left|right)(?=[._-]|$)", re.I)
