@@ -181,7 +181,7 @@ class Processor:
                 self.tokenizer, observation.instruction, self.config.prompt, answers=bool(known or levels)
             )
             for level in scaffold.LEVELS:
-                if level in known:
+                if known.get(level):
                     pieces += scaffold.level_pieces(self.tokenizer, level, " " + known[level])
             if levels:
                 pieces.append(scaffold.header_piece(self.tokenizer, levels[0]))
