@@ -28,7 +28,7 @@ __all__ = [
 
 HOME = np.array([0.0, -0.05, 0.20])  # end-effector position at the start of an episode, m
 WORKSPACE_LOW = np.array([-0.27, -0.23, 0.012])
-WORKSPACE_HIGH = np.array([0.27, 0.22, 0.32])
+WORKSPACE_HIGH = np.array([0.27, 0.22, 0.28])
 ROTATION_LIMIT = np.array([0.6, 0.6, 1.6])  # largest tilt and turn away from home, rad
 STEP_TRANSLATION = 0.03  # m per control step and axis
 STEP_ROTATION = 0.2  # rad per control step and axis
@@ -94,7 +94,10 @@ ARM_DEFAULTS_XML = """
         <geom type="capsule" size=".006 .007" euler="1.5708 0 0" contype="1" conaffinity="1" friction="1.6 .02 .001"
           group="3" rgba="0 0 0 0"/>
       </default>
-      <default class="finger"><geom rgba=".20 .21 .23 1"/><joint type="slide" range="0 .046" damping="3" armature=".6"/></default>
+      <default class="finger">
+        <geom rgba=".20 .21 .23 1"/>
+        <joint type="slide" range="0 .046" damping="3" armature=".6"/>
+      </default>
     </default>"""
 
 ARM_ACTUATORS_XML = """

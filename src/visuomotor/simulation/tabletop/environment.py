@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+import gymnasium
 import numpy as np
 
 from visuomotor.contract import Annotation, Camera, Component, Embodiment, Scenario
@@ -11,7 +12,6 @@ from visuomotor.simulation.interface import Environment
 from visuomotor.simulation.rendering import CameraRenderer, mujoco
 from visuomotor.simulation.tabletop.annotate import Projection, boxes, project
 from visuomotor.simulation.tabletop.arm import (
-    HOME,
     ROTATION_LIMIT,
     STEP_ROTATION,
     STEP_TRANSLATION,
@@ -136,7 +136,7 @@ class TabletopEnvironment(Environment):
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Start `options["scenario"]`, or a random training scenario. A scenario's own `options` override the
         environment's variation; its `instruction` replaces the sentence only, success is judged on its task."""
-        super().reset(seed=seed)
+        gymnasium.Env.reset(self, seed=seed)  # the interface in between only declares it
         scenario = (options or {}).get("scenario")
         if scenario is None:
             drawn = int(self.np_random.integers(2**31))

@@ -4,10 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from visuomotor.simulation.tabletop.arm import FINGER_TRAVEL, STEP_ROTATION, STEP_TRANSLATION
+from visuomotor.simulation.tabletop.arm import STEP_ROTATION, STEP_TRANSLATION
 from visuomotor.simulation.tabletop.grammar import subtasks
 from visuomotor.simulation.tabletop.predicates import DIRECTIONS, TaskMonitor, relation_goal
-from visuomotor.simulation.tabletop.scene import DRAWER_TRAVEL
 from visuomotor.simulation.tabletop.state import SceneState
 from visuomotor.simulation.tabletop.taskspec import TaskSpec
 

@@ -27,7 +27,7 @@ STILL = 0.05  # m/s
 
 def done(state: SceneState, spec: TaskSpec) -> bool:
     """Whether the task is done in this state. Sequences are judged step by step by TaskMonitor."""
-    return _DONE[spec.relation](state, spec)
+    return bool(_DONE[spec.relation](state, spec))
 
 
 def failed(state: SceneState, spec: TaskSpec) -> bool:

@@ -72,8 +72,11 @@ def sample_layout(spec: TaskSpec, vocabulary: str, variation: Variation, rng: np
     """Objects and places for a task. Distractors tend to share the goal's colour or shape, so both words matter."""
     objects = _sample_objects(spec, vocabulary, variation.distractors, rng)
     order = rng.permutation(len(objects))
-    places = _sample_places([o.geometry.radius for o in objects], _area(spec, len(objects)), rng)
-    turn = rng.uniform(-np.pi / 4, np.pi / 4, len(objects)) if variation.object_yaw else np.zeros(len(objects))
+    radii, area = [o.geometry.radius for o in objects], _area(spec, len(objects))
+    places = _sample_places(radii, area, rng)
+    while spec.reference is not None and _related(spec, places[0] - places[1]):
+        places = _sample_places(radii, area, rng)
+    turn = rng.uniform(-np.pi / 4, np.pi / 4, len(objects)) * variation.object_yaw
     shift = rng.uniform(-variation.furniture, variation.furniture, (3, 2))
     eef = HOME + rng.uniform(-1, 1, 3) * variation.initial_pose * np.array([1.0, 1.0, 0.6])
     return Layout(
@@ -172,6 +175,14 @@ def _area(spec: TaskSpec, count: int) -> Any:
     if spec.relation in ("push_behind", "push_beside"):
         return RELATION_AREA
     return AREA if count <= 3 else WIDE_AREA
+
+
+def _related(spec: TaskSpec, offset: np.ndarray) -> bool:
+    """Whether the goal object lies so near to where it should be that the task would start (almost) done."""
+    x, y = abs(offset[0]), offset[1]
+    if spec.relation == "push_behind":
+        return bool(x < 0.06 and 0 < y < 0.15)
+    return bool(spec.relation == "push_beside" and x < 0.15 and abs(y) < 0.06)
 
 
 def _starts_open(spec: TaskSpec) -> bool:
