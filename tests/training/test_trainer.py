@@ -19,6 +19,9 @@ from visuomotor.training.step import Diverged
 from visuomotor.training.trainer import train
 
 ROOT = Path(__file__).parents[2]
+KILLED = ("3:SIGKILL", "5:SIGKILL", "7:SIGKILL")  # inside the first stage, at its end, inside the second
+WHOLE = Path("whole/checkpoints/step-000009")
+STOPPED = ("3:SIGINT", "3:SIGTERM")
 
 
 @pytest.fixture(autouse=True)
@@ -37,9 +40,14 @@ def assert_same(a: Path, b: Path) -> None:
         assert torch.equal(left[name], right[name]), name
 
 
-def run_until(out: Path, step: str, signal: str, *more: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tests.training.fakes", str(out), step, signal, *more]
-    return subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+@pytest.fixture(scope="module")
+def struck(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, int]]:
+    """Folder with one run per case, each ended by a signal in a process of its own, and their exit codes."""
+    folder = tmp_path_factory.mktemp("struck")
+    command = [sys.executable, "-m", "tests.training.fakes", str(folder), *KILLED, *STOPPED]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder, json.loads(done.stdout)
 
 
 def test_trains_and_leaves_a_policy_metrics_and_provenance(tmp_path: Path) -> None:
@@ -67,25 +75,25 @@ def test_training_learns(tmp_path: Path) -> None:
     assert losses[-1] < 0.7 * losses[0]
 
 
-@pytest.mark.parametrize("step", ["3", "5", "7"])  # inside the first stage, at its end, inside the second
-def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, step: str) -> None:
-    whole = train(two_stages(), tmp_path / "whole", threads=1)
-    killed = run_until(tmp_path / "killed", step, "SIGKILL")
-    assert killed.returncode == -9, killed.stderr
-    resumed = train(two_stages(), tmp_path / "killed", resume=True, threads=1)
-    assert_same(whole, resumed)
-    logged = [(e["step"], e["loss"]) for e in read_metrics(tmp_path / "killed" / "metrics.jsonl") if "loss" in e]
-    assert logged == [(e["step"], e["loss"]) for e in read_metrics(tmp_path / "whole" / "metrics.jsonl") if "loss" in e]
+def training_lines(out: Path) -> list[tuple[int, float]]:
+    return [(e["step"], e["loss"]) for e in read_metrics(out / "metrics.jsonl") if "loss" in e]
 
 
-@pytest.mark.parametrize("signal", ["SIGINT", "SIGTERM"])
-def test_signals_save_and_say_how_to_go_on(tmp_path: Path, signal: str) -> None:
-    stopped = run_until(tmp_path / "out", "3", signal)
-    assert stopped.returncode != 0
-    assert "--resume" in stopped.stderr
-    assert (tmp_path / "out" / "last").read_text() == "step-000003\n"
-    whole = train(two_stages(), tmp_path / "whole", threads=1)
-    assert_same(whole, train(two_stages(), tmp_path / "out", resume=True, threads=1))
+@pytest.mark.parametrize("case", KILLED)
+def test_killed_and_resumed_equals_uninterrupted(struck: tuple[Path, dict[str, int]], case: str) -> None:
+    folder, codes = struck
+    assert codes[case] == -9
+    assert_same(folder / WHOLE, train(two_stages(), folder / case, resume=True, threads=1))
+    assert training_lines(folder / case) == training_lines(folder / "whole")
+
+
+@pytest.mark.parametrize("case", STOPPED)
+def test_signals_save_and_say_how_to_go_on(struck: tuple[Path, dict[str, int]], case: str) -> None:
+    folder, codes = struck
+    assert codes[case] == 130
+    assert "--resume" in (folder / case).with_suffix(".err").read_text()
+    assert (folder / case / "last").read_text() == "step-000003\n"
+    assert_same(folder / WHOLE, train(two_stages(), folder / case, resume=True, threads=1))
 
 
 def test_time_limit_stops_and_resumes(tmp_path: Path) -> None:

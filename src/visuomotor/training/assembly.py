@@ -39,8 +39,7 @@ class DataSource:
 
     datasets: Mapping[str, Any]
     processor: Processor
-    bad_samples: MEANING = ("action_reference", "state_of")
-BadSamples = "stop"
+    bad_samples: BadSamples = "stop"
     quarantine: Path | None = None
 
 
