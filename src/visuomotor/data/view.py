@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from visuomotor.contract import Annotation
-from visuomotor.data.lerobot.video import encode_video
+from visuomotor.data.lerobot.video import rate
 
 __all__ = ["annotated_video", "contact_sheet", "draw_frame"]
 
@@ -72,12 +73,16 @@ def contact_sheet(dataset: Any, episode: int, count: int = 12) -> Image.Image:
 
 def annotated_video(dataset: Any, episode: int, path: Path | str) -> None:
     """Write all frames of an episode with their annotations as an mp4 (h264) at the data set's frame rate."""
-    rows = dataset.episode_slice(episode)
-    pictures = []
-    for start in range(rows.start, rows.stop, _BATCH):  # keeps decoded frames of long episodes out of memory
-        picked = np.arange(start, min(start + _BATCH, rows.stop))
-        pictures += [np.asarray(picture) for picture in _draw(dataset, rows, picked)]
-    encode_video(Path(path), np.stack(pictures), fps=dataset.fps)
+    rows, stream = dataset.episode_slice(episode), None
+    with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+        for start in range(rows.start, rows.stop, _BATCH):  # a long episode does not fit into memory
+            for picture in _draw(dataset, rows, np.arange(start, min(start + _BATCH, rows.stop))):
+                if stream is None:
+                    stream = container.add_stream("libx264", rate=rate(dataset.fps), options={"crf": "20"})
+                    stream.width, stream.height, stream.pix_fmt = *picture.size, "yuv420p"
+                container.mux(stream.encode(av.VideoFrame.from_image(picture)))
+        assert stream is not None, "an episode has at least one frame"
+        container.mux(stream.encode())
 
 
 def _draw(dataset: Any, rows: slice, picked: np.ndarray) -> list[Image.Image]:
