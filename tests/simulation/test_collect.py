@@ -52,6 +52,7 @@ def content(root: Path) -> dict[str, Any]:
     for key in ("options", "trouble"):
         record["plan"].pop(key, None)
     record.pop("plan_hash")
+    record.pop("versions")  # the commit may change while tests run
     rows = np.arange(data.num_frames)
     return {
         "columns": {name: values.tolist() for name, values in data.columns.items()},
@@ -119,11 +120,12 @@ def test_after_an_error_resume_continues(
         collect(plan)
     assert not out.exists()
     flag.unlink()
-    staged = {path: path.stat().st_mtime_ns for path in out.with_name("set.staging").glob("attempts/*")}
-    assert len(staged) == 3
+    assert len(list(out.with_name("set.staging").glob("attempts/*"))) == 3
     with pytest.raises(FileExistsError, match="interrupted collection lies in"):
         collect(plan)
-    collect(plan, resume=True)
+    seen: list[CollectProgress] = []
+    collect(plan, resume=True, progress=seen.append)
+    assert seen[0].done + seen[0].failures == 3, "finished attempts are not repeated"
     assert content(out) == content(reference)
 
 
