@@ -97,6 +97,10 @@ class KVCache:
         if missing > 0:
             self.buffer = F.pad(self.buffer, (0, 0, 0, missing))
 
+    def filled(self) -> list[KeyValue]:
+        """The filled slots of every layer, for `Decoder.forward(past=...)`, which autograd can go through."""
+        return [(layer[0, :, :, : self.length], layer[1, :, :, : self.length]) for layer in self.buffer]
+
     def write(self, layer: int, key: Tensor, value: Tensor) -> KeyValue:
         """Write behind the filled slots, and return filled and new slots together. `length` does not move."""
         end = self.length + key.shape[2]
@@ -120,10 +124,11 @@ class SelfAttention(nn.Module):
         self.k_norm = RMSNorm(config.head_dim, config.norm_eps)
 
     def query(self, x: Tensor, rotation: Rotation) -> Float[Tensor, "B H S D"]:
-        heads = self.q_proj(x).unflatten(-1, (self.heads, self.head_dim))
+        heads = self.q_proj(x.to(self.q_proj.weight.dtype)).unflatten(-1, (self.heads, self.head_dim))
         return rotate_halves(self.q_norm(heads).transpose(1, 2), rotation)
 
     def key_value(self, x: Tensor, rotation: Rotation) -> KeyValue:
+        x = x.to(self.k_proj.weight.dtype)  # norms may be kept in a wider type than the matrices
         keys = self.k_proj(x).unflatten(-1, (self.kv_heads, self.head_dim))
         values = self.v_proj(x).unflatten(-1, (self.kv_heads, self.head_dim)).transpose(1, 2)
         return rotate_halves(self.k_norm(keys).transpose(1, 2), rotation), values
@@ -146,6 +151,7 @@ class GatedMLP(nn.Module):
         self.down_proj = nn.Linear(config.mlp_width, config.width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        x = x.to(self.gate_proj.weight.dtype)
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
@@ -190,7 +196,10 @@ class Decoder(nn.Module):
         cache      the same for inference: `x` is written behind its filled slots; the caller advances `length`
         keys_only  stop at the last layer's keys and values: its states would be read by nobody, and are undefined
         """
-        rotation = decoder_rotation(attention.positions, self.config.head_dim, self.config.rope_theta, x.dtype)
+        first = self.layers[0]
+        assert isinstance(first, DecoderLayer)
+        dtype = first.self_attn.q_norm.weight.dtype
+        rotation = decoder_rotation(attention.positions, self.config.head_dim, self.config.rope_theta, dtype)
         own: list[KeyValue] = []
         for index, layer in enumerate(self.layers):
             assert isinstance(layer, DecoderLayer)

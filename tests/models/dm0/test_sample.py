@@ -156,3 +156,15 @@ def test_noise_comes_from_the_generator(make_model: Make, make_batch: MakeBatch)
     )
     assert first.shape == (3, 2, 4, 3)
     assert torch.equal(first, second)
+
+
+def test_velocity_is_differentiable_in_the_noisy_chunk(make_model: Make, make_batch: MakeBatch) -> None:
+    model, batch = make_model(), prompt(make_batch())
+    prefix, t = model.encode(batch), torch.full((3, 2), 0.5)
+    x = torch.randn(3, 2, 4, 3, requires_grad=True)
+    value = model.denoise(prefix, x, t)
+    with torch.no_grad():
+        torch.testing.assert_close(value, model.denoise(prefix, x, t), atol=1e-6, rtol=1e-5)
+    (grad,) = torch.autograd.grad(value[:, 0].sum(), x)
+    assert grad[:, 0].abs().sum() > 0
+    assert grad[:, 1].abs().sum() == 0  # samples do not see each other

@@ -164,6 +164,7 @@ class DM0(Model):
 
     # Inference --------------------------------------------------------------------------------------------------
 
+    @torch.no_grad()
     def encode(self, batch: Batch, *, room: int = 0, text: bool = False) -> Prefix:
         """Run the VLM once. `room` reserves cache slots behind the prefix; `text` prepares for generation."""
         parts = _Text.of(batch)
@@ -175,6 +176,7 @@ class DM0(Model):
         last = states[torch.arange(x.shape[0], device=x.device), valid.sum(1) - 1] if text else None
         return Prefix(cache=cache, labels=labels, valid=valid, state=batch.state, last=last)
 
+    @torch.no_grad()
     def generate(self, prefix: Prefix, length: int, stop_id: int | None = None) -> Int64[Tensor, "B G"]:
         """Continue the prefix's text greedily, in its cache; each row stops after its own `stop_id` and is padded.
 
@@ -205,7 +207,7 @@ class DM0(Model):
         return F.pad(ids, (0, length - ids.shape[1]), value=self.config.pad_id)
 
     def denoise(self, prefix: Prefix, x: Float[Tensor, "B N T A"], t: Float[Tensor, "B N"]) -> Tensor:
-        """Velocities at x; the N samples of a row share its prefix, and nothing is kept in the cache."""
+        """Velocities at x, differentiable in x; the N samples of a row share its prefix, nothing stays in the cache."""
         return self._velocity(prefix, x, t, self._chunk_attention(prefix.labels, prefix.valid, x.shape[1]))
 
     @torch.no_grad()
@@ -235,9 +237,12 @@ class DM0(Model):
         return Sampled(actions=actions, text_ids=ids)
 
     def _velocity(self, prefix: Prefix, x: Tensor, t: Tensor, attention: Attention) -> Tensor:
-        prefix.cache.reserve(x.shape[1] * self.config.chunk_tokens)
         tokens = self.model.embed_chunk(x, t, prefix.state)
-        states, _ = self.model.expert(tokens, attention, cache=prefix.cache)
+        if torch.is_grad_enabled():
+            states, _ = self.model.expert(tokens, attention, past=prefix.cache.filled())
+        else:
+            prefix.cache.reserve(tokens.shape[1])
+            states, _ = self.model.expert(tokens, attention, cache=prefix.cache)
         return self.model.read_chunk(states)
 
     # Shared -----------------------------------------------------------------------------------------------------
