@@ -21,22 +21,22 @@ BLOCK = 128  # frames decoded at once
 
 
 class MemmapFrames:
-    """One camera from a cache. `bad`: {row: the sentence that says why it could not be decoded}."""
+    """One camera from a cache. `bad`: {row: the error that decoding it gave}."""
 
-    def __init__(self, path: Path, shape: tuple[int, int, int, int], bad: dict[int, str], source: Path) -> None:
-        self._path, self._shape, self._bad, self._source = path, shape, bad, source
+    def __init__(self, path: Path, shape: tuple[int, ...], bad: dict[int, DataError]) -> None:
+        self._path, self._shape, self._bad = path, shape, bad
         self._map: np.ndarray | None = None
 
     def read(self, rows: np.ndarray) -> np.ndarray:
-        for row in rows if self._bad else ():
-            if int(row) in self._bad:
-                raise DataError(self._source, self._bad[int(row)], row=int(row))
+        for row in rows.tolist() if self._bad else ():
+            if row in self._bad:
+                raise self._bad[row]
         if self._map is None:
-            self._map = np.memmap(self._path, np.uint8, "r", shape=self._shape)
+            self._map = np.asarray(np.memmap(self._path, np.uint8, "r", shape=self._shape))
         return self._map[rows]
 
     def check(self) -> list[DataError]:
-        return [DataError(self._source, message, row=row) for row, message in self._bad.items()]
+        return list(self._bad.values())
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_map": None}  # a pickled memory map would carry the pixels
@@ -46,22 +46,25 @@ def open_cache(dataset: "Dataset", size: tuple[int, int] | None, folder: Path) -
     """The frame sources of a cache below `folder`, built when it is not there yet. `size` is (height, width)."""
     name = dataset.hash()[:24] + ("" if size is None else f"-{size[0]}x{size[1]}")
     home = folder / name
-    if (home / "cache.json").exists():
-        facts = json.loads((home / "cache.json").read_text())
-        if _intact(home, facts, dataset):
-            return _sources(home, facts, dataset)
+    if home.exists():
+        facts = _intact(home, dataset)
+        if facts is not None:
+            return _sources(home, facts)
         logger.warning("%s does not hold what its cache.json says; building it again", home)
         shutil.rmtree(home)
     folder.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder))
     try:
         facts = _build(dataset, size, partial)
-        partial.chmod(0o755)
-        if not home.exists():  # else another process was faster
+        partial.chmod(0o755)  # mkdtemp's folders are private
+        try:
             partial.rename(home)
+        except OSError:
+            if not home.exists():  # otherwise another process was faster
+                raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return _sources(home, facts, dataset)
+    return _sources(home, facts)
 
 
 def _build(dataset: "Dataset", size: tuple[int, int] | None, folder: Path) -> dict[str, Any]:
@@ -69,19 +72,18 @@ def _build(dataset: "Dataset", size: tuple[int, int] | None, folder: Path) -> di
     for number, camera in enumerate(dataset.cameras):
         shape, bad = _build_camera(dataset, camera, size, folder / f"{number}.u8")
         if bad:
-            logger.warning(
-                "%d frames of camera %s cannot be decoded; the first: %s", len(bad), camera, min(bad.items())
-            )
-        facts["cameras"][camera] = {"file": f"{number}.u8", "shape": shape, "bad": bad}
+            logger.warning("%d frames of camera %s cannot be decoded; the first: %s", len(bad), camera, bad[0])
+        entries = [(str(e.path), e.message, e.row, e.episode, e.frame) for e in bad]
+        facts["cameras"][camera] = {"file": f"{number}.u8", "shape": shape, "bad": entries}
     (folder / "cache.json").write_text(json.dumps(facts))
     return facts
 
 
 def _build_camera(
     dataset: "Dataset", camera: str, size: tuple[int, int] | None, path: Path
-) -> tuple[list[int], dict[str, str]]:
+) -> tuple[list[int], list[DataError]]:
     """Write the frames one after the other (not through a map: a full disk must be an OSError, not a crash)."""
-    bad: dict[str, str] = {}
+    bad: list[DataError] = []
     shape: tuple[int, ...] = (*(size or dataset.image_size(camera)), 3)
     with path.open("wb") as file:
         for start in range(0, dataset.num_frames, BLOCK):
@@ -96,7 +98,7 @@ def _build_camera(
     return [dataset.num_frames, *shape], bad
 
 
-def _readable(dataset: "Dataset", camera: str, rows: np.ndarray, bad: dict[str, str]) -> dict[int, np.ndarray]:
+def _readable(dataset: "Dataset", camera: str, rows: np.ndarray, bad: list[DataError]) -> dict[int, np.ndarray]:
     """{row: image} of the rows that can be decoded; why the others cannot goes into `bad`."""
     try:
         return dict(zip(rows.tolist(), dataset.frames(camera, rows), strict=True))
@@ -106,7 +108,7 @@ def _readable(dataset: "Dataset", camera: str, rows: np.ndarray, bad: dict[str, 
             try:
                 images[row] = dataset.frames(camera, np.array([row]))[0]
             except DataError as error:
-                bad[str(row)] = str(error)
+                bad.append(error)
         return images
 
 
@@ -118,20 +120,23 @@ def _resize(image: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR))
 
 
-def _intact(home: Path, facts: dict[str, Any], dataset: "Dataset") -> bool:
-    cameras = facts.get("cameras", {})
-    files = [(home / c["file"], int(np.prod(c["shape"]))) for c in cameras.values()]
-    return (
-        facts.get("hash") == dataset.hash()
-        and list(cameras) == list(dataset.cameras)
-        and all(path.exists() and path.stat().st_size == count for path, count in files)
-    )
+def _intact(home: Path, dataset: "Dataset") -> dict[str, Any] | None:
+    """What cache.json says, or None when it is damaged, of other data, or disagrees with the files."""
+    try:
+        facts = json.loads((home / "cache.json").read_text())
+        sizes = [(home / c["file"]).stat().st_size == np.prod(c["shape"]) for c in facts["cameras"].values()]
+        same = facts["hash"] == dataset.hash() and list(facts["cameras"]) == list(dataset.cameras)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return facts if same and all(sizes) else None
 
 
-def _sources(home: Path, facts: dict[str, Any], dataset: "Dataset") -> dict[str, MemmapFrames]:
-    return {
-        camera: MemmapFrames(
-            home / c["file"], tuple(c["shape"]), {int(k): v for k, v in c["bad"].items()}, dataset.root
-        )
-        for camera, c in facts["cameras"].items()
-    }
+def _sources(home: Path, facts: dict[str, Any]) -> dict[str, MemmapFrames]:
+    sources = {}
+    for camera, c in facts["cameras"].items():
+        bad = {
+            row: DataError(Path(path), message, row=row, episode=episode, frame=frame)
+            for path, message, row, episode, frame in c["bad"]
+        }
+        sources[camera] = MemmapFrames(home / c["file"], tuple(c["shape"]), bad)
+    return sources

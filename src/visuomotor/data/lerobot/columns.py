@@ -94,6 +94,12 @@ def require_valid(episode: Episode, embodiment: Embodiment, videos: Mapping[str,
             raise ValueError(
                 f"{name}: camera {camera!r} has {frames.dtype}{list(frames.shape)}, expected uint8[{length}, h, w, 3]."
             )
+    try:
+        json.dumps(episode.info)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{name}: info must be JSON ({error}). Convert its values to plain numbers and text."
+        ) from error
     if episode.annotations and len(episode.annotations) != length:
         raise ValueError(
             f"{name} has {len(episode.annotations)} annotations for {length} frames; give one a frame or none."

@@ -10,7 +10,7 @@ IMAGE_FRAMES = 10  # frames of an episode that enter the image statistics
 IMAGE_SIDE = 150  # pixels a side, at most, that enter them
 
 
-def numeric_stats(values: np.ndarray) -> dict[str, list[float]]:
+def numeric_stats(values: np.ndarray) -> dict[str, Any]:
     """Statistics of numbers [n] or [n, d] over n, each a list of d."""
     table = values.reshape(len(values), -1).astype(np.float64)
     stats = {

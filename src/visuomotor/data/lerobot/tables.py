@@ -40,7 +40,7 @@ class FrameTable:
             path.parent.mkdir(parents=True, exist_ok=True)
             compression = {f.name: "none" if f.name in self._images else "snappy" for f in self._schema}
             compression |= {f"{k}.{part}": "none" for k in self._images for part in ("bytes", "path")}
-            self._writer = pq.ParquetWriter(path, self._schema, compression=compression)
+            self._writer = pq.ParquetWriter(path, self._schema, compression=compression)  # type: ignore[arg-type]
         self._writer.write_table(table, row_group_size=max(1, table.num_rows))
         self._bytes += table.nbytes
         return chunk_of(self._file)

@@ -9,6 +9,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,7 +29,6 @@ CODECS: dict[str, tuple[str, dict[str, str]]] = {
 }
 GOP = 2
 OPEN_DECODERS = 16
-SEEK_AHEAD = 8  # frames that are decoded and thrown away rather than seeking
 
 
 def rate(fps: float) -> Fraction:
@@ -113,7 +113,7 @@ def open_video(path: Path) -> InputContainer:
     try:
         container = av.open(str(path))
     except av.error.FFmpegError as error:
-        raise DataError(path, f"is not a readable video ({error}). It is probably cut off: copy it again.") from error
+        raise DataError(path, f"is not a readable video ({error}). It is damaged or cut off: copy it again.") from error
     if not container.streams.video:
         container.close()
         raise DataError(path, "holds no video stream. Copy the video again from where the data set came from.")
@@ -128,51 +128,71 @@ class Decoder:
         self._container = open_video(path)
         self._stream = self._container.streams.video[0]
         self._stream.codec_context.thread_count = 1
-        time_base = self._stream.time_base
-        assert time_base is not None
-        self._ticks = 1 / float(time_base)
+        assert self._stream.time_base is not None
+        self._ticks = 1 / float(self._stream.time_base)
         self._interval = self._ticks / fps
+        self._near = _key_spacing(self._stream) * self._interval
         self._reformatter = VideoReformatter()
-        self._frames: Iterator[VideoFrame] | None = None
-        self._position = 0.0  # pts of the frame decoded last
+        self._frames: Iterator[VideoFrame] = iter(())
+        self._position = float("-inf")  # pts of the frame decoded last, -inf when there is none
+        self._damaged = False
 
     def read(self, seconds: np.ndarray) -> Iterator[np.ndarray]:
         """RGB uint8[h, w, 3] of the frame at each of the ascending times. Raises FFmpegError or LookupError."""
-        current: VideoFrame | None = None
+        image: np.ndarray | None = None
         for second in seconds:
             target = float(second) * self._ticks
-            if current is None or abs((current.pts or 0) - target) > self._interval / 2:
-                current = self._advance(target)
-                image = self._reformatter.reformat(current, format="rgb24", threads=1).to_ndarray()
+            if image is None or abs(self._position - target) > self._interval / 2:
+                frame = self._find(target)
+                image = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
             yield image
 
-    def _advance(self, target: float) -> VideoFrame:
-        ahead = target - self._position
-        if self._frames is None or ahead <= 0 or ahead > SEEK_AHEAD * self._interval:
-            self._seek(target)
-        back = self._ticks  # a second: how far to start before a target whose key frame was shown too late
-        while True:
-            for frame in self._frames or ():
-                self._position = float(frame.pts or 0)
-                if abs(self._position - target) <= self._interval / 2:
+    def _find(self, target: float) -> VideoFrame:
+        if 0 < target - self._position <= self._near:
+            try:
+                frame, _ = self._scan(target)
+                if frame is not None:
                     return frame
-                if self._position > target:
-                    break
-            else:
-                self._frames = None
-                raise LookupError("the video ends before it")
-            if back > 2 * target + 2 * self._ticks:
-                raise LookupError("the video has no frame at its time")
-            self._seek(max(0.0, target - back))
-            back *= 2
+            except (av.error.FFmpegError, LookupError):
+                pass  # a frame on the way is broken, the one that is wanted perhaps not
+        back = 0.0
+        while True:
+            start = round(max(target + self._interval / 4 - back, 0.0))  # a rounded time must not miss its key frame
+            self._container.seek(start, stream=self._stream, backward=True)
+            self._frames, self._position, self._damaged = self._container.decode(self._stream), float("-inf"), False
+            frame, first = self._scan(target)
+            if frame is not None:
+                return frame
+            if first <= target or back > target:
+                raise LookupError("the video ends before it, or has no frame at its time")
+            back = 2 * back + self._ticks  # the key frame found is shown later than it is stored
 
-    def _seek(self, target: float) -> None:
-        self._frames = None
-        self._container.seek(round(max(target, 0)), stream=self._stream, backward=True)
-        self._frames = self._container.decode(self._stream)
+    def _scan(self, target: float) -> tuple[VideoFrame | None, float]:
+        """(the frame at `target` or None, time of the first frame seen); raises when the frame is damaged."""
+        first = float("-inf")
+        for frame in self._frames:
+            self._position = float(frame.pts or 0)
+            first = self._position if first == float("-inf") else first
+            self._damaged = frame.is_corrupt or (self._damaged and not frame.key_frame)
+            if abs(self._position - target) <= self._interval / 2:
+                if self._damaged:
+                    self._position = float("-inf")
+                    raise LookupError("its data are damaged")
+                return frame, first
+            if self._position > target:
+                break
+        self._position = float("-inf")
+        return None, first
 
     def close(self) -> None:
         self._container.close()
+
+
+def _key_spacing(stream: VideoStream) -> int:
+    """Frames from one key frame to the next, by the first ones of the file's index (8 without an index)."""
+    entries = list(islice(stream.index_entries, 256))
+    keys = sum(entry.is_keyframe for entry in entries)
+    return max(2, round(len(entries) / keys)) if keys else 8
 
 
 class DecoderPool:

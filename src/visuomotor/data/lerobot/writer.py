@@ -52,6 +52,10 @@ class DatasetWriter:
         if not fps > 0:
             raise ValueError(f"fps must be positive, not {fps}.")
         self.root = Path(root)
+        if _occupied(self.root) and overwrite and not (self.root / layout.INFO_PATH).exists():
+            raise FileExistsError(
+                f"{self.root} is not a LeRobot data set, so it is not replaced. Choose another folder."
+            )
         if _occupied(self.root) and not overwrite:
             raise FileExistsError(f"{self.root} exists. Choose another folder, or pass overwrite=True to replace it.")
         self.embodiment, self.fps, self.storage, self.codec = embodiment, fps, storage, codec
