@@ -60,3 +60,10 @@ def test_count_repetition_and_seed() -> None:
 def test_an_empty_image_is_asked_about_absent_objects() -> None:
     questions = grounding.questions({}, ["red block"], np.random.default_rng(0), 3)
     assert [q.answer for q in questions] == [["no"]] * 3
+
+
+def test_questions_on_another_view_name_it() -> None:
+    plain = grounding.questions(BOXES, list(BOXES), np.random.default_rng(1), 6)
+    wrist = grounding.questions(BOXES, list(BOXES), np.random.default_rng(1), 6, "wrist")
+    assert [q.ask for q in wrist] == [["wrist: ", *q.ask] for q in plain]
+    assert [q.answer for q in wrist] == [q.answer for q in plain]

@@ -298,3 +298,11 @@ def test_too_long_a_text_names_the_row() -> None:
     dataset = FakeDataset()
     with pytest.raises(ValueError, match=r"row 2 \(episode 0, frame 2\).*max_text is 20"):
         sample(build(dataset, max_text=20), dataset, 2)
+
+
+def test_coarse_coordinates_take_fewer_digits_in_texts() -> None:
+    processor = build(FakeDataset(), levels=ALL, coordinates=100)
+    text = decoded(processor, sample(processor, FakeDataset(), 4))
+    assert "Box: red block 10 20 16 26; left bowl 30 50 42 60\n" in text
+    assert "(10,30)" in text
+    assert processor.config.coordinate(1000) == 99

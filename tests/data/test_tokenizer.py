@@ -30,8 +30,8 @@ def test_newline_is_always_one_token(text: str) -> None:
 
 def test_digits_never_merge_even_when_frequent() -> None:
     tokenizer = TextTokenizer.train(["123 123 123 123"] * 10, 700)
-    digits = {int(tokenizer.encode(d)[0]) for d in "0123456789"}
-    assert len(digits) == 10
+    digits = {int(tokenizer.encode(before + d)[0]) for before in ("", " ") for d in "0123456789"}
+    assert len(digits) == 20
     assert sum(int(i) in digits for i in tokenizer.encode("box 123 1000")) == 7
 
 

@@ -19,6 +19,7 @@ class ProcessorConfig:
     levels: {scaffold level: probability that its line is present in a training sample}.
     action_reference: "embodiment" keeps what the data says; "chunk_start" learns absolute components as differences
         to the state at the start of the chunk; `state_of` pairs action with state components of other names.
+    coordinates: the side of an image in the coordinates of texts; fewer digits are learnt faster (nano: 100).
     action_token_stride: every how many steps the discrete action line has a step.
     trajectory_stride: frames between two points of the trajectory line.
     """
@@ -34,6 +35,7 @@ class ProcessorConfig:
     max_text: int = 256
     action_reference: Literal["embodiment", "chunk_start"] = "embodiment"
     state_of: dict[str, str] = field(default_factory=dict)
+    coordinates: int = 1000
     action_token_stride: int = 1
     trajectory_stride: int = 4
     questions_per_image: int = 4
@@ -50,8 +52,14 @@ class ProcessorConfig:
         for name in ("horizon", "action_token_stride", "trajectory_stride", "questions_per_image", "max_text"):
             if getattr(self, name) < 1:
                 raise ValueError(f"ProcessorConfig.{name} is {getattr(self, name)}; it must be at least 1.")
+        if not 10 <= self.coordinates <= 1000:
+            raise ValueError(f"ProcessorConfig.coordinates is {self.coordinates}; it must lie in 10-1000.")
         if not self.image_roles:
             raise ValueError("image_roles is empty; a policy needs at least one camera role.")
+
+    def coordinate(self, value: int) -> int:
+        """A stored coordinate 0-1000 as texts have it; on a coarser scale the largest is one less than the scale."""
+        return value if self.coordinates == 1000 else min(value * self.coordinates // 1000, self.coordinates - 1)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "ProcessorConfig":

@@ -5,15 +5,20 @@ tokenizer's cache of sentences and numbers serves every sample.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-__all__ = ["Question", "questions"]
+__all__ = ["PHRASES", "Question", "questions"]
 
 Box = tuple[int, int, int, int]
 Boxes = Mapping[str, Box]
 Words = list[str | int]
+PHRASES = (
+    "Where is the", "Is there a", "What is at", "What is nearest to the", "What is left of the", "What is right of the",
+    "Is anything here?",
+)  # fmt: skip
+BOX_SHARE, RELATION_SHARE = 0.7, 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,25 +29,28 @@ class Question:
     answer: Words
 
 
-def questions(boxes: Boxes, vocabulary: Sequence[str], rng: np.random.Generator, count: int) -> list[Question]:
+def questions(
+    boxes: Boxes, vocabulary: Sequence[str], rng: np.random.Generator, count: int, view: str = ""
+) -> list[Question]:
     """`count` questions on one image.
 
     boxes: visible objects {name: (x1, y1, x2, y2)}; vocabulary: object names of the whole data set, from which
-    absent objects are asked after. Half of the questions ask for a box where there is one.
+    absent objects are asked after. Most questions ask for a box, which is what teaches seeing. `view` names the view
+    that is asked about, where it is not the first.
     """
     names = list(boxes)
     order = rng.permutation(len(names)) if names else []
     asked, chosen = 0, []
     for _ in range(count):
-        if names and (draw := rng.random()) < 0.5:
+        if names and (draw := rng.random()) < BOX_SHARE:
             chosen.append(where(names[order[asked % len(names)]], boxes))
             asked += 1
-        elif names and draw < 0.85:
+        elif names and draw < BOX_SHARE + RELATION_SHARE:
             relation = RELATIONS[int(rng.random() * len(RELATIONS))]
             chosen.append(relation(names[int(rng.random() * len(names))], boxes))
         else:
             chosen.append(exists(boxes, vocabulary, rng))
-    return chosen
+    return [replace(question, ask=[f"{view}: ", *question.ask]) for question in chosen] if view else chosen
 
 
 def where(name: str, boxes: Boxes) -> Question:

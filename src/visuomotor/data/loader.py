@@ -310,10 +310,13 @@ def _read(stream: _Stream, rows: np.ndarray, side: int | None) -> dict[str, np.n
 
 
 def _groups(streams: list[_Stream], processor: Processor) -> list[tuple[list[_Stream], np.ndarray]]:
-    """Streams by present views, each with its share inside the group."""
-    found: dict[tuple[bool, ...], list[_Stream]] = {}
+    """Streams by present views and objective, each with its share inside the group.
+
+    A batch comes from one group: views are constant within it, and texts are of similar length, so little is padding.
+    """
+    found: dict[tuple[tuple[bool, ...], Objective], list[_Stream]] = {}
     for stream in streams:
-        found.setdefault(processor.views[stream.embodiment], []).append(stream)
+        found.setdefault((processor.views[stream.embodiment], stream.objective), []).append(stream)
     groups = []
     for members in found.values():
         weights = np.array([s.source.weight for s in members], dtype=np.float64)

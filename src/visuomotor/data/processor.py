@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from visuomotor.contract import Batch, Embodiment, Observation
-from visuomotor.data import sample_text, scaffold
+from visuomotor.data import grounding, sample_text, scaffold
 from visuomotor.data.augment import Shift, augment, draw_shift
 from visuomotor.data.config import ProcessorConfig
 from visuomotor.data.images import fit
@@ -86,7 +86,7 @@ class Processor:
                 )
             )
         if tokenizer is None:
-            words = [*corpus, *scaffold.FIXED_TEXT, *(t for d in datasets for t in _sentences(d))]
+            words = [*corpus, *scaffold.FIXED_TEXT, *grounding.PHRASES, *(t for d in datasets for t in _sentences(d))]
             tokenizer = TextTokenizer.train(words, config.vocab_size)
         return cls(config, [e for e, _ in groups], statistics, tokenizer)
 

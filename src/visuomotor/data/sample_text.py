@@ -34,11 +34,11 @@ def robot_text(
         pieces += scaffold.level_pieces(tokenizer, "subtask", " " + prepared.annotation(row).subtask)
     if kept["box"]:
         annotation = prepared.annotation(row)
-        content = scaffold.box_content(_boxes(prepared, row, shifts), f"{instruction} {annotation.subtask}")
+        content = scaffold.box_content(_boxes(config, prepared, row, shifts)[0], f"{instruction} {annotation.subtask}")
         if content:
             pieces += scaffold.level_pieces(tokenizer, "box", content)
     if kept["trajectory"]:
-        points = _points(prepared, row, shifts, config.trajectory_stride)
+        points = _points(config, prepared, row, shifts)
         if points:
             pieces += scaffold.level_pieces(tokenizer, "trajectory", scaffold.trajectory_content(points))
     if kept["action"]:
@@ -54,11 +54,18 @@ def grounding_text(
     shifts: dict[str, Shift],
     rng: np.random.Generator,
 ) -> scaffold.Pieces:
-    """`questions_per_image` questions with answers, one after the other; those beyond max_text are left out whole."""
-    boxes = _boxes(prepared, row, shifts)
+    """`questions_per_image` questions with answers, one after the other; those beyond max_text are left out whole.
+
+    They are spread over the views at random; a question on another view than the first begins with the camera's name.
+    """
+    per_view = rng.multinomial(config.questions_per_image, [1 / len(shifts)] * len(shifts)).tolist()
+    names = ["", *list(shifts)[1:]]
+    asked: list[grounding.Question] = []
+    for name, boxes, count in zip(names, _boxes(config, prepared, row, shifts), per_view, strict=True):
+        asked += grounding.questions(boxes, prepared.vocabulary(), rng, count, name)
     pieces: scaffold.Pieces = []
     length = 0
-    for q in grounding.questions(boxes, prepared.vocabulary(), rng, config.questions_per_image):
+    for q in asked:
         pair = [
             scaffold.words_piece(tokenizer, q.ask, TextKind.PROMPT, target=False),
             scaffold.words_piece(tokenizer, q.answer, TextKind.ANSWER, target=True),
@@ -70,20 +77,21 @@ def grounding_text(
     return pieces
 
 
-def _boxes(prepared: Prepared, row: int, shifts: dict[str, Shift]) -> Boxes:
-    """Boxes in the first view after its shift; those that left the image are dropped."""
-    camera, shift = next(iter(shifts.items()))
-    boxes = prepared.annotation(row).boxes.get(camera, {})
-    if not (shift.x or shift.y):
-        return boxes
-    moved = {name: shift.box(box) for name, box in boxes.items()}
-    return {name: box for name, box in moved.items() if box is not None}
+def _boxes(config: ProcessorConfig, prepared: Prepared, row: int, shifts: dict[str, Shift]) -> list[Boxes]:
+    """Boxes per view after its shift, in the coordinates of texts; those that left the image are dropped."""
+    annotated, views = prepared.annotation(row).boxes, []
+    for camera, shift in shifts.items():
+        boxes = annotated.get(camera, {})
+        moved = {name: shift.box(box) for name, box in boxes.items()} if shift.x or shift.y else boxes
+        c = config.coordinate
+        views.append({n: (c(b[0]), c(b[1]), c(b[2]), c(b[3])) for n, b in moved.items() if b is not None})
+    return views
 
 
-def _points(prepared: Prepared, row: int, shifts: dict[str, Shift], stride: int) -> list[tuple[int, int]]:
+def _points(config: ProcessorConfig, prepared: Prepared, row: int, shifts: dict[str, Shift]) -> list[tuple[int, int]]:
     """Future end-effector points in the first view, after its shift; a point outside the image ends the line."""
     camera, shift = next(iter(shifts.items()))
-    rows = np.arange(row, prepared.end[row], stride)[: scaffold.MAX_POINTS]
+    rows = np.arange(row, prepared.end[row], config.trajectory_stride)[: scaffold.MAX_POINTS]
     annotations = prepared.load_annotations(rows)
     points = []
     for r in rows.tolist():
@@ -93,5 +101,5 @@ def _points(prepared: Prepared, row: int, shifts: dict[str, Shift], stride: int)
         x, y = shift.point(*point)
         if not (0 <= x <= 1000 and 0 <= y <= 1000):
             break
-        points.append((x, y))
+        points.append((config.coordinate(x), config.coordinate(y)))
     return points

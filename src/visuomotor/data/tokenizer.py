@@ -1,6 +1,7 @@
 """Byte-level BPE trained on the run's own sentences, so that nothing is downloaded.
 
-Digits and newlines are always tokens of their own: numbers are read digit by digit, and a newline ends a level.
+Numbers are read digit by digit: a digit is a token, with the space before it where there is one. A newline is always a
+token of its own and ends a level.
 """
 
 from collections.abc import Iterable, Sequence
@@ -43,7 +44,7 @@ class TextTokenizer:
         inner = Tokenizer(models.BPE())
         inner.pre_tokenizer = pre_tokenizers.Sequence([
             pre_tokenizers.Split(Regex(r"\n"), behavior="isolated"),
-            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.Split(Regex(r" ?[0-9]"), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
         ])  # fmt: skip
         inner.decoder = decoders.ByteLevel()
@@ -53,7 +54,8 @@ class TextTokenizer:
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
             show_progress=False,
         )
-        inner.train_from_iterator(sorted(set(corpus)), trainer)
+        digits = [f"{before}{digit}" for before in ("", " ") for digit in range(10)]
+        inner.train_from_iterator([*sorted(set(corpus)), *digits], trainer)
         return cls(inner)
 
     @property
