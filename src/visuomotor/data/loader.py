@@ -74,7 +74,7 @@ class _Stream:
 class Loader(Iterator[Batch]):
     """Batches of `batch_size` samples; each row draws its source by weight, then a frame uniformly.
 
-    Sources whose views differ never share a batch: the group of equal views is drawn first, by its total weight.
+    Sources of other views or another objective never share a batch: the group is drawn first, by its total weight.
 
     Args:
         datasets: {source name: data set}, one for each source of the mixture.

@@ -16,6 +16,7 @@ from visuomotor.data.action_tokens import BINS
 __all__ = ["TextTokenizer"]
 
 PAD, EOS = "<pad>", "<eos>"
+DIGIT_WEIGHT = 10_000
 SPECIAL = [PAD, EOS, *(f"<action_{i}>" for i in range(BINS))]
 
 
@@ -55,7 +56,8 @@ class TextTokenizer:
             show_progress=False,
         )
         digits = [f"{before}{digit}" for before in ("", " ") for digit in range(10)]
-        inner.train_from_iterator([*sorted(set(corpus)), *digits], trainer)
+        often = digits * DIGIT_WEIGHT  # the most frequent pairs are merged first, so these always are
+        inner.train_from_iterator([*sorted(set(corpus)), *often], trainer)
         return cls(inner)
 
     @property
