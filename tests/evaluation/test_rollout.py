@@ -1,5 +1,6 @@
 """evaluate(): determinism, controls, deaths, resume, bad policies. Workers are real processes."""
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ import numpy as np
 import pytest
 
 from visuomotor.contract import ActionChunk, Embodiment, EvalPlan, Observation
-from visuomotor.evaluation.results import RECORDS_FILE, Results, read_records
+from visuomotor.evaluation import rollout
+from visuomotor.evaluation.results import RECORDS_FILE, EpisodeRecord, Results, append_record, read_records
 from visuomotor.evaluation.rollout import Progress, evaluate, make_shards, noise_seed
+from visuomotor.evaluation.workers import Setup, Worker
 from visuomotor.policy import Session
 
 
@@ -177,6 +180,30 @@ def test_what_cannot_work_is_refused_before_anything_starts(tmp_path: Path) -> N
     with pytest.raises(ValueError, match=r"1 evaluation scenarios.*100002"):
         evaluate(Listener(), CLEAN, tmp_path, training_scenarios=[{"environment": "fake", "seed": 100_002}])
     assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_says_what_is_kept_and_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def append(path: Path, record: EpisodeRecord) -> None:
+        if path.exists() and len(read_records(path)) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        append_record(path, record)
+
+    with monkeypatch.context() as full:
+        full.setattr(rollout, "append_record", append)
+        with pytest.raises(OSError, match=r"is full\. 3 of 10 episodes are recorded; .*--resume"):
+            evaluate(Listener(), CLEAN, tmp_path, workers=1, videos=0)
+    assert evaluate(Listener(), CLEAN, tmp_path, workers=1, videos=0, resume=True)["train"].rate.n == 10
+
+
+def test_a_worker_that_cannot_start_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = rollout.start_worker
+
+    def start(setup: Setup) -> Worker:
+        return original(replace(setup, world="no_such_module"))
+
+    monkeypatch.setattr(rollout, "start_worker", start)
+    with pytest.raises(RuntimeError, match="could not start"):
+        evaluate(Listener(), CLEAN, tmp_path, workers=1, videos=0)
 
 
 def test_shards_and_seeds_depend_on_the_plan_alone() -> None:

@@ -171,7 +171,7 @@ def task_name(task: str, options: Mapping[str, Any]) -> str:
 
 
 def append_record(path: Path, record: EpisodeRecord) -> None:
-    """Add one line to results.jsonl and see it to the disk."""
+    """Add one line to results.jsonl, at once, so that a kill loses at most episodes that still run."""
     line = json.dumps(dataclasses.asdict(record)) + "\n"
     with path.open("a") as file:
         file.write(line)

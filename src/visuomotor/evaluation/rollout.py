@@ -145,10 +145,10 @@ def _open_folder(out: Path, run: dict[str, Any], *, resume: bool, overwrite: boo
         shutil.rmtree(out / "videos", ignore_errors=True)
         for name in (RECORDS_FILE, RESULTS_FILE, PLAN_FILE):
             (out / name).unlink(missing_ok=True)
-    if plan_path.exists():
+    if plan_path.exists() or records_path.exists():
         if not resume:
             raise FileExistsError(f"{out} already holds an evaluation; continue it with --resume or use --overwrite.")
-        written = json.loads(plan_path.read_text())
+        written = json.loads(plan_path.read_text()) if plan_path.exists() else {}
         changed = sorted(key for key in identity if written.get(key) != identity[key])
         if changed:
             raise ValueError(
