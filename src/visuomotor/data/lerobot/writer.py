@@ -4,10 +4,12 @@ Everything is written into a hidden sibling folder, which takes the data set's n
 with the data set's name is always complete.
 """
 
+import contextlib
+import errno
 import json
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -61,7 +63,8 @@ class DatasetWriter:
         self.embodiment, self.fps, self.storage, self.codec = embodiment, fps, storage, codec
         self.robot_type = robot_type or embodiment.name
         self.num_episodes = self.num_frames = 0
-        self._partial = self.root.absolute().with_name(f".{self.root.name}.partial")
+        self._final = self.root.resolve()
+        self._partial = self._final.with_name(f".{self._final.name}.partial")
         if self._partial.exists():
             logger.warning("discarding %s, left by an interrupted writer", self._partial)
             shutil.rmtree(self._partial)
@@ -88,16 +91,14 @@ class DatasetWriter:
         videos = dict(videos or {})
         require_valid(episode, self.embodiment, videos, self.num_episodes)
         length, index = len(episode.actions), self.num_episodes
+        with self._discarding(OSError):
+            for camera, sink in self._sinks.items():
+                sink.prepare(episode.images.get(camera), videos.get(camera), length)
         numeric = self._numeric(episode)
         text = annotation_columns(episode.annotations, self.fps)
-        for camera, sink in self._sinks.items():
-            sink.prepare(episode.images.get(camera), videos.get(camera), length)
         self._declare(numeric, text)
-        try:
+        with self._discarding(BaseException):  # half an episode may be on disk
             self._commit(episode, numeric, text)
-        except BaseException:
-            self.discard()  # half an episode is on disk
-            raise
         self.num_episodes, self.num_frames = index + 1, self.num_frames + length
         return index
 
@@ -108,23 +109,25 @@ class DatasetWriter:
         if not self.num_episodes:
             self.discard()
             raise ValueError(f"Nothing was added, so {self.root} was not written. A data set needs an episode.")
+        with self._discarding(BaseException):
+            self._finish_files()
+            self._write_meta()
         self._closed = True
-        self._finish_files()
-        self._write_meta()
-        if self.root.exists():
-            old = self._partial.with_name(f".{self.root.name}.replaced")
+        if self._final.exists():
+            old = self._final.with_name(f".{self._final.name}.replaced")
             shutil.rmtree(old, ignore_errors=True)
-            self.root.rename(old)
-            self._partial.rename(self.root)
+            self._final.rename(old)
+            self._partial.rename(self._final)
             shutil.rmtree(old)
         else:
-            self._partial.rename(self.root)
+            self._partial.rename(self._final)
 
     def discard(self) -> None:
         """Stop, and remove what was written; an existing data set of that name stays."""
         if not self._closed:
             self._closed = True
-            self._finish_files()
+            with contextlib.suppress(OSError, ValueError):  # a full disk refuses the ends of the files, too
+                self._finish_files()
             shutil.rmtree(self._partial, ignore_errors=True)
 
     def __enter__(self) -> "DatasetWriter":
@@ -137,6 +140,21 @@ class DatasetWriter:
             self.close()
         else:
             self.discard()
+
+    @contextlib.contextmanager
+    def _discarding(self, kind: type[BaseException]) -> Iterator[None]:
+        """Errors of this kind discard what was written; a full disk is explained."""
+        try:
+            yield
+        except kind as error:
+            self.discard()
+            if getattr(error, "errno", None) != errno.ENOSPC:
+                raise
+            raise OSError(
+                errno.ENOSPC,
+                f"The disk of {self._final.parent} is full after {self.num_episodes} episodes, so {self.root} was not "
+                f"written. Free some space, or choose a folder on another disk, and write it again",
+            ) from error
 
     def _numeric(self, episode: Episode) -> dict[str, np.ndarray]:
         length = len(episode.actions)
