@@ -18,6 +18,7 @@ __all__ = ["find_recipe", "list_recipes", "override"]
 Recipe = Callable[..., Run]
 RECIPES = {
     "tabletop-nano": ("visuomotor.recipes.tabletop", "tabletop_nano"),
+    "tabletop-pretrain": ("visuomotor.recipes.tabletop", "tabletop_pretrain"),
     "metaworld-pairs": ("visuomotor.recipes.metaworld", "metaworld_pairs"),
     "finetune": ("visuomotor.recipes.finetune", "finetune"),
 }

@@ -24,6 +24,7 @@ def nano_run(
     start: str | None,
     seed: int,
     levels: dict[str, float],
+    batch_size: int = 32,
 ) -> Run:
     """One stage "train" of a nano DM0. With `start`, weights and processor come from that checkpoint."""
     config: dict[str, Any] = {
@@ -31,12 +32,14 @@ def nano_run(
     }  # fmt: skip
     processor: dict[str, Any] = {
         "image_size": image_size, "horizon": horizon, "action_width": WIDTH, "state_width": WIDTH, "levels": levels,
+        "coordinates": 100, "action_token_stride": 2, "questions_per_image": 6,
     }  # fmt: skip
     stage = Stage(
         name="train",
         steps=steps,
         minutes=minutes,
         mixture=Mixture(sources=sources),
+        batch_size=batch_size,
         trains={"*": learning_rate},
         start=start,
         ema=0.999,

@@ -1,16 +1,18 @@
 """The tabletop world: demonstrations beside a stream of grounding questions."""
 
+from dataclasses import replace
+
 from visuomotor.contract import EvalPlan, Run, Source
 from visuomotor.recipes.nano import nano_run
 from visuomotor.simulation.tabletop.language import corpus, get_vocabulary
 
-__all__ = ["tabletop_nano"]
+__all__ = ["tabletop_nano", "tabletop_pretrain"]
 
 
 def tabletop_nano(
     data: str = "runs/demo/data",
     scenes: str | None = None,
-    grounding: float = 0.5,
+    grounding: float = 1.0,
     steps: int = 4000,
     minutes: float | None = None,
     image_size: int = 96,
@@ -49,3 +51,16 @@ def tabletop_nano(
         seed=seed,
         levels={"subtask": 0.5, "action": 1.0},
     )
+
+
+def tabletop_pretrain(
+    data: str = "runs/pretrain/data",
+    scenes: str | None = "runs/pretrain/scenes",
+    grounding: float = 1.5,
+    steps: int = 100_000,
+    minutes: float | None = 60,
+    seed: int = 0,
+) -> Run:
+    """The checkpoint shipped with the package: nano DM0 trained longer and on more data than the demo has time for."""
+    run = tabletop_nano(data=data, scenes=scenes, grounding=grounding, steps=steps, minutes=minutes, seed=seed)
+    return replace(run, name="tabletop-pretrain")

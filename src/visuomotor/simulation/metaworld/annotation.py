@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-import mujoco as _mujoco
 import numpy as np
 
-mujoco: Any = _mujoco
+from visuomotor.simulation.rendering import mujoco
 
 __all__ = ["ObjectProjector", "geoms_of", "project"]
 

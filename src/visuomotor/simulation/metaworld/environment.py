@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import mujoco as _mujoco
 import numpy as np
 from gymnasium.spaces import Box
 
@@ -15,7 +14,7 @@ from visuomotor.simulation.metaworld.experts import MetaWorldExpert
 from visuomotor.simulation.metaworld.pairs import PREFIX, pair_of, start_midway
 from visuomotor.simulation.metaworld.sentences import default_sentence
 from visuomotor.simulation.metaworld.tasks import TASKS, resolve_tasks
-from visuomotor.simulation.rendering import CameraRenderer
+from visuomotor.simulation.rendering import CameraRenderer, mujoco
 
 __all__ = ["CONTROL_HZ", "METRES_PER_UNIT", "MetaWorldEnvironment", "sawyer_embodiment"]
 
@@ -28,7 +27,6 @@ _CORNER2_POSITION = (
     0.7,
 )  # nearer than the model file's, as LeRobot's Meta-World: objects fill the picture
 _UPSIDE_DOWN = frozenset({"corner2"})
-mujoco: Any = _mujoco
 
 
 def sawyer_embodiment(cameras_px: int = 128, action_repeat: int = 2) -> Embodiment:

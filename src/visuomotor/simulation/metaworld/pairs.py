@@ -7,10 +7,9 @@ benchmark's own success predicate and scripted expert. Neither is solved at the 
 from dataclasses import dataclass
 from typing import Any
 
-import mujoco as _mujoco
 import numpy as np
 
-mujoco: Any = _mujoco
+from visuomotor.simulation.rendering import mujoco
 
 __all__ = ["PAIRS", "PREFIX", "Pair", "pair_of", "start_midway"]
 
