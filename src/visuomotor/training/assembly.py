@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from visuomotor.contract import Batch, Mixture, Run, Stage
 from visuomotor.data.lerobot import Dataset
 from visuomotor.data.loader import Loader, held_out
@@ -28,7 +26,6 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
-CORPUS_ROWS = 4096  # annotated rows read for the tokenizer's corpus, evenly spread
 MEANING = ("action_reference", "state_of")
 BadSamples = Literal["stop", "quarantine"]
 
@@ -73,8 +70,7 @@ def build_processor(run: Run, datasets: Mapping[str, Any], *, skip_bad: bool = F
     checkpoint = fields.pop("checkpoint", None)
     unique = list({id(d): d for d in datasets.values()}.values())
     if checkpoint is None:
-        corpus = [*run.corpus, *(text for d in unique for text in sentences(d))]
-        return Processor.build(ProcessorConfig(**fields), unique, corpus, skip_bad=skip_bad)
+        return Processor.build(ProcessorConfig(**fields), unique, run.corpus, skip_bad=skip_bad)
     parent = Processor.load(Path(checkpoint))
     for name, dataset in datasets.items():
         parent.embodiment_index(dataset.embodiment, name=f"Data set {name!r} ({dataset.root})")
@@ -96,19 +92,6 @@ def build_processor(run: Run, datasets: Mapping[str, Any], *, skip_bad: bool = F
 def load_processor(folder: Path) -> Processor:
     """The processor that a run under way has saved."""
     return Processor.load(folder)
-
-
-def sentences(dataset: Any) -> set[str]:
-    """Instructions, annotated sub-tasks and object names of a data set."""
-    starts = [dataset.episode_slice(e).start for e in range(dataset.num_episodes)]
-    count = min(dataset.num_frames, CORPUS_ROWS)
-    rows = np.unique(np.linspace(0, dataset.num_frames - 1, count).astype(np.int64))
-    found = set(dataset.instructions(np.union1d(starts, rows)))
-    for annotation in dataset.annotations(rows) or ():
-        found.add(annotation.subtask)
-        for boxes in annotation.boxes.values():
-            found |= boxes.keys()
-    return found - {""}
 
 
 def build_model(run: Run, processor: Processor) -> Model:

@@ -45,18 +45,17 @@ class Rate:
 @contextmanager
 def progress_bar(name: str) -> Iterator[ProgressCallback]:
     """A rich progress bar; yields the callback for `train(progress=...)`."""
-    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn
     from rich.progress import Progress as Bar
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[note]}"))
-    with Bar(*columns, TimeElapsedColumn()) as bar:
+    columns = (TextColumn("{task.description}"), BarColumn(16), TaskProgressColumn(), TextColumn("{task.fields[note]}"))
+    with Bar(*columns) as bar:
         task = bar.add_task(name, total=1.0, note="")
 
         def update(state: Progress) -> None:
             note = (
-                f"{state.stage} {state.step}/{state.total}  loss {state.loss:.3f}  "
-                f"{state.samples_per_second:.0f} samples/s  waiting {state.data_wait:.0%}  "
-                f"left {clock(state.seconds_left)}"
+                f"left {clock(state.seconds_left)}, loss {state.loss:.3f}, {state.samples_per_second:.0f} samples/s, "
+                f"waiting {state.data_wait:.0%}, step {state.step}"
             )
             bar.update(task, completed=state.fraction, note=note)
 

@@ -1,0 +1,73 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from tests.data.fakes import CORPUS, FakeDataset, embodiment
+from visuomotor.contract import Stage
+from visuomotor.data.processor import Processor, ProcessorConfig
+from visuomotor.models import make_config, make_model
+from visuomotor.policy import Policy
+from visuomotor.recipes import find_recipe
+from visuomotor.recipes import finetune as module
+from visuomotor.training.assembly import build_processor
+
+CONFIG = ProcessorConfig(horizon=4, action_width=8, state_width=8, vocab_size=640)
+
+
+@pytest.fixture(scope="module")
+def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of a tiny DM0 for the fakes' embodiment."""
+    processor = Processor.build(CONFIG, [FakeDataset()], CORPUS)
+    config = make_config(
+        "dm0", horizon=4, image_size=16, layers=1, vision_layers=1, width=32, vocab_size=640,
+        newline_id=processor.tokenizer.newline_id, pad_id=processor.tokenizer.pad_id,
+    )  # fmt: skip
+    return Policy(make_model("dm0", config), processor).save(tmp_path_factory.mktemp("parent") / "step-000001")
+
+
+def opened(monkeypatch: pytest.MonkeyPatch, dataset: FakeDataset) -> FakeDataset:
+    monkeypatch.setattr(module, "Dataset", lambda path: dataset)
+    return dataset
+
+
+def test_model_and_processor_come_from_the_checkpoint(parent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = opened(monkeypatch, FakeDataset(seed=5))
+    run = find_recipe("finetune")(data="mine", start=str(parent))
+    assert run.config.width == 32
+    stage: Stage = run.stages["train"]
+    assert (stage.start, stage.mixture.sources[0].path) == (str(parent), "mine")
+    theirs = Processor.load(parent)
+    assert build_processor(run, {"robot": dataset}).statistics == theirs.statistics
+    own = find_recipe("finetune")(data="mine", start=str(parent), statistics="data")
+    fresh = build_processor(own, {"robot": dataset})
+    assert fresh.statistics != theirs.statistics
+    assert fresh.tokenizer.vocab_size == theirs.tokenizer.vocab_size
+
+
+def test_processor_fields_may_change_unless_they_change_the_meaning(
+    parent: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = opened(monkeypatch, FakeDataset())
+    run = find_recipe("finetune")(data="mine", start=str(parent))
+    changed = dataclasses.replace(run, processor={**run.processor, "max_text": 99})
+    assert build_processor(changed, {"robot": dataset}).config.max_text == 99
+    refused = dataclasses.replace(run, processor={**run.processor, "action_reference": "chunk_start"})
+    with pytest.raises(ValueError, match="changes what actions mean"):
+        build_processor(refused, {"robot": dataset})
+
+
+def test_another_embodiment_is_refused_naming_both_sides(parent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened(monkeypatch, FakeDataset(robot=dataclasses.replace(embodiment(name="other"), control_hz=30.0)))
+    with pytest.raises(ValueError, match=r"Data set mine is for embodiment 'other' but checkpoint .* 30.0 Hz"):
+        find_recipe("finetune")(data="mine", start=str(parent))
+
+
+def test_a_folder_that_is_no_checkpoint_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="is not a checkpoint"):
+        find_recipe("finetune")(data="mine", start=str(tmp_path))
+
+
+def test_data_and_checkpoint_must_be_given() -> None:
+    with pytest.raises(ValueError, match="missing a required argument"):
+        find_recipe("finetune")()

@@ -1,0 +1,73 @@
+import dataclasses
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+import torch
+
+from tests.data.fakes import FakeDataset
+from tests.training.fakes import PROCESSOR, FakeConfig, FakeModel
+from visuomotor.contract import Batch, Mixture, Source
+from visuomotor.data.loader import Loader
+from visuomotor.data.processor import Processor, ProcessorConfig
+from visuomotor.training.step import split
+from visuomotor.training.validation import validate
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def processor() -> Processor:
+    return Processor.build(ProcessorConfig(**PROCESSOR), [FakeDataset()], ("words",))
+
+
+@pytest.fixture(scope="module")
+def batches(processor: Processor) -> list[Batch]:
+    mixture = Mixture(sources=(Source(name="robot"),))
+    loader = Loader(mixture, processor, batch_size=6, seed=0, datasets={"robot": FakeDataset()}, workers=0)
+    return [next(loader), next(loader)]
+
+
+def test_action_error_is_the_mean_over_valid_entries(processor: Processor, batches: list[Batch]) -> None:
+    model = FakeModel(FakeConfig())
+    model.train()
+    found = validate(model, batches, seed=0, device=CPU, autocast=nullcontext(), processor=processor)
+    assert model.training
+    whole, error = torch.cat([b.action_valid for b in batches]), []
+    for batch in batches:
+        error.append((model.actions(batch) - batch.actions).abs())
+    every = torch.cat(error)
+    assert found["action_error"]["all"] == pytest.approx(every[whole].mean().item())
+    for step in (1, 2, 4):
+        assert found["action_error"][str(step)] == pytest.approx(every[:, step - 1][whole[:, step - 1]].mean().item())
+    assert found["samples"] == 12
+
+
+def test_robot_error_is_in_robot_units(processor: Processor, batches: list[Batch]) -> None:
+    model = FakeModel(FakeConfig())
+    found = validate(model, batches, seed=0, device=CPU, autocast=nullcontext(), processor=processor)
+    ours, theirs = [], []
+    for batch in batches:
+        for i in range(batch.size):
+            keep = batch.action_valid[i].any(-1).numpy()
+            state = torch.zeros(6).numpy()
+            ours.append(processor.robot_actions(model.actions(batch)[i].detach().numpy(), state)[keep])
+            theirs.append(processor.robot_actions(batch.actions[i].numpy(), state)[keep])
+    difference = np.abs(np.concatenate(ours) - np.concatenate(theirs))
+    for name, dims in processor.embodiments[0].action_slices().items():
+        assert found["robot_error"][name] == pytest.approx(difference[:, dims].mean().item(), rel=1e-4)
+
+
+def test_validation_repeats_exactly_and_ignores_samples_without_actions(batches: list[Batch]) -> None:
+    model = FakeModel(FakeConfig())
+    first, again = (validate(model, batches, seed=3, device=CPU, autocast=nullcontext()) for _ in range(2))
+    assert {**first, "seconds": 0} == {**again, "seconds": 0}
+    empty = [dataclasses.replace(b, action_valid=torch.zeros_like(b.action_valid)) for b in batches]
+    assert "action_error" not in validate(model, empty, seed=3, device=CPU, autocast=nullcontext())
+
+
+def test_split_keeps_every_sample(batches: list[Batch]) -> None:
+    pieces = split(batches[0], 3)
+    assert [p.size for p in pieces] == [2, 2, 2]
+    assert torch.equal(torch.cat([p.state for p in pieces]), batches[0].state)
+    assert torch.equal(torch.cat([p.images["scene"] for p in pieces]), batches[0].images["scene"])
