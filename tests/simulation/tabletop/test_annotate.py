@@ -44,8 +44,8 @@ def test_boxes_agree_with_a_segmentation_of_the_scene_picture(env, start, segmen
         boxes, masks = env.annotate().boxes["scene"], segment("scene")
         assert set(FURNITURE) <= set(boxes)
         overlaps += [(overlap(np.array(box), outline(masks[name])), name) for name, box in boxes.items()]
-    assert np.mean([value for value, _ in overlaps]) > 0.88
-    assert min(overlaps)[0] > 0.6
+    assert np.mean([value for value, _ in overlaps]) > 0.93
+    assert min(overlaps)[0] > 0.8
 
 
 def test_hidden_and_far_things_have_no_box(env, segment) -> None:

@@ -107,21 +107,23 @@ class TabletopExpert:
         if spec.reference is not None:
             base = state.index(*spec.reference)
             target = state.position(base) + np.array([0, 0, state.objects[base].geometry.half_height])
-            margin, drop, rise = 0.006, 0.004, 0.045
+            margin, drop, rise = 0.010, 0.007, 0.045
         else:
             target = state.place(str(spec.target))
-            margin, drop, rise = (0.008, 0.03, 0.095) if spec.target == "drawer" else (0.02, 0.03, 0.045)
+            margin, drop, rise = (0.014, 0.03, 0.095) if spec.target == "drawer" else (0.02, 0.03, 0.045)
         offset = state.position(goal)[:2] - target[:2]
         away, height = float(np.hypot(*offset)), state.bottom(goal) - target[2]
         if not state.holding(goal):
-            if away < 0.055 and height < 0.03:  # it lies where it should: let go of it, keep away from it
+            there = away < 0.03 and abs(height) < 0.015 if spec.reference else away < 0.055 and height < 0.03
+            if there:  # it lies where it should: let go of it, keep away from it
                 high = max(state.eef[2], self.style.hover + 0.03) if state.touching(goal) == 0 else state.eef[2] + 0.02
                 return Move(to=np.array([state.eef[0], state.eef[1], high]), gripper=OPEN, phase=4)
             return self._grasp_object(goal)
         self._closing = 0
         grip = state.eef - state.position(goal)  # the fingers hold the object off its centre
         clear = max(target[2] + rise, 0.085)  # above a standing cup
-        if away > margin:
+        low = height < 0.6 * rise
+        if away > (1.8 * margin if low else margin):  # once low, small deviations are corrected on the way down
             above = np.array([*(target[:2] + grip[:2]), state.eef[2] + clear - state.bottom(goal)])
             if state.bottom(goal) < clear - 0.02:
                 up = np.array([state.eef[0], state.eef[1], above[2]])
@@ -129,7 +131,8 @@ class TabletopExpert:
                 return Move(to=up + near * np.array([1, 1, 0]), gripper=CLOSED, phase=2 if away > 0.1 else 3)
             return Move(to=above, gripper=CLOSED, phase=3)
         if height > drop:
-            return Move(to=state.eef + np.array([0, 0, drop - 0.002 - height]), gripper=CLOSED, phase=3, speed=0.7)
+            down = np.array([*-offset, drop - 0.003 - height])
+            return Move(to=state.eef + down, gripper=CLOSED, phase=3, speed=0.7)
         return Move(to=state.eef.copy(), gripper=OPEN, phase=4)
 
     # Pushing ----------------------------------------------------------------------------------------------------
@@ -171,15 +174,15 @@ class TabletopExpert:
         across = direction[::-1] * np.array([-1.0, 1.0])
         beside = float((eef[:2] - here) @ across)
         low = eef[2] < PUSH_HEIGHT + 0.02
-        pre = here - direction * (reach + 0.018)
+        pre = here - direction * (reach + 0.022)
         if low and behind > 0.6 * reach and abs(beside) < 0.014:
             left = float((target - here) @ direction)
             step = direction * min(0.022, max(left, 0.0) + max(behind - reach, 0.0) + 0.003) - across * beside
             return Move(to=np.append(eef[:2] + step, PUSH_HEIGHT), gripper=CLOSED, phase=1)
         away = float(np.hypot(*(eef[:2] - pre)))
-        if away < 0.012 and self.state.opening < 0.15:
+        if away < 0.016 and self.state.opening < 0.15:
             return Move(to=np.append(pre, PUSH_HEIGHT), gripper=CLOSED, phase=0)
-        if eef[2] < CLEAR - 0.015 and away > 0.02:
+        if eef[2] < CLEAR - 0.015 and away > 0.025:
             return Move(to=np.array([eef[0], eef[1], self.style.hover]), gripper=CLOSED, phase=0)
         return Move(to=np.append(pre, self.style.hover if away > 0.02 else eef[2]), gripper=CLOSED, phase=0)
 

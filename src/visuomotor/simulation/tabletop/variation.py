@@ -19,7 +19,7 @@ __all__ = ["Layout", "Variation", "sample_layout", "vary_model"]
 AREA = ((-0.12, 0.12), (-0.17, 0.0))  # where objects start: x and y ranges
 WIDE_AREA = ((-0.17, 0.17), (-0.19, 0.01))  # with more than three objects
 DRAWER_AREA = ((-0.16, 0.16), (-0.19, -0.065))  # clear of an open drawer
-RELATION_AREA = ((-0.12, 0.12), (-0.17, -0.04))  # leaves room to push one object behind another
+RELATION_AREA = ((-0.15, 0.15), (-0.145, -0.04))  # leaves room to push one object behind another
 CLEARANCE = 0.072  # between an object's centre and another's edge, so that open fingers fit in between
 _STREAMS = ("layout", "lighting", "background", "camera")
 
