@@ -68,6 +68,8 @@ def test_results_and_records_read_back_equal(tmp_path: Path) -> None:
     assert results["train"].errors == ("episode 1 (lift): it broke",)
     columns, rows = results.table(tasks=True)
     assert [len(row) for row in rows] == [len(columns)] * 2
+    assert (columns[-1], rows[0][-1]) == ("errors", "1")
+    assert "errors" not in summarise({}, records[:1]).table()[0]
     assert rows[0][1] == "50.0 % [9, 91] (1/2)"
 
 

@@ -105,16 +105,21 @@ class Results:
         raise KeyError(f"No condition {name!r} in these results; there are {[c.name for c in self.conditions]}.")
 
     def table(self, *, tasks: bool = False) -> tuple[list[str], list[list[str]]]:
-        """Column names and rows of text, one row a condition; with `tasks` also one row for each of its tasks."""
-        columns = ["condition", "success", "time to success", "progress", "call p50 / p95", "errors"]
+        """Column names and rows of text that fit 80 columns, one row a condition; with `tasks` one for each task too.
+
+        Time is the mean to success, call the median of one policy call; errors are a column where there are any.
+        """
+        faulty = any(c.errors for c in self.conditions)
+        columns = ["condition", "success", "time", "progress", "call"] + ["errors"] * faulty
         rows = []
         for c in self.conditions:
             time = "-" if c.seconds_to_success is None else f"{c.seconds_to_success:.1f} s"
-            call = "-" if c.latency is None else f"{1000 * c.latency.p50:.0f} / {1000 * c.latency.p95:.0f} ms"
-            name = f"{c.name} (control)" if c.control else c.name
-            rows.append([name, str(c.rate), time, f"{100 * c.mean_progress:.0f} %", call, str(len(c.errors))])
+            call = "-" if c.latency is None else f"{1000 * c.latency.p50:.0f} ms"
+            row = [c.name, str(c.rate), time, f"{100 * c.mean_progress:.0f} %", call]
+            rows.append(row + [str(len(c.errors))] * faulty)
             if tasks:
-                rows += [[f"  {task}", str(rate), "", "", "", ""] for task, rate in sorted(c.by_task.items())]
+                blank = [""] * (len(columns) - 2)
+                rows += [[f"  {task}", str(rate), *blank] for task, rate in sorted(c.by_task.items())]
         return columns, rows
 
     def to_json(self) -> dict[str, Any]:
