@@ -63,7 +63,8 @@ def write(root: Path, codec: str) -> dict[str, float]:
     writer.close()
     size = sum(p.stat().st_size for p in root.rglob("*") if p.is_file()) / 1e6
     frames = EPISODES * FRAMES
-    return {"write_steps_per_s": frames / wall, "write_cpu_ms_per_step": 1e3 * cpu / frames, "megabytes": size}
+    rates = {"write_steps_per_s": frames / wall, "write_cpu_ms_per_step": 1e3 * cpu / frames, "megabytes": size}
+    return {name: round(value, 2) for name, value in rates.items()}
 
 
 def numbers(dataset: Dataset, rows: np.ndarray) -> None:
@@ -106,7 +107,7 @@ def rate(make: Callable[[], Iterator[int]], seconds: float) -> dict[str, float]:
             count += next(batches)
         best["wall"] = max(best["wall"], count / (time.perf_counter() - start))
         best["cpu"] = max(best["cpu"], count / (time.process_time() - busy))
-    return best
+    return {name: round(value, 1) for name, value in best.items()}
 
 
 def main() -> None:

@@ -220,7 +220,7 @@ def test_a_full_disk_discards_what_was_half_written(
     made = DatasetWriter(tmp_path / "set", embodiment, fps=FPS)
     made.add(episodes[0])
     monkeypatch.setattr(writer.FrameTable, "write", full)
-    with pytest.raises(OSError, match="is full after 1 episodes, so .* was not written. Free some space"):
+    with pytest.raises(OSError, match=r"is full after 1 episodes, so .* was not written. Free some space"):
         made.add(episodes[1])
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ValueError, match="already closed"):
