@@ -19,7 +19,11 @@ __all__ = ["PerceptionEncoder", "VisionConfig", "prepare_images"]
 
 @dataclass(frozen=True, kw_only=True)
 class VisionConfig:
-    """Dimensions of the tower. `image_size` is the native side in pixels; `layer_scale` the initial gamma."""
+    """Dimensions of the tower.
+
+    `image_size` is the native side in pixels, `layer_scale` the initial gamma, `downsamples` the number of stride-2
+    convolutions, each of which doubles the width (published: 2).
+    """
 
     image_size: int
     patch_size: int
@@ -29,8 +33,11 @@ class VisionConfig:
     mlp_width: int
     layer_scale: float = 0.1
     norm_eps: float = 1e-5
+    downsamples: int = 2
 
     def __post_init__(self) -> None:
+        if self.downsamples not in (1, 2):
+            raise ValueError(f"downsamples is {self.downsamples}, but the tower has 1 or 2 stride-2 convolutions.")
         if self.image_size % self.patch_size:
             raise ValueError(f"Image side {self.image_size} is not a multiple of the patch side {self.patch_size}.")
         if self.width % self.heads or (self.width // self.heads) % 4:
@@ -44,12 +51,18 @@ class VisionConfig:
 
     @property
     def output_width(self) -> int:
-        return 4 * self.width
+        return 2**self.downsamples * self.width
 
     def tokens(self, image_size: int | None = None) -> int:
-        """Tokens per view after both convolutions, each of which halves the side, rounding up."""
-        side = (image_size or self.image_size) // self.patch_size
-        return math.ceil(math.ceil(side / 2) / 2) ** 2
+        """Tokens per view after the convolutions, each of which halves the side, rounding up."""
+        return self.sides(image_size)[-1] ** 2
+
+    def sides(self, image_size: int | None = None) -> list[int]:
+        """Side of the grid of patches, then after each convolution."""
+        sides = [(image_size or self.image_size) // self.patch_size]
+        for _ in range(self.downsamples):
+            sides.append(math.ceil(sides[-1] / 2))
+        return sides
 
 
 def prepare_images(
@@ -135,7 +148,7 @@ class Transformer(nn.Module):
 
 
 class PerceptionEncoder(nn.Module):
-    """Normalised square images -> tokens [B, ceil(G / 4)^2, 4 * W]. All views of a batch go in one call."""
+    """Normalised square images -> tokens [B, S, 4 * W], S = ceil(G / 4)^2. All views of a batch go in one call."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -147,7 +160,8 @@ class PerceptionEncoder(nn.Module):
         self.ln_pre = nn.LayerNorm(width, config.norm_eps)
         self.transformer = Transformer(config)
         self.vit_downsampler1 = nn.Conv2d(width, 2 * width, 3, stride=2, padding=1)
-        self.vit_downsampler2 = nn.Conv2d(2 * width, 4 * width, 3, stride=2, padding=1)
+        if config.downsamples == 2:
+            self.vit_downsampler2 = nn.Conv2d(2 * width, 4 * width, 3, stride=2, padding=1)
 
     def forward(self, images: Float[Tensor, "B 3 size size"]) -> Float[Tensor, "B S W4"]:
         batch, _, height, width = images.shape
@@ -168,7 +182,10 @@ class PerceptionEncoder(nn.Module):
         for block in self.transformer.resblocks:
             x = block(x, rotation)
         grid = x[:, 1:].transpose(1, 2).unflatten(2, (side, side))  # channels-last memory, no copy
-        return self.vit_downsampler2(self.vit_downsampler1(grid)).flatten(2).transpose(1, 2)
+        reduced = self.vit_downsampler1(grid)
+        if self.config.downsamples == 2:
+            reduced = self.vit_downsampler2(reduced)
+        return reduced.flatten(2).transpose(1, 2)
 
     def _positions(self, side: int) -> Tensor:
         native = self.config.grid

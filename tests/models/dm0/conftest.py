@@ -10,6 +10,7 @@ from visuomotor.models.dm0 import DM0, DM0Config
 
 TINY = {
     "image_size": 32,
+    "vision_downsamples": 2,
     "patch_size": 8,
     "vision_width": 16,
     "vision_layers": 1,

@@ -20,19 +20,21 @@ class DM0Config:
     decoupled_sources     indices into the mixture whose flow loss is decoupled; None: all
     noise_draws           K flow samples per prefix and training step
     mask_padded           the flow loss averages over valid entries only (published: over all entries)
+    vision_downsamples    stride-2 convolutions behind the tower (published: 2)
     image_pad             colour of the bars that make an image square
     vision_layer_scale    initial LayerScale gamma (published 0.1; towers trained from nothing do better at 1)
     newline_id, pad_id    tokens that end a generated level, and that fill behind it
     """
 
     image_size: int = 96
-    patch_size: int = 8
+    patch_size: int = 12
     num_views: int = 2
     vision_width: int = 80
     vision_layers: int = 3
     vision_heads: int = 2
     vision_mlp_width: int = 160
     vision_layer_scale: float = 1.0
+    vision_downsamples: int = 1
     image_pad: Literal["grey", "black"] = "grey"
 
     vocab_size: int = 1024
@@ -84,6 +86,7 @@ class DM0Config:
             heads=self.vision_heads,
             mlp_width=self.vision_mlp_width,
             layer_scale=self.vision_layer_scale,
+            downsamples=self.vision_downsamples,
         )
 
     @property
@@ -113,6 +116,8 @@ class DM0Config:
 
 _SMALL = {
     "image_size": 128,
+    "patch_size": 8,
+    "vision_downsamples": 2,
     "vision_width": 192,
     "vision_layers": 6,
     "vision_heads": 6,
@@ -140,6 +145,7 @@ _BASE = {
     "vision_heads": 16,
     "vision_mlp_width": 4096,
     "vision_layer_scale": 0.1,
+    "vision_downsamples": 2,
     "vocab_size": 152701,
     "width": 2048,
     "mlp_width": 6144,

@@ -127,6 +127,7 @@ def from_published(
         vision_heads=vision_heads,
         vision_mlp_width=shape(tower + "transformer.resblocks.0.mlp.c_fc.weight")[0],
         vision_layer_scale=0.1,
+        vision_downsamples=2,
         vocab_size=shape(llm + "embed_tokens.weight")[0],
         width=shape(llm + "embed_tokens.weight")[1],
         mlp_width=shape(llm + "layers.0.mlp.gate_proj.weight")[0],

@@ -17,12 +17,11 @@ def sample_cost(config: DM0Config, batch: int, text_length: int, steps: int) -> 
     grid, width = vision.grid, vision.width
     tokens = grid**2 + 1
     patch = 3 * vision.patch_size**2
-    half = (grid + 1) // 2
-    quarter = (half + 1) // 2
     block = 4 * width**2 + 2 * width * vision.mlp_width
-    conv = 9 * (2 * width**2 * half**2 + 8 * width**2 * quarter**2)
+    kernels = [9 * 2 * (2**index * width) ** 2 for index in range(vision.downsamples)]
+    conv = sum(kernel * side**2 for kernel, side in zip(kernels, vision.sides()[1:], strict=True))
     per_image = grid**2 * patch * width + vision.layers * (tokens * block + 2 * tokens**2 * width) + conv
-    vision_weights = patch * width + vision.layers * block + 9 * 10 * width**2 + tokens * width
+    vision_weights = patch * width + vision.layers * block + sum(kernels) + tokens * width
 
     image_tokens = config.num_views * vision.tokens()
     prefix = image_tokens + (config.state_token == "prefix") + text_length
