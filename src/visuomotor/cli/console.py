@@ -17,6 +17,11 @@ def parse(verb: str, options: Any, arguments: list[str], *, unknown: bool = Fals
     return tyro.cli(options, args=arguments, prog=f"visuomotor {verb}", return_unknown_args=unknown)
 
 
+def say(text: str) -> None:
+    """Print text as it is: no markup, and lines are not cut to the width of the window, so that paths stay whole."""
+    console.print(text, markup=False, soft_wrap=True)
+
+
 @contextmanager
 def progress_bar(description: str) -> Iterator[Any]:
     """A progress bar; yields `update(completed, total, note="")`."""

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import tyro
 
-from visuomotor.cli.console import console, parse, table
+from visuomotor.cli.console import parse, say, table
 
-Folder = Annotated[Path, tyro.conf.Positional]
+Folder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +19,7 @@ class Info:
     folder: Folder
     """The data set's folder."""
     json: bool = False
+    """Print JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +27,9 @@ class Stats:
     """Exact statistics of state and action over all frames."""
 
     folder: Folder
+    """The data set's folder."""
     json: bool = False
+    """Print JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +37,9 @@ class Doctor:
     """Look for what makes training fail: NaN, dead or wrongly scaled dimensions, polarity, gaps, broken files."""
 
     folder: Folder
+    """The data set's folder."""
     json: bool = False
+    """Print JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +47,9 @@ class View:
     """Draw an episode with its annotations: a contact sheet (.png) or a video (.mp4)."""
 
     folder: Folder
+    """The data set's folder."""
     episode: int = 0
+    """Which episode, from 0."""
     out: Path = Path("episode.png")
     """Where to write; the ending decides: .png or .mp4."""
     frames: int = 12
@@ -51,13 +58,17 @@ class View:
 
 @dataclass(frozen=True, kw_only=True)
 class DraftEmbodiment:
-    """Draft the embodiment of a data set that somebody else recorded; lists what you have to decide."""
+    """Draft the embodiment of a data set that somebody else recorded; lists what you have to decide.
+
+    Correct the draft where it is wrong, then run the same command with --accept.
+    """
 
     folder: Folder
+    """The data set's folder."""
     out: Path | None = None
-    """Where to write the draft (default: embodiment.draft.json in the data set's folder)."""
+    """Where to write instead of embodiment.draft.json (with --accept: embodiment.json) in the data set's folder."""
     accept: bool = False
-    """Write embodiment.json itself, with the draft's assumptions."""
+    """Write embodiment.json from your corrected draft, or from a fresh one when there is none."""
 
 
 COMMANDS = {"info": Info, "stats": Stats, "doctor": Doctor, "view": View, "embodiment": DraftEmbodiment}
@@ -101,26 +112,40 @@ def info(options: Info) -> int:
         print(json.dumps(facts | {"tasks": tasks}, indent=2))
         return 0
     for key, value in facts.items():
-        console.print(f"{key:<22} {value}", markup=False)
+        say(f"{key:<22} {_plain(value)}")
     table("most frequent instructions", ("instruction", "episodes"), sorted(tasks.items(), key=lambda t: -t[1])[:12])
     return 0
 
 
+def _plain(value: Any) -> str:
+    """[] -> "none", ["a", "b"] -> "a, b", {"a": [7], "b": []} -> "a[7], b"."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key}{shape if shape else ''}" for key, shape in value.items())
+    return (", ".join(value) or "none") if isinstance(value, list) else str(value)
+
+
 def stats(options: Stats) -> int:
     from visuomotor.data.lerobot import Dataset
-    from visuomotor.data.statistics import compute_statistics
+    from visuomotor.data.statistics import require_finite, vector_statistics
 
-    statistics = compute_statistics([Dataset(options.folder)])
-    values = {"state": statistics.state, "action": statistics.action}
+    dataset = Dataset(options.folder)
+    found = {}
+    for column in ("observation.state", "action"):
+        if column in dataset.columns:
+            values = dataset.columns[column]
+            named = dataset.feature(column).get("names")
+            names = [str(i) for i in range(values.shape[1])]
+            if isinstance(named, list) and len(named) == len(names):
+                names = [str(name) for name in named]
+            require_finite(dataset, column, values, names)
+            found[column] = (names, vector_statistics(list(values.T)))
     if options.json:
-        print(json.dumps({key: vars(value) for key, value in values.items()}, indent=2, default=float))
+        print(json.dumps({column: {"names": names, **vars(value)} for column, (names, value) in found.items()}))
         return 0
-    columns = ("min", "q01", "q50", "mean", "q99", "max", "std")
-    for name, value in values.items():
-        rows = [
-            (index, *(f"{getattr(value, column)[index]:.4g}" for column in columns)) for index in range(len(value.min))
-        ]
-        table(f"{name} (exact, over all frames)", ("dimension", *columns), rows)
+    shown = ("min", "q01", "q50", "mean", "q99", "max", "std")
+    for column, (names, value) in found.items():
+        rows = [(name, *(f"{getattr(value, s)[i]:.3g}" for s in shown)) for i, name in enumerate(names)]
+        table(f"{column} (exact, over all {value.count} frames)", ("dimension", *shown), rows)
     return 0
 
 
@@ -132,10 +157,10 @@ def doctor(options: Doctor) -> int:
     if options.json:
         print(json.dumps([vars(finding) for finding in findings], indent=2))
     elif not findings:
-        console.print("No findings: the data set looks healthy.")
+        say("No findings: the data set looks healthy.")
     else:
         for finding in findings:
-            console.print(f"[{finding.severity}] {finding.where}: {finding.what}\n    {finding.remedy}", markup=False)
+            say(f"[{finding.severity}] {finding.where}: {finding.what}\n    {finding.remedy}")
     return 1 if any(finding.severity == "error" for finding in findings) else 0
 
 
@@ -151,22 +176,32 @@ def view(options: View) -> int:
         annotated_video(dataset, options.episode, options.out)
     else:
         raise ValueError(f"--out {options.out} must end in .png (contact sheet) or .mp4 (video).")
-    console.print(f"wrote {options.out}")
+    say(f"wrote {options.out}")
     return 0
 
 
 def embodiment(options: DraftEmbodiment) -> int:
     from visuomotor.data.draft import draft_embodiment
     from visuomotor.data.lerobot import Dataset
+    from visuomotor.embodiment import Embodiment
 
-    draft, questions = draft_embodiment(Dataset(options.folder))
-    path = options.out or options.folder / ("embodiment.json" if options.accept else "embodiment.draft.json")
-    if path.name == "embodiment.json" and path.exists():
-        raise FileExistsError(f"{path} exists; move it away first, or give another --out.")
-    path.write_text(json.dumps(draft, indent=2) + "\n")
-    console.print(f"wrote {path}")
+    dataset, drafted = Dataset(options.folder), options.folder / "embodiment.draft.json"
+    target = options.out or (options.folder / "embodiment.json" if options.accept else drafted)
+    if target != drafted and target.exists():
+        raise FileExistsError(f"{target} exists; move it away first, or give another --out.")
+    if options.accept and drafted.exists():
+        robot, questions = Embodiment.load(drafted), []
+    else:
+        draft, questions = draft_embodiment(dataset)
+        robot = Embodiment.from_json(draft)
+    robot.save(target)
+    say(f"wrote {target}" + (f" from your {drafted.name}" if options.accept and not questions else ""))
     if questions:
-        console.print("Please check these points in it, they cannot be read from the data:")
+        say(
+            "These points cannot be read from the data; check them"
+            + ("" if options.accept else ", then --accept")
+            + ":"
+        )
         for question in questions:
-            console.print(f"  - {question}", markup=False)
+            say(f"  - {question}")
     return 0

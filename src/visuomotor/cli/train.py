@@ -1,33 +1,43 @@
 """`visuomotor train RECIPE`: train a recipe, or fine-tune a checkpoint on your own data."""
 
+import inspect
+import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 import tyro
 
-from visuomotor.cli.console import console, parse
+from visuomotor.cli.console import console, parse, say
+
+FLAGS = {"data": "--data DIR", "start": "--from CHECKPOINT"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Train a recipe by name (or FILE.py:function). Any field of the run can be set: --stages.NAME.steps 500."""
+    """Train a recipe by name, or one of your own: FILE.py:function. `visuomotor train list` shows the recipes.
 
-    recipe: Annotated[str, tyro.conf.Positional]
-    """A recipe's name, or FILE.py:function. `visuomotor train list` shows them."""
+    The recipe's own arguments are options, too (--steps 500, --image-size 64), and so is every field of the run that
+    it returns, by its dotted name: --stages.train.batch-size 32, --processor.levels.subtask 0, --config.width 160.
+    """
+
+    recipe: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")]
+    """A recipe's name, or FILE.py:function."""
     out: Path = Path("runs/train")
     """Folder for checkpoints, metrics and state."""
-    data: Path | None = None
+    data: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """A LeRobot v3 data set to train on instead of the recipe's own."""
-    start: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    start: Annotated[Path | None, tyro.conf.arg(name="from", metavar="CHECKPOINT")] = None
     """A checkpoint to start from."""
     resume: bool = False
     """Continue an interrupted run exactly where it was."""
     overwrite: bool = False
+    """Replace the run that lies in --out."""
     bad_samples: Literal["stop", "quarantine"] = "stop"
     """What a bad sample does: stop the run, or be counted, listed and left out."""
     threads: int | None = None
-    """CPU threads (default: all cores)."""
+    """CPU threads, by default all cores."""
 
 
 def run(arguments: list[str]) -> int:
@@ -35,18 +45,18 @@ def run(arguments: list[str]) -> int:
 
     if arguments[:1] == ["list"]:
         for name, text in list_recipes().items():
-            console.print(f"  {name:<24} {text}", markup=False)
+            say(f"  {name:<18} {text}")
         return 0
     options, unknown = parse("train", Options, arguments, unknown=True)
     from visuomotor.training.progress import progress_bar
     from visuomotor.training.trainer import train
 
-    given = {
-        "data": str(options.data) if options.data else None,
-        "start": str(options.start) if options.start else None,
-    }
     recipe = find_recipe(options.recipe)
-    plan = override(recipe(**{key: value for key, value in given.items() if value is not None}), pairs(unknown))
+    given = {"data": options.data, "start": options.start}
+    own, fields = recipe_arguments(recipe, pairs(unknown))
+    own |= {name: str(value) for name, value in given.items() if value is not None}
+    require_complete(options.recipe, recipe, own)
+    plan = override(recipe(**own), fields)
     with progress_bar(f"training {plan.name}") as update:
         last = train(
             plan,
@@ -57,7 +67,8 @@ def run(arguments: list[str]) -> int:
             threads=options.threads,
             progress=update,
         )
-    console.print(f"checkpoint: {last}")
+    report_quarantine(options.out / "quarantine.jsonl")
+    say(f"checkpoint: {last}")
     return 0
 
 
@@ -76,3 +87,37 @@ def pairs(arguments: list[str]) -> dict[str, str]:
             value = queue.pop(0)
         found[key] = value
     return found
+
+
+def recipe_arguments(recipe: Callable[..., Any], given: dict[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """(arguments of the recipe, fields of its run): a name without dots that the recipe takes is an argument."""
+    from visuomotor.recipes.overrides import parse as parse_value
+
+    hints = get_type_hints(inspect.unwrap(recipe))
+    arguments, fields = {}, {}
+    for name, text in given.items():
+        key = name.replace("-", "_")
+        if key in inspect.signature(recipe).parameters:
+            arguments[key] = parse_value(text, hints.get(key, Any), name)
+        else:
+            fields[name] = text
+    return arguments, fields
+
+
+def require_complete(name: str, recipe: Callable[..., Any], given: dict[str, Any]) -> None:
+    """ValueError with the options that the recipe cannot do without."""
+    needed = [p for p in inspect.signature(recipe).parameters.values() if p.default is inspect.Parameter.empty]
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    missing = [p.name for p in needed if p.kind in named and p.name not in given]
+    if missing:
+        flags = " and ".join(FLAGS.get(m, f"--{m.replace('_', '-')} VALUE") for m in missing)
+        raise ValueError(f"recipe {name!r} needs {flags}.")
+
+
+def report_quarantine(path: Path) -> None:
+    """Say how many bad samples were left out, and where they are listed."""
+    if path.exists():
+        entries = [json.loads(line) for line in path.read_text().splitlines()]
+        count = len({(entry["source"], entry["row"]) for entry in entries})
+        if count:
+            console.print(f"{count} bad samples were left out; {path} lists them.", soft_wrap=True)

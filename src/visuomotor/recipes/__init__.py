@@ -20,6 +20,7 @@ RECIPES = {
     "tabletop-nano": ("visuomotor.recipes.tabletop", "tabletop_nano"),
     "tabletop-pretrain": ("visuomotor.recipes.tabletop", "tabletop_pretrain"),
     "metaworld-pairs": ("visuomotor.recipes.metaworld", "metaworld_pairs"),
+    "own-data": ("visuomotor.recipes.own_data", "own_data"),
     "finetune": ("visuomotor.recipes.finetune", "finetune"),
 }
 

@@ -6,7 +6,9 @@ from typing import Any, Literal
 
 from visuomotor.contract import Embodiment, Mixture, Run, Source, Stage
 from visuomotor.data.lerobot import Dataset
+from visuomotor.data.processor import Processor
 from visuomotor.models import config_from_json
+from visuomotor.recipes.own_data import available_levels
 
 __all__ = ["finetune"]
 
@@ -14,19 +16,22 @@ __all__ = ["finetune"]
 def finetune(
     data: str,
     start: str,
+    new_robot: bool = False,
     statistics: Literal["checkpoint", "data"] = "checkpoint",
     steps: int = 2000,
     batch_size: int = 64,
     learning_rate: float = 1e-4,
     seed: int = 0,
 ) -> Run:
-    """Fine-tune a checkpoint (--from) on a LeRobot v3 data set (--data) of the same embodiment.
+    """Fine-tune a checkpoint (--from) on a LeRobot v3 data set (--data) of the same embodiment, or of a new robot.
 
+    new_robot: keep the checkpoint's weights and words, but take embodiment and statistics from the data.
     statistics: normalise by the checkpoint's statistics, so that its actions keep their meaning, or by the data's
     own, when the ranges differ much.
 
     Raises:
-        ValueError: data and checkpoint are of different embodiments. FileNotFoundError: one of them is missing.
+        ValueError: data and checkpoint are of different embodiments, or a new robot has more dimensions than the
+        model. FileNotFoundError: one of them is missing.
     """
     folder = Path(start)
     path = folder / "config.json"
@@ -34,16 +39,22 @@ def finetune(
         raise FileNotFoundError(
             f"{path} is missing, so {folder} is not a checkpoint; give e.g. OUT/checkpoints/step-000500."
         )
-    robot = Embodiment.load(folder / "embodiment.json")
     dataset = Dataset(data)
-    dataset.require_embodiment().require_compatible(robot, this=f"Data set {data}", that=f"checkpoint {start}")
+    parent = Processor.load(folder)
+    processor: dict[str, Any] = {"checkpoint": start}
+    if new_robot:
+        processor |= {"embodiment": "data", "statistics": "data", "image_roles": _fitting_roles(dataset, parent, start)}
+    else:
+        _require_same_robot(dataset, folder)
+        if statistics == "data":
+            processor["statistics"] = "data"
+    levels = available_levels(dataset, parent.config.levels)
+    if levels != parent.config.levels:
+        processor["levels"] = levels
     try:
         model, config = config_from_json(json.loads(path.read_text()))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is damaged: {error}. Copy the checkpoint again.") from error
-    processor: dict[str, Any] = {"checkpoint": start}
-    if statistics == "data":
-        processor["statistics"] = "data"
     stage = Stage(
         name="train",
         steps=steps,
@@ -56,3 +67,31 @@ def finetune(
         seed=seed,
     )
     return Run(name="finetune", model=model, config=config, stages={"train": stage}, processor=processor)
+
+
+def _require_same_robot(dataset: Dataset, folder: Path) -> None:
+    robot = Embodiment.load(folder / "embodiment.json")
+    try:
+        dataset.require_embodiment().require_compatible(
+            robot, this=f"Data set {dataset.root}", that=f"checkpoint {folder}"
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"{error} To teach the checkpoint a new robot, pass --new-robot true (its action statistics then come "
+            f"from the data)."
+        ) from error
+
+
+def _fitting_roles(dataset: Dataset, parent: Processor, start: str) -> tuple[str, ...]:
+    """The data's camera roles; ValueError if its vectors do not fit into the checkpoint's widths."""
+    robot = dataset.require_embodiment()
+    for what, has, fits in (
+        ("action", robot.action_dim, parent.config.action_width),
+        ("state", robot.state_dim, parent.config.state_width),
+    ):
+        if has > fits:
+            raise ValueError(
+                f"Robot {robot.name!r} of {dataset.root} has {has} {what} dimensions, but checkpoint {start} has room "
+                f"for {fits}; start from a wider checkpoint, or train from nothing with the recipe own-data."
+            )
+    return robot.roles

@@ -65,18 +65,25 @@ def open_datasets(run: Run, cache: Path) -> dict[str, Any]:
 
 
 def build_processor(run: Run, datasets: Mapping[str, Any], *, skip_bad: bool = False) -> Processor:
-    """From the run's processor fields and the data, or the one of the checkpoint that the run names."""
+    """From the run's processor fields and the data, or the one of the checkpoint that the run names.
+
+    With a checkpoint, `statistics` and `embodiment` say whose to take, "checkpoint" (default) or "data": the data's own
+    embodiment teaches the checkpoint's weights and words another robot.
+    """
     fields = dict(run.processor)
     checkpoint = fields.pop("checkpoint", None)
     unique = list({id(d): d for d in datasets.values()}.values())
     if checkpoint is None:
         return Processor.build(ProcessorConfig(**fields), unique, run.corpus, skip_bad=skip_bad)
     parent = Processor.load(Path(checkpoint))
-    for name, dataset in datasets.items():
+    robot, statistics = fields.pop("embodiment", "checkpoint"), fields.pop("statistics", "checkpoint")
+    for name, value in (("embodiment", robot), ("statistics", statistics)):
+        if value not in ("checkpoint", "data"):
+            raise ValueError(f"processor.{name} is {value!r}; choose 'checkpoint' or 'data'.")
+    if robot == "data" and statistics != "data":
+        raise ValueError("processor.embodiment is 'data', so processor.statistics must be 'data', too.")
+    for name, dataset in datasets.items() if robot == "checkpoint" else ():
         parent.embodiment_index(dataset.embodiment, name=f"Data set {name!r} ({dataset.root})")
-    statistics = fields.pop("statistics", "checkpoint")
-    if statistics not in ("checkpoint", "data"):
-        raise ValueError(f"processor.statistics is {statistics!r}; choose 'checkpoint' or 'data'.")
     config = dataclasses.replace(parent.config, **fields)
     if statistics == "data":
         return Processor.build(config, unique, (), tokenizer=parent.tokenizer, skip_bad=skip_bad)

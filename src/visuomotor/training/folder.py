@@ -26,7 +26,7 @@ def prepare_folder(run: Run, out: Path, *, resume: bool, overwrite: bool) -> Non
     if out.exists() and not out.is_dir():
         raise NotADirectoryError(f"{out} is a file; give a folder for checkpoints and metrics.")
     present = [name for name in OURS if (out / name).exists()]
-    if present and not (resume or overwrite):
+    if present not in ([], ["run.json"]) and not (resume or overwrite):  # run.json alone: it failed before its start
         raise FileExistsError(
             f"{out} already holds a training run ({', '.join(present)}). Go on with --resume, replace it with "
             f"--overwrite, or choose another folder with --out."

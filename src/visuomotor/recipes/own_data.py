@@ -1,0 +1,66 @@
+"""A policy from nothing on one's own data."""
+
+from typing import Any
+
+from visuomotor.contract import Mixture, Run, Source, Stage
+from visuomotor.data.lerobot import Dataset
+from visuomotor.models import make_config
+
+__all__ = ["NEEDS", "available_levels", "own_data"]
+
+NEEDS = {"subtask": "subtask", "box": "boxes", "trajectory": "point"}  # scaffold level -> annotation
+
+
+def own_data(
+    data: str,
+    steps: int = 4000,
+    minutes: float | None = None,
+    batch_size: int = 64,
+    image_size: int = 96,
+    horizon: int = 8,
+    learning_rate: float = 1e-3,
+    seed: int = 0,
+) -> Run:
+    """Nano DM0 from nothing on any LeRobot v3 data set (--data): cameras and widths are those of its robot.
+
+    Sub-task text is learnt beside the actions where the data is annotated with it.
+
+    Raises:
+        FileNotFoundError: the data set has no embodiment.json.
+    """
+    dataset = Dataset(data)
+    robot = dataset.require_embodiment()
+    sizes = {"image_size": image_size, "horizon": horizon}
+    levels = available_levels(dataset, {"subtask": 0.5, "action": 1.0})
+    stage = Stage(
+        name="train",
+        steps=steps,
+        minutes=minutes,
+        batch_size=batch_size,
+        mixture=Mixture(sources=(Source(name="robot", path=data),)),
+        trains={"*": learning_rate},
+        ema=0.999,
+        validate_every=250,
+        validation_batches=2,
+        checkpoint_every=250,
+        seed=seed,
+    )
+    config = make_config(
+        "dm0",
+        "nano",
+        num_views=len(robot.cameras),
+        action_dim=robot.action_dim,
+        state_dim=max(1, robot.state_dim),
+        state_token="expert" if robot.state_dim else "none",
+        **sizes,
+    )
+    processor: dict[str, Any] = {
+        "image_roles": robot.roles, "action_width": config.action_dim, "state_width": config.state_dim,
+        "levels": levels, **sizes,
+    }  # fmt: skip
+    return Run(name="own-data", model="dm0", config=config, stages={"train": stage}, processor=processor)
+
+
+def available_levels(dataset: Dataset, levels: dict[str, float]) -> dict[str, float]:
+    """Those of the scaffold levels whose annotations the data set has."""
+    return {level: p for level, p in levels.items() if level not in NEEDS or dataset.has(NEEDS[level])}
