@@ -56,6 +56,9 @@ class FakeDataset:
     def episode_slice(self, episode: int) -> slice:
         return slice(int(self.starts[episode]), int(self.starts[episode + 1]))
 
+    def has(self, annotation: str) -> bool:
+        return True
+
     def require_embodiment(self) -> Embodiment:
         return self.embodiment
 

@@ -38,7 +38,7 @@ def test_transformed_chunks_stay_inside_their_episode() -> None:
 def test_nan_is_named_with_dimension_and_row_or_skipped() -> None:
     dataset = FakeDataset(2)
     dataset.columns["action"][7, 3] = np.nan
-    with pytest.raises(ValueError, match=r"action dimension 3 \('j0'\) is nan in row 7 of data set fake-0"):
+    with pytest.raises(ValueError, match=r"action dimension 3 \('joints.j0'\) is nan in row 7 of data set fake-0"):
         compute_statistics(dataset)
     s = compute_statistics(dataset, skip_bad=True)
     assert np.isfinite(s.action.q50).all()

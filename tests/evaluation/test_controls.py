@@ -3,9 +3,9 @@
 from dataclasses import replace
 from typing import Any
 
-import fake_world
 import pytest
 
+from tests.evaluation import fake_world
 from visuomotor.contract import EvalPlan, Scenario
 from visuomotor.evaluation.controls import CONTROLS, plan_jobs, require_disjoint, spread
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import fake_world
 import numpy as np
 import pytest
 
+from tests.evaluation import fake_world
 from visuomotor.contract import ActionChunk, Embodiment, EvalPlan, Observation
 from visuomotor.evaluation import rollout
 from visuomotor.evaluation.results import RECORDS_FILE, EpisodeRecord, Results, append_record, read_records

@@ -20,7 +20,7 @@ def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of a tiny DM0 for the fakes' embodiment."""
     processor = Processor.build(CONFIG, [FakeDataset()], CORPUS)
     config = make_config(
-        "dm0", horizon=4, image_size=16, layers=1, vision_layers=1, width=32, vocab_size=640,
+        "dm0", horizon=4, image_size=24, layers=1, vision_layers=1, width=32, vocab_size=640,
         newline_id=processor.tokenizer.newline_id, pad_id=processor.tokenizer.pad_id,
     )  # fmt: skip
     return Policy(make_model("dm0", config), processor).save(tmp_path_factory.mktemp("parent") / "step-000001")

@@ -5,7 +5,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import tyro
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -44,10 +47,11 @@ def progress_bar(description: str) -> Iterator[Any]:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print a table; the first column is text, the others are aligned to the right."""
-    out = Table(title=title, title_justify="left")
+    """Print a table; the first column is text, the others are aligned to the right. No cell is ever cut."""
+    out = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
     for index, name in enumerate(columns):
-        out.add_column(name, justify="left" if index == 0 else "right")
+        out.add_column(name, justify="left" if index == 0 else "right", no_wrap=True)
     for row in rows:
-        out.add_row(*(str(cell) for cell in row))
-    console.print(out)
+        out.add_row(*(escape(str(cell)) for cell in row))
+    wide = console.options.update(width=10_000)
+    console.print(out, width=Measurement.get(console, wide, out).maximum, crop=False)

@@ -1,5 +1,6 @@
 """`visuomotor data COMMAND DIR`: look at a LeRobot v3 data set."""
 
+import difflib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +81,9 @@ def run(arguments: list[str]) -> int:
         print("\n".join(f"  {name:<11} {(command.__doc__ or '').strip()}" for name, command in COMMANDS.items()))
         return 0
     if arguments[0] not in COMMANDS:
-        raise ValueError(f"unknown command {arguments[0]!r}; known: {', '.join(COMMANDS)}.")
+        near = difflib.get_close_matches(arguments[0], COMMANDS, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"unknown command {arguments[0]!r}.{hint} Known: {', '.join(COMMANDS)}.")
     options = parse(f"data {arguments[0]}", COMMANDS[arguments[0]], arguments[1:])
     return {"info": info, "stats": stats, "doctor": doctor, "view": view, "embodiment": embodiment}[arguments[0]](
         options

@@ -1,6 +1,7 @@
 """`visuomotor VERB`: finds the verb's module and runs it. Nothing heavy is imported before the verb is known."""
 
 import difflib
+import errno
 import os
 import sys
 from importlib import import_module
@@ -53,8 +54,20 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         if os.environ.get("VISUOMOTOR_DEBUG"):
             raise
-        print(f"visuomotor {verb}: {error}", file=sys.stderr)
+        print(f"visuomotor {verb}: {sentence(error)}", file=sys.stderr)
         return 1
+
+
+def sentence(error: Exception) -> str:
+    """The error's text on one line; the system's own errors are put into words."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if not isinstance(error, OSError) or not error.errno:
+        return text
+    what = error.strerror or text
+    if error.errno == errno.ENOSPC and what == os.strerror(errno.ENOSPC):
+        where = f" of {error.filename}" if error.filename else ""
+        return f"the disk{where} is full. What was written before is intact: free some space, and go on with --resume."
+    return f"{error.filename}: {what}." if error.filename else what
 
 
 if __name__ == "__main__":

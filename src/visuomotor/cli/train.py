@@ -1,5 +1,6 @@
 """`visuomotor train RECIPE`: train a recipe, or fine-tune a checkpoint on your own data."""
 
+import difflib
 import inspect
 import json
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import tyro
 from visuomotor.cli.console import console, parse, say
 
 FLAGS = {"data": "--data DIR", "start": "--from CHECKPOINT"}
+SETTABLE = ("name", "corpus")  # fields of Run that are no holders of others
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,13 +96,21 @@ def recipe_arguments(recipe: Callable[..., Any], given: dict[str, str]) -> tuple
     from visuomotor.recipes.overrides import parse as parse_value
 
     hints = get_type_hints(inspect.unwrap(recipe))
+    takes = list(inspect.signature(recipe).parameters)
     arguments, fields = {}, {}
     for name, text in given.items():
         key = name.replace("-", "_")
-        if key in inspect.signature(recipe).parameters:
+        if key in takes:
             arguments[key] = parse_value(text, hints.get(key, Any), name)
-        else:
+        elif "." in name or key in SETTABLE:
             fields[name] = text
+        else:
+            near = difflib.get_close_matches(key, takes, n=1, cutoff=0.4)
+            hint = f" Did you mean --{near[0].replace('_', '-')}?" if near else ""
+            raise ValueError(
+                f"there is no option --{name}.{hint} This recipe takes {', '.join(takes)}; fields of its run have "
+                f"dotted names such as --stages.train.steps."
+            )
     return arguments, fields
 
 

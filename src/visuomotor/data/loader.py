@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 Split = Literal["train", "validation"]
 AHEAD = 4  # batches prefetched per worker
 MAX_REDRAWS = 100
+WARNINGS = 3  # bad samples that are logged
 CACHE_BYTES = 2 << 30
 CACHE_FOLDER = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "visuomotor" / "frames"
 BAD_SAMPLE = (ValueError, OSError, EOFError, IndexError, KeyError)
@@ -240,7 +241,9 @@ class Loader(Iterator[Batch]):
                 return
             self._reported.add((stream.index, row))
             self.bad_count += 1
-            log.warning("Bad sample left out: %s: %s", where, error)
+            if self.bad_count <= WARNINGS:
+                rest = f" Further ones are only listed in {self.quarantine}." if self.bad_count == WARNINGS else ""
+                log.warning("Bad sample left out: %s: %s%s", where, error, rest)
             if self.quarantine is not None:
                 entry = {"source": stream.source.name, "row": row, "where": where, "error": str(error)}
                 with self.quarantine.open("a") as file:

@@ -110,7 +110,7 @@ def compute_statistics(
         ):
             values = _matrix(dataset.columns[name])
             if not skip_bad:
-                require_finite(dataset, name, values, [d for c in components for d in c.dims])
+                require_finite(dataset, name, values, [f"{c.name}.{d}" for c in components for d in c.dims])
             columns.append(values)
         state, action = columns
         if transform is not None:
@@ -130,7 +130,8 @@ def require_finite(dataset: Any, column: str, values: np.ndarray, names: Sequenc
     name = names[dim] if dim < len(names) else str(dim)
     raise ValueError(
         f"{column} dimension {dim} ({name!r}) is {values[row, dim]} in row {row} of {describe(dataset)} ({len(bad)} "
-        f"such values in all). Run `visuomotor data doctor` on it, and remove or repair those episodes."
+        f"such values in all). Run `visuomotor data doctor`, and repair or remove those episodes, or train with "
+        f"--bad-samples quarantine."
     )
 
 

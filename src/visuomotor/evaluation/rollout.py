@@ -124,9 +124,12 @@ def make_shards(jobs: Sequence[Job]) -> list[list[Job]]:
 def _prepare(policy: RolloutPolicy, plan: EvalPlan, out: Path) -> tuple[dict[str, Any], Setup]:
     """Check that policy and environment fit, before anything starts."""
     environment = make_environment(plan.environment, **plan.options)
+    path = getattr(policy, "path", None)
     try:
         policy.embodiment.require_compatible(
-            environment.embodiment, this="The policy", that=f"environment {plan.environment!r}"
+            environment.embodiment,
+            this=f"Checkpoint {path}" if path else "The policy",
+            that=f"environment {plan.environment!r}",
         )
         run = describe_run(policy, plan, environment)
     finally:

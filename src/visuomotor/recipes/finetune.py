@@ -45,7 +45,7 @@ def finetune(
     if new_robot:
         processor |= {"embodiment": "data", "statistics": "data", "image_roles": _fitting_roles(dataset, parent, start)}
     else:
-        _require_same_robot(dataset, folder)
+        _require_same_robot(dataset, data, folder)
         if statistics == "data":
             processor["statistics"] = "data"
     levels = available_levels(dataset, parent.config.levels)
@@ -69,12 +69,10 @@ def finetune(
     return Run(name="finetune", model=model, config=config, stages={"train": stage}, processor=processor)
 
 
-def _require_same_robot(dataset: Dataset, folder: Path) -> None:
+def _require_same_robot(dataset: Dataset, data: str, folder: Path) -> None:
     robot = Embodiment.load(folder / "embodiment.json")
     try:
-        dataset.require_embodiment().require_compatible(
-            robot, this=f"Data set {dataset.root}", that=f"checkpoint {folder}"
-        )
+        dataset.require_embodiment().require_compatible(robot, this=f"Data set {data}", that=f"checkpoint {folder}")
     except ValueError as error:
         raise ValueError(
             f"{error} To teach the checkpoint a new robot, pass --new-robot true (its action statistics then come "

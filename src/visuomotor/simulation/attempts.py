@@ -41,7 +41,7 @@ class AttemptMaker:
             if index >= count or _plain(attempt.scenario) != _plain(self._scenarios[index]):
                 raise ValueError(
                     f"Attempt {index} in {staging.root} was made for another scenario than the plan now gives: the "
-                    f"world's scenarios have changed since. Collect again with overwrite."
+                    f"world's scenarios have changed since. Collect again with --overwrite."
                 )
 
     @property
@@ -103,8 +103,8 @@ class AttemptMaker:
             died = f"A worker process died (exit code {finished.exit_code}) in {where}"
             if self._tries[index] > TRIES:
                 raise RuntimeError(
-                    f"{died}, as one did before. Finished attempts are kept in {self._staging.root}: collect again "
-                    f"with resume, with fewer workers if memory ran out."
+                    f"{died}, as one did before. Finished attempts are kept in {self._staging.root}: go on with "
+                    f"--resume, and with fewer workers if memory ran out."
                 )
             logger.warning("%s; a new one tries it again.", died)
             pool.submit(finished.job)
@@ -121,7 +121,7 @@ class AttemptMaker:
         return (
             f"Only {self._plan.wanted - missing} of {self._plan.wanted} demonstrations succeeded in "
             f"{len(self._attempts)} attempts (failures: {worst}). The successes are kept in {self._staging.root}: "
-            f"collect again with resume and a larger max_attempts_factor, or with other tasks or less action noise."
+            f"go on with --resume and a larger max_attempts_factor, or with other tasks or less action noise."
         )
 
 

@@ -75,11 +75,15 @@ def _prepare(plan: CollectPlan, staging: Staging, resume: bool, overwrite: bool)
         return
     if _occupied(plan.out):
         if not overwrite:
-            raise FileExistsError(f"{plan.out} exists. Choose another folder, or overwrite it.")
+            raise FileExistsError(
+                f"{plan.out} exists. Choose another folder, complete it with --resume, or replace it with --overwrite."
+            )
         if not (plan.out / "meta" / "info.json").exists():
             raise FileExistsError(f"{plan.out} is not a data set, so it is not overwritten. Choose another folder.")
     if staging.attempts() and not overwrite:
-        raise FileExistsError(f"An interrupted collection lies in {staging.root}: resume it, or overwrite it.")
+        raise FileExistsError(
+            f"An interrupted collection lies in {staging.root}: go on with --resume, or begin anew with --overwrite."
+        )
     staging.remove()
     staging.create(plan.identity())
 
@@ -146,7 +150,7 @@ def _report(out: Path, record: dict[str, Any], seconds: float = 0.0, crashes: in
 
 def _kept(staging: Staging) -> str:
     count = len(staging.attempts())
-    return f"{count} finished attempts are kept in {staging.root}; collect again with resume to continue."
+    return f"{count} finished attempts are kept in {staging.root}; go on with the same command and --resume."
 
 
 def _occupied(path: Path) -> bool:
