@@ -1,9 +1,9 @@
 """What the command line is tried on: a recorded arm, a checkpoint for it, a checkpoint for a fake world."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -13,7 +13,8 @@ from tests.data.recording import write
 from tests.evaluation import fake_world
 from visuomotor.cli.main import main
 from visuomotor.contract import Episode
-from visuomotor.data.lerobot import Dataset, DatasetWriter
+from visuomotor.data.lerobot import DatasetWriter
+from visuomotor.data.loader import Loader
 from visuomotor.simulation import interface
 
 TINY = ("--batch-size", "4", "--image-size", "24", "--horizon", "4", "--config.layers", "1", "--config.width", "32")
@@ -64,6 +65,14 @@ def worlds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(interface.WORLDS, "line", "tests.evaluation.fake_world")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Decoded frames go where pytest cleans up, not into the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(Loader.__init__.__kwdefaults__, "cache", tmp_path_factory.mktemp("cache"))
+        yield
+
+
 @pytest.fixture(scope="session")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("recorded") / "arm"
@@ -103,7 +112,3 @@ def trained(data: Path, out: Path) -> Path:
     status = main(["train", "own-data", "--data", str(data), "--out", str(out), "--steps", "1", *TRAIN])
     assert status == 0
     return out / "checkpoints" / "step-000001"
-
-
-def actions(root: Path) -> Any:
-    return Dataset(root).columns["action"]

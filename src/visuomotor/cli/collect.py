@@ -6,14 +6,14 @@ from typing import Annotated, Literal
 
 import tyro
 
-from visuomotor.cli.console import console, parse, progress_bar, table
+from visuomotor.cli.console import parse, progress_bar, say, table
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """Record demonstrations of a simulated robot as a LeRobot v3 data set with annotations."""
 
-    environment: Annotated[str, tyro.conf.Positional] = "tabletop"
+    environment: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="WORLD")] = "tabletop"
     """The world: tabletop or metaworld."""
     out: Path
     """Folder of the new data set."""
@@ -22,14 +22,20 @@ class Options:
     scenes: int = 0
     """Record this many single frames of random scenes instead (for grounding)."""
     split: str = "train"
+    """Which scenarios of the world to take."""
     seed: int = 0
+    """Of the scenarios and of the noise."""
     workers: int = 2
+    """Simulator processes; the data set does not depend on their number."""
     action_noise: float = 0.0
     """Disturb the executed action by this share of its limits; the recorded action stays clean."""
     storage: Literal["video", "image"] = "video"
+    """Images as mp4, or as PNG in the tables (lossless, large)."""
     codec: Literal["h264", "av1"] = "h264"
+    """Of the videos: h264 decodes faster, av1 is smaller."""
     render_quality: Literal["fast", "default"] = "fast"
-    option: dict[str, str] = field(default_factory=dict)
+    """fast renders without shadows and multi-sampling; recorded in the data set."""
+    option: Annotated[dict[str, str], tyro.conf.arg(metavar="NAME VALUE")] = field(default_factory=dict)
     """Options of the world, e.g. --option vocabulary full."""
     resume: bool = False
     """Continue a collection that was interrupted."""
@@ -64,5 +70,5 @@ def run(arguments: list[str]) -> int:
             progress=lambda state: update(state.done, state.total, f"{state.failures} failed"),
         )
     table("demonstrations", ("task", "kept", "failed"), [(t, *c) for t, c in sorted(report.tasks.items())])
-    console.print(f"data set: {options.out}")
+    say(f"data set: {options.out}")
     return 0

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import tyro
 from rich.box import SIMPLE_HEAD
@@ -13,6 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 console = Console(highlight=False)
+
+Number = Annotated[int | None, tyro.conf.arg(metavar="INT")]
+PathOrNone = Annotated[Path | None, tyro.conf.arg(metavar="PATH")]
 
 
 def parse(verb: str, options: Any, arguments: list[str], *, unknown: bool = False) -> Any:

@@ -172,6 +172,8 @@ def view(options: View) -> int:
     from visuomotor.data.view import annotated_video, contact_sheet
 
     dataset = Dataset(options.folder)
+    if not 0 <= options.episode < dataset.num_episodes:
+        raise ValueError(f"{options.folder} has episodes 0 to {dataset.num_episodes - 1}, not {options.episode}.")
     options.out.parent.mkdir(parents=True, exist_ok=True)
     if options.out.suffix == ".png":
         contact_sheet(dataset, options.episode, options.frames).save(options.out)

@@ -3,10 +3,9 @@
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-from visuomotor.cli.console import console, parse, progress_bar, table
+from visuomotor.cli.console import Number, PathOrNone, parse, progress_bar, say, table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,15 +18,20 @@ class Options:
     """More data, more training, more episodes (about an hour)."""
     from_scratch: bool = False
     """Train from nothing instead of starting from the small checkpoint that is shipped with the package."""
-    out: Path | None = None
+    out: PathOrNone = None
     """Folder of the run (default: runs/demo, runs/demo-full, ...)."""
-    demonstrations: int | None = None
-    scenes: int | None = None
-    episodes: int | None = None
+    demonstrations: Number = None
+    """Successful demonstrations to record."""
+    scenes: Number = None
+    """Single frames to record for grounding questions."""
+    episodes: Number = None
     """Episodes per split in the evaluation."""
-    control_episodes: int | None = None
+    control_episodes: Number = None
+    """Episodes per control in the evaluation."""
     workers: int = 2
+    """Simulator processes."""
     seed: int = 0
+    """Of the demonstrations."""
 
 
 def run(arguments: list[str]) -> int:
@@ -48,7 +52,7 @@ def run(arguments: list[str]) -> int:
         **{name: value for name, value in given.items() if value is not None},
     )
     if plan.start:
-        console.print(f"Starting from the shipped checkpoint {plan.start} (--from-scratch trains from nothing).")
+        say(f"Starting from the shipped checkpoint {plan.start} (--from-scratch trains from nothing).")
     with ExitStack() as bars:
 
         def watch(title: str) -> Callable[[int, int, str], None]:
@@ -61,6 +65,6 @@ def run(arguments: list[str]) -> int:
     took = ", ".join(
         f"{name} {seconds:.0f} s" if seconds else f"{name} reused" for name, seconds in result.seconds.items()
     )
-    console.print(f"steps: {took}; in all {sum(result.seconds.values()) / 60:.1f} minutes")
-    console.print(f"report: {result.report.resolve()}")
+    say(f"steps: {took}; in all {sum(result.seconds.values()) / 60:.1f} minutes")
+    say(f"report: {result.report.resolve()}")
     return 0

@@ -13,9 +13,12 @@ from visuomotor.cli.console import console, parse, table
 class Options:
     """Parameters by part, FLOPs, bytes and roofline time of one sample. Large sizes are built on the meta device."""
 
-    name: Annotated[str, tyro.conf.Positional] = "dm0"
+    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")] = "dm0"
+    """The model."""
     size: str = "base"
+    """nano, small or base (the published model)."""
     batch_size: int = 1
+    """Observations per sample."""
     text_length: int = 100
     """Prompt tokens."""
     steps: int = 10
@@ -25,7 +28,9 @@ class Options:
     bandwidth: float = 4.3
     """Memory bandwidth of the device in TB/s."""
     bytes_per_value: float = 2.0
+    """2 for bf16, 4 for float32."""
     json: bool = False
+    """Print JSON."""
 
 
 def run(arguments: list[str]) -> int:

@@ -6,16 +6,16 @@ from typing import Annotated
 
 import tyro
 
-from visuomotor.cli.console import console, parse
+from visuomotor.cli.console import PathOrNone, parse, say
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """Write one self-contained HTML file about a run: data, learning curves, success table, controls, videos."""
 
-    folder: Annotated[Path, tyro.conf.Positional]
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
     """A run's folder (with data/, train/ and eval/ in it)."""
-    out: Path | None = None
+    out: PathOrNone = None
     """Where to write (default: report.html in the folder)."""
 
 
@@ -23,5 +23,5 @@ def run(arguments: list[str]) -> int:
     options = parse("report", Options, arguments)
     from visuomotor.apps.report import write_report
 
-    console.print(f"report: {write_report(options.folder, options.out)}")
+    say(f"report: {write_report(options.folder, options.out)}")
     return 0

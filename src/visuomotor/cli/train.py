@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 import tyro
 
-from visuomotor.cli.console import console, parse, say
+from visuomotor.cli.console import Number, parse, say
 
 FLAGS = {"data": "--data DIR", "start": "--from CHECKPOINT"}
 SETTABLE = ("name", "corpus")  # fields of Run that are no holders of others
@@ -38,7 +38,7 @@ class Options:
     """Replace the run that lies in --out."""
     bad_samples: Literal["stop", "quarantine"] = "stop"
     """What a bad sample does: stop the run, or be counted, listed and left out."""
-    threads: int | None = None
+    threads: Number = None
     """CPU threads, by default all cores."""
 
 
@@ -130,4 +130,4 @@ def report_quarantine(path: Path) -> None:
         entries = [json.loads(line) for line in path.read_text().splitlines()]
         count = len({(entry["source"], entry["row"]) for entry in entries})
         if count:
-            console.print(f"{count} bad samples were left out; {path} lists them.", soft_wrap=True)
+            say(f"{count} bad samples were left out; {path} lists them.")

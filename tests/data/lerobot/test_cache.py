@@ -1,4 +1,5 @@
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -83,3 +84,21 @@ def test_one_undecodable_frame_is_an_error_only_where_it_is_used(copy_of: CopyOf
         assert caught.value.row == 7
         assert len(cached.frames("scene", np.array([6, 8]))) == 2
         assert [e.row for e in cached.check()] == [7]
+
+
+def test_a_repaired_video_is_read_again_and_a_copy_is_named_by_its_own_path(copy_of: CopyOf, tmp_path: Path) -> None:
+    root = copy_of("h264")
+    video = root / "videos/observation.images.scene/chunk-000/file-000.mp4"
+    whole = video.read_bytes()
+    intact = Dataset(root).frames("scene", np.arange(35))
+    video.write_bytes(bytes(len(whole)))  # as long as before, so the hash does not see it
+    elsewhere = shutil.copytree(root, tmp_path / "elsewhere")
+    for place in (root, elsewhere):
+        with pytest.raises(DataError) as caught:
+            Dataset(place).cached(None, tmp_path / "cache").frames("scene", np.array([3]))
+        assert caught.value.path == place / video.relative_to(root)
+        assert str(caught.value).count(str(place)) == 1
+    video.write_bytes(whole)
+    cached = Dataset(root).cached(None, tmp_path / "cache")
+    np.testing.assert_array_equal(cached.frames("scene", np.arange(35)), intact)
+    assert not cached.check()

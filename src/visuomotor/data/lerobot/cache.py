@@ -48,9 +48,9 @@ def open_cache(dataset: "Dataset", size: tuple[int, int] | None, folder: Path) -
     home = folder / name
     if home.exists():
         facts = _intact(home, dataset)
-        if facts is not None:
-            return _sources(home, facts)
-        logger.warning("%s does not hold what its cache.json says; building it again", home)
+        if facts is not None and not _repaired(dataset, facts):
+            return _sources(home, dataset.root, facts)
+        logger.warning("%s does not hold what its cache.json or the data set says; building it again", home)
         shutil.rmtree(home)
     folder.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder))
@@ -64,7 +64,7 @@ def open_cache(dataset: "Dataset", size: tuple[int, int] | None, folder: Path) -
                 raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return _sources(home, facts)
+    return _sources(home, dataset.root, facts)
 
 
 def _build(dataset: "Dataset", size: tuple[int, int] | None, folder: Path) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def _build(dataset: "Dataset", size: tuple[int, int] | None, folder: Path) -> di
         shape, bad = _build_camera(dataset, camera, size, folder / f"{number}.u8")
         if bad:
             logger.warning("%d frames of camera %s cannot be decoded; the first: %s", len(bad), camera, bad[0])
-        entries = [(str(e.path), e.message, e.row, e.episode, e.frame) for e in bad]
+        entries = [(_inside(e.path, dataset.root), e.message, e.row, e.episode, e.frame) for e in bad]
         facts["cameras"][camera] = {"file": f"{number}.u8", "shape": shape, "bad": entries}
     (folder / "cache.json").write_text(json.dumps(facts))
     return facts
@@ -131,11 +131,25 @@ def _intact(home: Path, dataset: "Dataset") -> dict[str, Any] | None:
     return facts if same and all(sizes) else None
 
 
-def _sources(home: Path, facts: dict[str, Any]) -> dict[str, MemmapFrames]:
+def _repaired(dataset: "Dataset", facts: dict[str, Any]) -> bool:
+    """Whether a camera's first frame that could not be decoded can be now: the hash knows videos by their size only."""
+    for camera, c in facts["cameras"].items():
+        rows = [row for _, _, row, _, _ in c["bad"][:1]]
+        if rows and _readable(dataset, camera, np.array(rows), []):
+            return True
+    return False
+
+
+def _inside(path: Path, root: Path) -> str:
+    """The path from the data set's folder on, which may be copied elsewhere with the same hash."""
+    return str(path.relative_to(root) if path.is_relative_to(root) else path)
+
+
+def _sources(home: Path, root: Path, facts: dict[str, Any]) -> dict[str, MemmapFrames]:
     sources = {}
     for camera, c in facts["cameras"].items():
         bad = {
-            row: DataError(Path(path), message, row=row, episode=episode, frame=frame)
+            row: DataError(root / path, message, row=row, episode=episode, frame=frame)
             for path, message, row, episode, frame in c["bad"]
         }
         sources[camera] = MemmapFrames(home / c["file"], tuple(c["shape"]), bad)

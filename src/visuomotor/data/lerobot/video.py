@@ -113,7 +113,9 @@ def open_video(path: Path) -> InputContainer:
     try:
         container = av.open(str(path))
     except av.error.FFmpegError as error:
-        raise DataError(path, f"is not a readable video ({error}). It is damaged or cut off: copy it again.") from error
+        raise DataError(
+            path, f"is not a readable video ({error.strerror}). It is damaged or cut off: copy it again."
+        ) from error
     if not container.streams.video:
         container.close()
         raise DataError(path, "holds no video stream. Copy the video again from where the data set came from.")
