@@ -9,6 +9,7 @@ BOXES = {
     "blue bowl": (600, 100, 900, 500),
     "blue disc": (700, 300, 760, 340),
 }
+SHARES = dict.fromkeys(BOXES, 0.5)
 
 
 def test_where_gives_the_box() -> None:
@@ -50,7 +51,7 @@ def test_existence_is_balanced_and_true() -> None:
 
 
 def test_count_repetition_and_seed() -> None:
-    chosen = [grounding.questions(BOXES, list(BOXES), np.random.default_rng(5), 12) for _ in range(2)]
+    chosen = [grounding.questions(BOXES, SHARES, np.random.default_rng(5), 12) for _ in range(2)]
     assert chosen[0] == chosen[1]
     assert len(chosen[0]) == 12
     asked = [q.ask[0] for q in chosen[0] if str(q.ask[0]).startswith("Where")]
@@ -58,12 +59,22 @@ def test_count_repetition_and_seed() -> None:
 
 
 def test_an_empty_image_is_asked_about_absent_objects() -> None:
-    questions = grounding.questions({}, ["red block"], np.random.default_rng(0), 3)
+    questions = grounding.questions({}, {"red block": 0.5}, np.random.default_rng(0), 3)
     assert [q.answer for q in questions] == [["no"]] * 3
 
 
 def test_questions_on_another_view_name_it() -> None:
-    plain = grounding.questions(BOXES, list(BOXES), np.random.default_rng(1), 6)
-    wrist = grounding.questions(BOXES, list(BOXES), np.random.default_rng(1), 6, "wrist")
+    plain = grounding.questions(BOXES, SHARES, np.random.default_rng(1), 6)
+    wrist = grounding.questions(BOXES, SHARES, np.random.default_rng(1), 6, "wrist")
     assert [q.ask for q in wrist] == [["wrist: ", *q.ask] for q in plain]
     assert [q.answer for q in wrist] == [q.answer for q in plain]
+
+
+def test_objects_that_come_and_go_are_asked_for_first() -> None:
+    names = list(BOXES)
+    shares = {name: 1.0 for name in names} | {names[-1]: 0.2}
+    first = [
+        next(q for q in grounding.questions(BOXES, shares, np.random.default_rng(s), 8) if "Where" in str(q.ask[0]))
+        for s in range(200)
+    ]
+    assert sum(names[-1] in str(q.ask[0]) for q in first) > 120

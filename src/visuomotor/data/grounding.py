@@ -4,7 +4,7 @@ Left and right are the image's. Words and coordinates are kept apart ("Box: red 
 tokenizer's cache of sentences and numbers serves every sample.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,7 +18,8 @@ PHRASES = (
     "Where is the", "Is there a", "What is at", "What is nearest to the", "What is left of the", "What is right of the",
     "Is anything here?",
 )  # fmt: skip
-BOX_SHARE, RELATION_SHARE = 0.7, 0.2
+BOX_SHARE, RELATION_SHARE = 0.8, 0.1
+ALWAYS_SHOWN = 0.1  # weight of an object that every frame shows, beside one that few do
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +31,18 @@ class Question:
 
 
 def questions(
-    boxes: Boxes, vocabulary: Sequence[str], rng: np.random.Generator, count: int, view: str = ""
+    boxes: Boxes, vocabulary: Mapping[str, float], rng: np.random.Generator, count: int, view: str = ""
 ) -> list[Question]:
     """`count` questions on one image.
 
-    boxes: visible objects {name: (x1, y1, x2, y2)}; vocabulary: object names of the whole data set, from which
-    absent objects are asked after. Most questions ask for a box, which is what teaches seeing. `view` names the view
-    that is asked about, where it is not the first.
+    boxes: visible objects {name: (x1, y1, x2, y2)}; vocabulary: {object name of the data set: share of frames that
+    show it}, from which absent objects are asked after. Most questions ask for a box, which is what teaches seeing,
+    and rather for objects that come and go than for those in every frame, whose place is known without looking.
+    `view` names the view that is asked about, where it is not the first.
     """
     names = list(boxes)
-    order = rng.permutation(len(names)) if names else []
+    weight = np.array([ALWAYS_SHOWN + 1 - vocabulary.get(name, 0.0) for name in names])
+    order = np.argsort(-np.log(weight) - rng.gumbel(size=len(names)))  # by weight, without repetition
     asked, chosen = 0, []
     for _ in range(count):
         if names and (draw := rng.random()) < BOX_SHARE:
@@ -57,7 +60,7 @@ def where(name: str, boxes: Boxes) -> Question:
     return Question([f"Where is the {name}?"], [f"Box: {name}", *boxes[name]])
 
 
-def exists(boxes: Boxes, vocabulary: Sequence[str], rng: np.random.Generator) -> Question:
+def exists(boxes: Boxes, vocabulary: Iterable[str], rng: np.random.Generator) -> Question:
     """Yes and no are equally frequent where both are possible."""
     absent = [name for name in vocabulary if name not in boxes]
     present = list(boxes)

@@ -1,5 +1,6 @@
 """A data set's numbers, normalised once, so that drawing a sample costs microseconds."""
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ class Prepared:
             frames = dataset.episode_slice(e)
             self.end[frames], self.episode[frames] = frames.stop, e
         self._annotations: dict[int, Annotation] = {}
-        self._vocabulary: tuple[str, ...] | None = None
+        self._vocabulary: dict[str, float] | None = None
         self.raw_state = self._matrix("observation.state", len(units.state.offset))
         self.raw_action = self._matrix("action", len(units.action.offset))
         self.state = units.state.apply(self.raw_state)
@@ -84,14 +85,14 @@ class Prepared:
         found = self._annotations.get(row)
         return self.load_annotations(np.array([row]))[row] if found is None else found
 
-    def vocabulary(self) -> tuple[str, ...]:
-        """Object names seen in up to 512 evenly spread rows, sorted."""
+    def vocabulary(self) -> dict[str, float]:
+        """{object name: share of frames that show it}, from up to 512 evenly spread rows, sorted by name."""
         if self._vocabulary is None:
             count = min(MAX_VOCABULARY_ROWS, self.dataset.num_frames)
             rows = np.unique(np.linspace(0, self.dataset.num_frames - 1, count).astype(np.int64))
             found = self.load_annotations(rows)
-            names = {n for r in rows.tolist() for boxes in found[r].boxes.values() for n in boxes}
-            self._vocabulary = tuple(sorted(names))
+            shown = Counter(n for r in rows.tolist() for n in {n for b in found[r].boxes.values() for n in b})
+            self._vocabulary = {name: shown[name] / len(rows) for name in sorted(shown)}
         return self._vocabulary
 
     def place(self, row: int) -> str:
