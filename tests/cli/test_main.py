@@ -173,3 +173,17 @@ def test_recipe_arguments_are_typed_by_the_recipe() -> None:
 def test_errors_are_said_in_one_line(error: Any, said: str) -> None:
     assert sentence(error).startswith(said)
     assert "\n" not in sentence(error)
+
+
+def test_training_keeps_to_omp_num_threads(
+    command: Command, recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[int] = []
+    monkeypatch.setattr("visuomotor.training.trainer.torch.set_num_threads", used.append)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    own = TRAIN[: TRAIN.index("--threads")]
+    arguments = ("train", "own-data", "--data", recorded, "--steps", 1, *own)
+    assert command(*arguments, "--out", tmp_path / "a").status == 0
+    assert command(*arguments, "--out", tmp_path / "b", "--threads", 2).status == 0
+    assert used[0] == 3
+    assert 2 in used

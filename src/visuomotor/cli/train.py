@@ -39,7 +39,7 @@ class Options:
     bad_samples: Literal["stop", "quarantine"] = "stop"
     """What a bad sample does: stop the run, or be counted, listed and left out."""
     threads: Number = None
-    """CPU threads, by default all cores."""
+    """CPU threads, by default OMP_NUM_THREADS, else all cores."""
 
 
 def run(arguments: list[str]) -> int:

@@ -49,7 +49,7 @@ def train(
     Args:
         resume: go on from the newest checkpoint in `out` (from the start when there is none).
         stop_after_seconds: save and return after this time; `resume` goes on.
-        threads: CPU threads of torch, by default all cores.
+        threads: CPU threads of torch, by default OMP_NUM_THREADS, else all cores.
 
     Raises:
         Interrupted: SIGINT or SIGTERM arrived; everything is saved.
@@ -63,11 +63,16 @@ def train(
         if name != stage.name:
             raise ValueError(f"Run {run.name!r} keeps stage {stage.name!r} under {name!r}; use one name.")
         check_stage(name, stage)
-    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+    torch.set_num_threads(threads or _default_threads())
     prepare_folder(run, out, resume=resume, overwrite=overwrite)
     deadline = time.monotonic() + stop_after_seconds if stop_after_seconds is not None else None
     with Interrupts() as interrupts:
         return Trainer(run, out, interrupts, bad_samples=bad_samples, progress=progress, deadline=deadline).fit()
+
+
+def _default_threads() -> int:
+    wish = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    return int(wish) if wish.isdigit() and int(wish) else len(os.sched_getaffinity(0))
 
 
 @dataclass(kw_only=True)
