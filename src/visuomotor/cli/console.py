@@ -58,4 +58,5 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> 
     for row in rows:
         out.add_row(*(escape(str(cell)) for cell in row))
     wide = console.options.update(width=10_000)
-    console.print(out, width=Measurement.get(console, wide, out).maximum, crop=False)
+    out.width = Measurement.get(console, wide, out).maximum
+    console.print(out, crop=False)
