@@ -52,4 +52,6 @@ def test_a_room_imports_only_what_the_design_allows(path: Path) -> None:
 def test_execution_is_free_of_torch() -> None:
     for path in (PACKAGE / "execution").rglob("*.py"):
         assert "import torch" not in path.read_text(), path
-        assert "visuomotor.contract" not in path.read_text(), f"{path}: contract imports torch; import embodiment instead"
+        assert "visuomotor.contract" not in path.read_text(), (
+            f"{path}: contract imports torch; import embodiment instead"
+        )

@@ -246,7 +246,13 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class EvalPlan:
-    """What is rolled out after training."""
+    """What is rolled out after training.
+
+    splits           `episodes` each; the controls beside them take `control_episodes` each
+    execute          actions of a chunk that are executed before the policy looks again
+    think            scaffold levels that the policy writes before it acts, e.g. ("subtask",); () acts at once
+    options          of the environment, e.g. {"vocabulary": "full"}
+    """
 
     environment: str
     episodes: int = 100
@@ -254,6 +260,7 @@ class EvalPlan:
     control_episodes: int = 25
     max_steps: int | None = None
     execute: int = 8
+    think: tuple[str, ...] = ()
     seed: int = 100_000
     options: dict[str, Any] = field(default_factory=dict)
 

@@ -125,7 +125,8 @@ class Embodiment:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Embodiment":
         def component(d: dict[str, Any]) -> Component:
-            return Component(**{k: tuple(v) if isinstance(v, list) else v for k, v in d.items()})
+            values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in d.items()}
+            return Component(**values)
 
         return cls(
             name=data["name"],

@@ -227,10 +227,17 @@ class Policy:
         return session.calls - session.text_call < self.think_every
 
 
-def load_policy(path: Path | str, *, embodiment: Embodiment | None = None, device: str = "cpu") -> Policy:
+def load_policy(
+    path: Path | str,
+    *,
+    embodiment: Embodiment | None = None,
+    think: Sequence[str] | None = None,
+    device: str = "cpu",
+) -> Policy:
     """The policy in a checkpoint folder.
 
     Args:
+        think: levels that it writes before it acts; None keeps what the checkpoint says.
         embodiment: the robot that will be driven; refused when the checkpoint means other numbers.
 
     Raises:
@@ -265,7 +272,8 @@ def load_policy(path: Path | str, *, embodiment: Embodiment | None = None, devic
         ) from error
     except RuntimeError as error:
         raise ValueError(f"The weights in {path} do not fit its config.json: {error}") from error
-    policy = Policy(model.to(device), processor, robot, provenance, **config.get("policy", {}))
+    settings = config.get("policy", {}) | ({} if think is None else {"think": tuple(think)})
+    policy = Policy(model.to(device), processor, robot, provenance, **settings)
     policy.path = path
     return policy
 

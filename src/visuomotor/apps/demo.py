@@ -17,12 +17,15 @@ if TYPE_CHECKING:
     from visuomotor.training.progress import Progress
 
 World = Literal["tabletop", "metaworld"]
+MANY_STEPS = 100_000  # the demo's training is limited by time
+SHIPPED = Path(__file__).parents[1] / "checkpoints" / "tabletop-nano"
 
 
 @dataclass(frozen=True, kw_only=True)
 class DemoPlan:
-    """How large the demo is. `minutes` of training; `scenes` single frames for grounding (tabletop only).
+    """How large the demo is.
 
+    scenes: single frames for grounding (tabletop only). minutes: of training.
     start: a checkpoint to begin from; None trains from nothing.
     overrides: fields of the recipe's run, as on the command line of `train`.
     """
@@ -32,6 +35,7 @@ class DemoPlan:
     recipe: str = "tabletop-nano"
     demonstrations: int = 400
     scenes: int = 4000
+    minutes: float = 9
     action_noise: float = 0.2
     episodes: int = 100
     control_episodes: int = 30
@@ -70,7 +74,7 @@ def run_demo(plan: DemoPlan, watch: Watch) -> DemoResult:
     if plan.scenes:
         scenes = collection(plan, plan.out / "scenes", 1, plan.scenes)
         made.append(do("scenes", scenes.out, scenes.identity(), lambda r, o: collect_step(scenes, r, o, watch)))
-    training = [made, plan.recipe, plan.start, plan.overrides]
+    training = [made, plan.recipe, plan.start, plan.minutes, plan.overrides]
     trained = do("train", plan.out / "train" / "last", training, lambda r, o: train_step(plan, r, o, watch))
     rolling = [trained, plan.episodes, plan.control_episodes, plan.splits]
     do("eval", plan.out / "eval" / "results.json", rolling, lambda r, o: evaluate_step(plan, r, o, watch))
@@ -105,7 +109,7 @@ def demo_run(plan: DemoPlan) -> Any:
     """The demo's training run: its recipe with the demo's data, start and overrides."""
     from visuomotor.recipes import find_recipe, override
 
-    given: dict[str, Any] = {"data": str(plan.out / "data")}
+    given: dict[str, Any] = {"data": str(plan.out / "data"), "minutes": plan.minutes, "steps": MANY_STEPS}
     if plan.scenes:
         given["scenes"] = str(plan.out / "scenes")
     if plan.start:
@@ -128,20 +132,20 @@ def train_step(plan: DemoPlan, resume: bool, overwrite: bool, watch: Watch) -> N
 
 
 def evaluate_step(plan: DemoPlan, resume: bool, overwrite: bool, watch: Watch) -> None:
-    from visuomotor.evaluation.rollout import evaluate
-    from visuomotor.policy import load_policy
+    from visuomotor.apps.evaluation import evaluate_checkpoint
 
     train = plan.out / "train"
-    run = demo_run(plan)
-    evaluation = replace(
-        run.evaluation, episodes=plan.episodes, control_episodes=plan.control_episodes, splits=plan.splits
-    )
-    policy = load_policy(train / "checkpoints" / (train / "last").read_text().strip())
+    evaluation = demo_run(plan).evaluation
+    if evaluation is None:
+        raise ValueError(f"Recipe {plan.recipe!r} has no evaluation plan, which the demo needs.")
+    evaluation = replace(evaluation, episodes=plan.episodes, control_episodes=plan.control_episodes, splits=plan.splits)
+    checkpoint = train / "checkpoints" / (train / "last").read_text().strip()
     show = watch("evaluating")
-    evaluate(
-        policy,
+    evaluate_checkpoint(
+        checkpoint,
         evaluation,
         plan.out / "eval",
+        data=[plan.out / "data"],
         workers=plan.workers,
         resume=resume,
         overwrite=overwrite,
@@ -152,7 +156,10 @@ def evaluate_step(plan: DemoPlan, resume: bool, overwrite: bool, watch: Watch) -
 def demo_plan(
     world: World, *, full: bool = False, from_scratch: bool = False, overrides: dict[str, str], **given: Any
 ) -> DemoPlan:
-    """The demo of a world, small or full; `given` replaces single fields of the plan."""
+    """The demo of a world, small or full; `given` replaces single fields of the plan.
+
+    On the tabletop it starts from the shipped checkpoint unless `from_scratch`.
+    """
     if world == "metaworld":
         plan = DemoPlan(
             world=world,
@@ -160,13 +167,16 @@ def demo_plan(
             recipe="metaworld-pairs",
             demonstrations=400,
             scenes=0,
+            minutes=25,
             splits=("train",),
             overrides=overrides,
         )
-    elif full:
-        plan = DemoPlan(
-            out=Path("runs/demo-full"), demonstrations=1200, scenes=12000, episodes=200, overrides=overrides
-        )
     else:
         plan = DemoPlan(overrides=overrides)
+        if full:
+            plan = replace(
+                plan, out=Path("runs/demo-full"), demonstrations=1500, scenes=10000, minutes=40, episodes=200
+            )
+        if not from_scratch and SHIPPED.exists():
+            plan = replace(plan, start=str(SHIPPED))
     return replace(plan, **given)

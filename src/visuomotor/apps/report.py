@@ -7,13 +7,16 @@ A run's folder holds what is there of: data/ (a LeRobot data set), train/ (metri
 import base64
 import io
 import json
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jinja2
+from markupsafe import Markup
 
-from visuomotor.apps.curves import learning_curves, read_metrics
 from visuomotor.evaluation.results import RECORDS_FILE, ConditionResult, EpisodeRecord, Results, read_records
+from visuomotor.training.metrics import read_metrics
+from visuomotor.training.plot import plot_metrics
 
 if TYPE_CHECKING:
     from visuomotor.data.lerobot import Dataset
@@ -146,6 +149,8 @@ def training_part(folder: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     records = read_metrics(path)
+    if not records:
+        return {}
     facts = []
     last = folder / "train" / "last"
     if last.exists():
@@ -154,12 +159,19 @@ def training_part(folder: Path) -> dict[str, Any]:
             facts = [(f"training: {k}", plain(v)) for k, v in json.loads(provenance.read_text()).items()]
     speeds = [r["samples_per_second"] for r in records if "samples_per_second" in r]
     waits = [r["data_wait"] for r in records if "data_wait" in r]
-    note = f"{records[-1]['step']} steps" if records else "no step was logged"
+    note = f"{records[-1]['step']} steps"
     if speeds:
         note += f", {sum(speeds) / len(speeds):.0f} samples/s"
     if waits:
         note += f", {sum(waits) / len(waits):.1%} of the time waiting for data"
-    return {"curves": jinja2.filters.Markup(learning_curves(records)), "training_note": note, "facts": facts}
+    return {"curves": curves(path), "training_note": note, "facts": facts}
+
+
+def curves(metrics: Path) -> Markup:
+    """The learning curves as SVG."""
+    with tempfile.TemporaryDirectory() as folder:
+        text = plot_metrics(metrics, Path(folder) / "curves.svg").read_text()
+    return Markup(text[text.index("<svg") :])
 
 
 def data_part(folder: Path) -> dict[str, Any]:

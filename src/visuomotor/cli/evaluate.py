@@ -6,38 +6,50 @@ from typing import Annotated
 
 import tyro
 
-from visuomotor.cli.console import console, parse, progress_bar, table
+from visuomotor.cli.console import Number, parse, progress_bar, say, table
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """Roll a checkpoint out in a simulator: success with 95 % Wilson intervals, controls, videos."""
 
-    checkpoint: Annotated[Path, tyro.conf.Positional]
+    checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
+    """A checkpoint's folder, such as runs/train/checkpoints/step-000500."""
     environment: str = "tabletop"
+    """The world: tabletop or metaworld."""
     out: Path = Path("runs/eval")
+    """Folder for results and videos."""
     episodes: int = 100
     """Episodes per split."""
     splits: tuple[str, ...] = ("train",)
+    """Which scenarios of the world: train, heldout_combination, ..."""
     control_episodes: int = 25
     """Episodes per control (instruction of another task, black cameras, ...); 0 leaves the controls out."""
-    max_steps: int | None = None
+    max_steps: Number = None
+    """Control steps after which an episode has failed (default: the world's own limit)."""
     execute: int = 8
     """Actions of a chunk that are executed before the policy looks again."""
+    think: tuple[str, ...] = ()
+    """Levels that the policy writes before it acts, e.g. subtask."""
+    data: tuple[Path, ...] = ()
+    """Data sets that it was trained on: none of their starts may occur."""
     seed: int = 100_000
+    """Of the scenarios; seeds below 100000 belong to training data."""
     workers: int = 2
-    option: dict[str, str] = field(default_factory=dict)
+    """Simulator processes; the results do not depend on their number."""
+    option: Annotated[dict[str, str], tyro.conf.arg(metavar="NAME VALUE")] = field(default_factory=dict)
     """Options of the world, e.g. --option vocabulary full."""
     resume: bool = False
+    """Continue an interrupted evaluation of the same checkpoint and plan."""
     overwrite: bool = False
+    """Replace the evaluation that lies in --out."""
 
 
 def run(arguments: list[str]) -> int:
     options = parse("eval", Options, arguments)
+    from visuomotor.apps.evaluation import evaluate_checkpoint
     from visuomotor.cli.values import typed
     from visuomotor.contract import EvalPlan
-    from visuomotor.evaluation.rollout import evaluate
-    from visuomotor.policy import load_policy
 
     plan = EvalPlan(
         environment=options.environment,
@@ -46,15 +58,16 @@ def run(arguments: list[str]) -> int:
         control_episodes=options.control_episodes,
         max_steps=options.max_steps,
         execute=options.execute,
+        think=options.think,
         seed=options.seed,
         options={key: typed(value) for key, value in options.option.items()},
     )
-    policy = load_policy(options.checkpoint)
     with progress_bar(f"evaluating in {options.environment}") as update:
-        results = evaluate(
-            policy,
+        results = evaluate_checkpoint(
+            options.checkpoint,
             plan,
             options.out,
+            data=options.data,
             workers=options.workers,
             resume=options.resume,
             overwrite=options.overwrite,
@@ -62,5 +75,5 @@ def run(arguments: list[str]) -> int:
         )
     columns, rows = results.table()
     table("success", columns, rows)
-    console.print(f"results: {options.out / 'results.json'}")
+    say(f"results: {options.out / 'results.json'}")
     return 0

@@ -23,7 +23,11 @@ def metaworld_pairs(
         "metaworld-pairs",
         sources=(Source(name="robot", path=data, options={"cache": [image_size, image_size]}),),
         evaluation=EvalPlan(
-            environment="metaworld", splits=("train", "heldout_paraphrase"), execute=horizon, options={"tasks": tasks}
+            environment="metaworld",
+            splits=("train", "heldout_paraphrase"),
+            execute=horizon,
+            think=("subtask",),
+            options={"tasks": tasks},
         ),
         corpus=tuple(sorted({text for s in SENTENCES.values() for text in s.train})),
         image_size=image_size,

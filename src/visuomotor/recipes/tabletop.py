@@ -39,6 +39,7 @@ def tabletop_nano(
             environment="tabletop",
             splits=("train", "heldout_combination"),
             execute=horizon,
+            think=("subtask",),
             options={"vocabulary": vocabulary},
         ),
         corpus=tuple(sorted(set(corpus(get_vocabulary(vocabulary))))),

@@ -109,5 +109,3 @@ def make_environment(name: str, **options: Any) -> Environment:
 def make_scenarios(name: str, split: str, count: int, seed: int, **options: Any) -> list[Scenario]:
     """Scenarios of the named environment (see World.scenarios)."""
     return load_world(name).scenarios(split, count, seed, **options)
-
-

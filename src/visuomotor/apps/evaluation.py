@@ -1,0 +1,25 @@
+"""Evaluate a checkpoint: the policy as the plan wants it, on starts that its training data does not hold."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from visuomotor.contract import EvalPlan
+from visuomotor.data.lerobot import Dataset
+from visuomotor.evaluation.results import Results
+from visuomotor.evaluation.rollout import evaluate
+from visuomotor.policy import load_policy
+
+
+def evaluate_checkpoint(
+    checkpoint: Path, plan: EvalPlan, out: Path, *, data: Sequence[Path] = (), **options: Any
+) -> Results:
+    """Load and roll out. `data`: collected data sets whose starts must not occur; `options` go to `evaluate`."""
+    policy = load_policy(checkpoint, think=plan.think)
+    return evaluate(policy, plan, out, training_scenarios=training_scenarios(data), **options)
+
+
+def training_scenarios(data: Sequence[Path]) -> list[dict[str, Any]]:
+    """The scenarios that data sets were collected from, as their episode infos tell."""
+    infos = [dataset.info(e) for dataset in map(Dataset, data) for e in range(dataset.num_episodes)]
+    return [info["scenario"] for info in infos if "scenario" in info]
