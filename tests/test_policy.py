@@ -128,6 +128,12 @@ def test_wrong_use_is_refused() -> None:
         Policy(Echo(broken=True), PROCESSOR).infer(OBSERVATIONS[:1])
     with pytest.raises(ValueError, match="The model has horizon 5 but the processor 8"):
         Policy(dm0(horizon=5), PROCESSOR)
+    small = dataclasses.replace(PROCESSOR.config, image_size=24)
+    resizing = Processor(small, PROCESSOR.embodiments, PROCESSOR.statistics, PROCESSOR.tokenizer)
+    with pytest.raises(ValueError, match="The model has image_size 16 but the processor 24"):
+        Policy(dm0(), resizing)
+    with pytest.raises(ValueError, match="The model has action_start_id 9 but the processor 2"):
+        Policy(dm0(action_start_id=9), PROCESSOR)
     with pytest.raises(ValueError, match="vocab_size is 300"):
         Policy(dm0(vocab_size=300), PROCESSOR)
 

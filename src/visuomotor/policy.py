@@ -286,7 +286,11 @@ def _require_fit(model: Any, processor: Processor) -> None:
         "state_dim": processor.config.state_width,
         "pad_id": processor.tokenizer.pad_id,
         "newline_id": processor.tokenizer.newline_id,
+        "action_start_id": processor.tokenizer.action_start,
     }
+    if processor.config.image_size is not None:  # otherwise images would be resized twice
+        wanted["image_size"] = processor.config.image_size
+        wanted["image_pad"] = "grey"
     for name, value in wanted.items():
         given = getattr(model.config, name, value)
         if given != value:

@@ -103,7 +103,8 @@ def load_processor(folder: Path) -> Processor:
 
 def build_model(run: Run, processor: Processor) -> Model:
     """The run's model; token ids in its configuration follow the tokenizer, which the recipe cannot know."""
-    tokens = {"newline_id": processor.tokenizer.newline_id, "pad_id": processor.tokenizer.pad_id}
+    words = processor.tokenizer
+    tokens = {"newline_id": words.newline_id, "pad_id": words.pad_id, "action_start_id": words.action_start}
     known = {f.name for f in dataclasses.fields(run.config)}
     return make_model(run.model, dataclasses.replace(run.config, **{k: v for k, v in tokens.items() if k in known}))
 

@@ -29,6 +29,7 @@ TINY = {
     "state_dim": 5,
     "horizon": 4,
     "noise_draws": 2,
+    "action_start_id": None,
 }
 
 

@@ -87,6 +87,16 @@ def test_generation_is_greedy_and_what_it_writes_is_seen(make_model: Make, make_
 
 
 @torch.no_grad()
+def test_action_tokens_that_it_writes_stay_hidden_from_the_chunk(make_model: Make, make_batch: MakeBatch) -> None:
+    batch, noise = prompt(make_batch()), torch.randn(3, 1, 4, 3)
+    seeing, hiding = make_model(), make_model(action_start_id=0)  # every token of this vocabulary is an action token
+    written = hiding.sample(batch, noise=noise, generate=3, stop_id=-1)
+    silent = hiding.sample(batch, noise=noise)
+    torch.testing.assert_close(written.actions, silent.actions, atol=1e-5, rtol=1e-4)
+    assert (seeing.sample(batch, noise=noise, generate=3, stop_id=-1).actions - silent.actions).abs().max() > 1e-4
+
+
+@torch.no_grad()
 def test_each_row_stops_at_its_own_stop(make_model: Make, make_batch: MakeBatch) -> None:
     model, batch = make_model(pad_id=0), prompt(make_batch())
     noise = torch.randn(3, 1, 4, 3)

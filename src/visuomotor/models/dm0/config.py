@@ -24,6 +24,8 @@ class DM0Config:
     image_pad             colour of the bars that make an image square
     vision_layer_scale    initial LayerScale gamma (published 0.1; towers trained from nothing do better at 1)
     newline_id, pad_id    tokens that end a generated level, and that fill behind it
+    action_start_id       first of the discrete action tokens, which the chunk never sees, not even where the model
+                          writes one into its own text; None: the vocabulary has none
     """
 
     image_size: int = 96
@@ -64,6 +66,7 @@ class DM0Config:
     denoise_steps: int = 10
     newline_id: int = 2
     pad_id: int = 0
+    action_start_id: int | None = 2
 
     def __post_init__(self) -> None:
         if self.decoupled_sources is not None and not self.gradient_decoupling:
@@ -163,6 +166,7 @@ _BASE = {
     "mask_padded": False,
     "newline_id": 198,
     "pad_id": 151643,
+    "action_start_id": 151698,
 }
 
 SIZES: dict[str, dict] = {"nano": {}, "small": _SMALL, "base": _BASE}

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from visuomotor.contract import Batch, Losses, Sampled, Term, TextKind
+from visuomotor.data.action_tokens import BINS
 from visuomotor.models.base import Cost, Model
 from visuomotor.models.dm0.config import DM0Config
 from visuomotor.models.dm0.cost import sample_cost
@@ -180,7 +181,7 @@ class DM0(Model):
     def generate(self, prefix: Prefix, length: int, stop_id: int | None = None) -> Int64[Tensor, "B G"]:
         """Continue the prefix's text greedily, in its cache; each row stops after its own `stop_id` and is padded.
 
-        Generated tokens, the stop included, become visible to the action chunk.
+        Generated tokens, the stop included, become visible to the action chunk; action tokens do not.
         """
         if prefix.last is None:
             raise ValueError("This prefix was encoded without text states; call encode(batch, text=True).")
@@ -194,7 +195,7 @@ class DM0(Model):
                 self._logits(state).argmax(-1).where(running, torch.full_like(prefix.labels[:, 0], self.config.pad_id))
             )
             tokens.append(token)
-            prefix.labels = F.pad(prefix.labels, (0, 1))
+            prefix.labels = torch.cat([prefix.labels, self._is_action(token)[:, None].long()], dim=1)
             prefix.valid = torch.cat([prefix.valid, running[:, None]], dim=1)
             attention = compile_attention(layout(0), prefix.labels, prefix.valid, first_query=prefix.cache.length)
             states, _ = self.model.llm(self.model.llm.embed_tokens(token)[:, None], attention, cache=prefix.cache)
@@ -205,6 +206,10 @@ class DM0(Model):
                 break
         ids = torch.stack(tokens, dim=1)
         return F.pad(ids, (0, length - ids.shape[1]), value=self.config.pad_id)
+
+    def _is_action(self, token: Tensor) -> Tensor:
+        start = self.config.action_start_id
+        return torch.zeros_like(token, dtype=torch.bool) if start is None else (token >= start) & (token < start + BINS)
 
     def denoise(self, prefix: Prefix, x: Float[Tensor, "B N T A"], t: Float[Tensor, "B N"]) -> Tensor:
         """Velocities at x, differentiable in x; the N samples of a row share its prefix, nothing stays in the cache."""
