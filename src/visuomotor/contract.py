@@ -218,7 +218,8 @@ class Stage:
     warmup       steps of linear warm-up, at most a fifth of the stage
     start        None goes on from the stage before (or fresh weights), a checkpoint folder, or "stage:NAME"
     precision    "float32", or "house" (also "bf16"): float32 master weights, bfloat16 products
-    *_every      cadence in steps, 0 is never; `validation_batches` per validation; `keep` checkpoints are kept
+    *_every      cadence in steps, 0 is never; `validation_batches` per validation, at least one of each source;
+                 `keep` checkpoints are kept
     """
 
     name: str

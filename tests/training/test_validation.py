@@ -7,9 +7,10 @@ import torch
 
 from tests.data.fakes import FakeDataset
 from tests.training.fakes import PROCESSOR, FakeConfig, FakeModel
-from visuomotor.contract import Batch, Mixture, Source
+from visuomotor.contract import Batch, Mixture, Source, Stage
 from visuomotor.data.loader import Loader
 from visuomotor.data.processor import Processor, ProcessorConfig
+from visuomotor.training.assembly import DataSource, validation_batches
 from visuomotor.training.step import split
 from visuomotor.training.validation import validate
 
@@ -64,6 +65,16 @@ def test_validation_repeats_exactly_and_ignores_samples_without_actions(batches:
     assert {**first, "seconds": 0} == {**again, "seconds": 0}
     empty = [dataclasses.replace(b, action_valid=torch.zeros_like(b.action_valid)) for b in batches]
     assert "action_error" not in validate(model, empty, seed=3, device=CPU, autocast=nullcontext())
+
+
+@pytest.mark.parametrize(("wanted", "objectives"), [(1, [True, False]), (3, [True, False, True])])
+def test_every_source_is_validated(processor: Processor, wanted: int, objectives: list[bool]) -> None:
+    sources = (Source(name="robot"), Source(name="questions", options={"objective": "grounding"}, weight=1e-6))
+    mixture = Mixture(sources=sources, validation=0.3)
+    stage = Stage(name="s", steps=1, mixture=mixture, batch_size=2, validate_every=1, validation_batches=wanted)
+    data = DataSource(datasets={"robot": FakeDataset(), "questions": FakeDataset()}, processor=processor)
+    found = validation_batches(stage, data)
+    assert [b.action_valid is not None and bool(b.action_valid.any()) for b in found] == objectives
 
 
 def test_split_keeps_every_sample(batches: list[Batch]) -> None:

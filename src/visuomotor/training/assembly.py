@@ -123,25 +123,32 @@ def train_loader(stage: Stage, data: DataSource) -> Loader:
 
 
 def validation_batches(stage: Stage, data: DataSource) -> list[Batch]:
-    """The same held-out batches every time; empty when the stage does not validate or nothing is held out."""
+    """The same held-out batches every time; empty when the stage does not validate or nothing is held out.
+
+    `stage.validation_batches` of them, one source after the other in turn, and at least one of each.
+    """
     if not stage.validate_every:
         return []
     mixture = _with_held_out(stage.mixture, data.datasets)
     if not mixture.sources:
         log.warning("Stage %r wants validation, but no episode is held out; it is skipped.", stage.name)
         return []
-    loader = Loader(
-        mixture,
-        data.processor,
-        batch_size=stage.batch_size,
-        seed=seed_for(stage.seed, "validation", stage.name),
-        datasets=data.datasets,
-        workers=0,
-        split="validation",
-        bad_samples=data.bad_samples,
-        quarantine=data.quarantine,
-    )
-    return [next(loader) for _ in range(stage.validation_batches)]
+    loaders = [
+        Loader(
+            dataclasses.replace(mixture, sources=(source,)),
+            data.processor,
+            batch_size=stage.batch_size,
+            seed=seed_for(stage.seed, "validation", stage.name),
+            datasets=data.datasets,
+            workers=0,
+            split="validation",
+            bad_samples=data.bad_samples,
+            quarantine=data.quarantine,
+        )
+        for source in mixture.sources
+    ]
+    turns = max(stage.validation_batches, len(loaders))
+    return [next(loaders[turn % len(loaders)]) for turn in range(turns)]
 
 
 def _with_held_out(mixture: Mixture, datasets: Mapping[str, Any]) -> Mixture:
