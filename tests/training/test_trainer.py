@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.training.fakes import install, make_run, stage, two_stages
+from tests.training.fakes import MemoryDataset, install, make_run, stage, two_stages
 from visuomotor.contract import Run
 from visuomotor.policy import load_policy
 from visuomotor.training.metrics import read_metrics
@@ -102,6 +102,13 @@ def test_time_limit_stops_and_resumes(tmp_path: Path) -> None:
     assert_same(
         train(two_stages(), tmp_path / "a", resume=True, threads=1), train(two_stages(), tmp_path / "b", threads=1)
     )
+
+
+def test_resuming_on_changed_data_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(make_run(), tmp_path, stop_after_seconds=0.0, threads=1)
+    monkeypatch.setattr(MemoryDataset, "hash", lambda self: "something else")
+    with pytest.raises(ValueError, match=r"Data set 'robot' .* changed since step-000000"):
+        train(make_run(), tmp_path, resume=True, threads=1)
 
 
 def test_resuming_a_finished_run_changes_nothing(tmp_path: Path) -> None:

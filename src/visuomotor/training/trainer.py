@@ -161,7 +161,13 @@ class Trainer:
             checkpoint.write_folder(
                 checkpoint.checkpoint_folder(self.out, name), lambda folder: self.policy.save(folder, facts)
             )
-        state = {"position": asdict(self.position), "seconds": self.seconds(), "parents": self.parents, **stage.facts()}
+        state = {
+            "position": asdict(self.position),
+            "seconds": self.seconds(),
+            "parents": self.parents,
+            "data": self._hashes,
+            **stage.facts(),
+        }
         checkpoint.write_folder(
             checkpoint.state_folder(self.out, name),
             lambda folder: checkpoint.save_state(folder, self.model, stage.optimiser, stage.shadow(), state),
@@ -171,6 +177,12 @@ class Trainer:
 
     def _restore(self, name: str) -> None:
         facts, _ = checkpoint.load_state(checkpoint.state_folder(self.out, name), self.model, None)
+        changed = [s for s, known in facts.get("data", {}).items() if self._hashes.get(s) != known]
+        if changed:
+            raise ValueError(
+                f"Data set {changed[0]!r} is not the one that the run in {self.out} was trained on: its contents have "
+                f"changed since {name}. Restore it, or start a new run with --from."
+            )
         self.position = Position(**facts["position"])
         self.parents, self._before = facts["parents"], facts["seconds"]
         log.info("Going on from %s.", checkpoint.checkpoint_folder(self.out, name))
