@@ -3,7 +3,6 @@
 Every step is a verb of its own; the demo only chains them, and reuses a step whose inputs have the same hash.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from visuomotor.apps.report import write_report
 from visuomotor.apps.steps import Steps, digest, source_digest
+from visuomotor.evaluation.provenance import checkpoint_hash
 from visuomotor.evaluation.results import Results
 
 if TYPE_CHECKING:
@@ -48,38 +48,55 @@ class DemoPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoResult:
-    """What the demo leaves: the evaluation, the report's path, seconds by step (0 for a reused one)."""
+    """What the demo leaves: the evaluation and the report's path."""
 
     results: Results
     report: Path
-    seconds: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepDone:
+    """A step that is finished: its name, whether it was reused, the seconds it took (then, if it was reused)."""
+
+    name: str
+    reused: bool
+    seconds: float
 
 
 Watch = Callable[[str], Callable[[int, int, str], None]]
 
 
-def run_demo(plan: DemoPlan, watch: Watch) -> DemoResult:
-    """Do the job. `watch(title)` is called as a step begins and returns its progress function (done, total, note)."""
-    steps, seconds = Steps(plan.out), {}
+def run_demo(plan: DemoPlan, watch: Watch, finished: Callable[[StepDone], None] = lambda step: None) -> DemoResult:
+    """Do the job.
+
+    `watch(title)` is called as a step begins and returns its progress function (done, total, note); `finished` after
+    each step.
+    """
+    steps = Steps(plan.out)
     inputs = digest(source_digest(), plan.world, plan.seed)
 
     def do(name: str, output: Path, given: Any, work: Callable[[bool, bool], Any]) -> str:
-        began = time.monotonic()
-        reused = steps.run(name, digest(inputs, given), output, work) == "done"
-        seconds[name] = 0.0 if reused else time.monotonic() - began
-        return digest(inputs, given)
+        whole = digest(inputs, given)
+        reused = steps.run(name, whole, output, work) == "done"
+        finished(StepDone(name=name, reused=reused, seconds=steps.seconds(name)))
+        return whole
 
     data = collection(plan, plan.out / "data", plan.demonstrations, 0)
     made = [do("collect", data.out, data.identity(), lambda r, o: collect_step(data, r, o, watch))]
     if plan.scenes:
         scenes = collection(plan, plan.out / "scenes", 1, plan.scenes)
         made.append(do("scenes", scenes.out, scenes.identity(), lambda r, o: collect_step(scenes, r, o, watch)))
-    training = [made, plan.recipe, plan.start, plan.minutes, plan.overrides]
+    training = [made, plan.recipe, start_identity(plan.start), plan.minutes, plan.overrides]
     trained = do("train", plan.out / "train" / "last", training, lambda r, o: train_step(plan, r, o, watch))
     rolling = [trained, plan.episodes, plan.control_episodes, plan.splits]
     do("eval", plan.out / "eval" / "results.json", rolling, lambda r, o: evaluate_step(plan, r, o, watch))
     report = write_report(plan.out, title=f"visuomotor demo: {plan.world}")
-    return DemoResult(results=Results.load(plan.out / "eval"), report=report, seconds=seconds)
+    return DemoResult(results=Results.load(plan.out / "eval"), report=report)
+
+
+def start_identity(start: str | None) -> str | None:
+    """A checkpoint folder is known by its contents: another one may come to lie there."""
+    return checkpoint_hash(Path(start)) if start and Path(start).is_dir() else start
 
 
 def collection(plan: DemoPlan, out: Path, episodes: int, scenes: int) -> Any:
@@ -118,15 +135,14 @@ def demo_run(plan: DemoPlan) -> Any:
 
 
 def train_step(plan: DemoPlan, resume: bool, overwrite: bool, watch: Watch) -> None:
-    from visuomotor.training.progress import clock
     from visuomotor.training.trainer import train
 
     run = demo_run(plan)
     show = watch("training")
 
     def progress(state: "Progress") -> None:
-        waiting = f"waiting {state.data_wait:.0%}, left {clock(state.seconds_left)}"
-        show(round(1000 * state.fraction), 1000, f"{state.samples_per_second:.0f} samples/s, {waiting}")
+        speed = f"{state.samples_per_second:.0f} samples/s, waiting {state.data_wait:.0%}"
+        show(round(100 * state.fraction), 100, f"%, step {state.step}, {speed}")
 
     train(run, plan.out / "train", resume=resume, overwrite=overwrite, progress=progress)
 

@@ -1,181 +1,99 @@
 """The report of a run: one self-contained HTML file with numbers, curves, videos and annotated samples.
 
 A run's folder holds what is there of: data/ (a LeRobot data set), train/ (metrics.jsonl, checkpoints), eval/
-(results.json, videos). Parts that are missing are left out of the report.
+(results.json, videos), steps.json (the demo's). Parts that are missing are left out; every number is read from a file.
 """
 
-import base64
-import io
 import json
-import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jinja2
-from markupsafe import Markup
 
-from visuomotor.evaluation.results import RECORDS_FILE, ConditionResult, EpisodeRecord, Results, read_records
+from visuomotor.apps.facts import duration, grouped, percent, sentence
+from visuomotor.apps.outcomes import evaluation_part
+from visuomotor.apps.pictures import curves, jpeg
+from visuomotor.apps.steps import Steps
 from visuomotor.training.metrics import read_metrics
-from visuomotor.training.plot import plot_metrics
 
-if TYPE_CHECKING:
-    from visuomotor.data.lerobot import Dataset
-    from visuomotor.evaluation.statistics import Rate
-
-MAX_FAILURES = 12
-SHEETS = 2
+SHEETS = 3
+STEPS = {"collect": "demonstrations", "scenes": "scenes", "train": "training", "eval": "evaluation"}
 
 
 def write_report(folder: Path, out: Path | None = None, title: str | None = None) -> Path:
-    """Write the HTML report of a run's folder; returns its path."""
+    """Write the HTML report of a run's folder; returns its path.
+
+    Raises FileNotFoundError when `folder` is no folder or holds no part of a run.
+    """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder; a report is written of a run's folder.")
+    parts = evaluation_part(folder) | training_part(folder) | data_part(folder)
+    if not parts:
+        raise FileNotFoundError(
+            f"{folder} holds neither data/, train/ nor eval/ with something in it: there is nothing to report. Give "
+            "the folder of the run, in which they lie."
+        )
+    records = {name: parts.pop(name, {}) for name in ("data", "provenance", "run")}
+    provenance = records["run"].get("checkpoint_provenance") or records["provenance"]
+    context = {
+        "title": title or f"visuomotor: {folder.resolve().name}",
+        "lead": lead(parts, records["data"].get("plan", {}).get("environment") or records["run"].get("environment")),
+        "groups": grouped(folder, records["data"], provenance, records["run"]),
+        "raw": raw(records),
+        **steps_part(folder),
+        **parts,
+    }
     path = out or folder / "report.html"
-    context = {"title": title or f"visuomotor: {folder.name}", "lead": lead(folder)}
-    for part in (evaluation_part, training_part, data_part):
-        for key, value in part(folder).items():
-            context[key] = context.get(key, []) + value if key in {"facts", "figures"} else value
-    if len(context) == 2:
-        raise FileNotFoundError(f"{folder} holds neither data/, train/ nor eval/: there is nothing to report.")
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True, undefined=jinja2.Undefined
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    partial = path.with_suffix(".html.partial")
+    partial = path.with_name(path.name + ".partial")
     partial.write_text(environment.get_template("report.html").render(context))
     partial.replace(path)
     return path
 
 
-def lead(folder: Path) -> str:
-    """What was done, in a sentence, from the data set's own record."""
-    record = folder / "data" / "collect.json"
-    if not record.exists():
-        return "A policy and what it can do."
-    plan = json.loads(record.read_text()).get("plan", {})
-    return (
-        f"A robot in the {plan.get('environment', '')} world was demonstrated, a policy was trained on the "
-        "demonstrations and measured in the same world on starts that it had never seen."
-    )
-
-
-def evaluation_part(folder: Path) -> dict[str, Any]:
-    """Success table, controls, videos, failures and facts of eval/."""
-    where = folder / "eval"
-    if not (where / "results.json").exists():
-        return {}
-    results = Results.load(where)
-    records = read_records(where / RECORDS_FILE)
-    main = [c for c in results.conditions if not c.control]
-    figures = [{"value": f"{c.rate.value:.0%}", "text": f"{c.name}: {c.rate}"} for c in main]
-    latency = main[0].latency if main else None
-    if latency:
-        figures.append({"value": f"{1000 * latency.p50:.0f} ms", "text": "median time of one (batched) policy call"})
-    rows = []
-    for condition in results.conditions:
-        rows.append(success_row(condition, "all", condition.rate))
-        if not condition.control:
-            rows += [success_row(condition, task, rate) for task, rate in condition.by_task.items()]
-    return {
-        "figures": figures,
-        "conditions": rows,
-        "semantics": str(results.run.get("success", "")),
-        "control_notes": [control_note(c) for c in results.conditions if c.control and control_note(c)],
-        "clips": clips(results, where),
-        "failures": failures(records),
-        "facts": [(str(key), plain(value)) for key, value in results.run.items()],
-    }
-
-
-def success_row(condition: ConditionResult, task: str, rate: "Rate") -> dict[str, Any]:
-    """One row of the success table, with the interval as a bar in percent."""
-    low, high = rate.interval.low, rate.interval.high
-    seconds = condition.seconds_to_success
-    return {
-        "condition": f"{condition.name} (control)" if condition.control else condition.name,
-        "task": task,
-        "successes": rate.successes,
-        "count": rate.n,
-        "rate": f"{rate.value:.1%}",
-        "interval": f"{low:.1%} to {high:.1%}",
-        "low": round(100 * low, 2),
-        "width": round(100 * (high - low), 2),
-        "value": round(100 * rate.value, 2),
-        "time": f"{seconds:.1f} s" if seconds is not None and task == "all" else "",
-    }
-
-
-def control_note(condition: ConditionResult) -> str:
-    """What a control means, where it needs saying."""
-    notes = {
-        "wrong_instruction": "wrong_instruction: the policy is told another task that is possible in the same scene; "
-        "counted is the scene's original task, so a policy that listens scores near zero.",
-        "black_cameras": "black_cameras: the policy sees only black images; a policy that looks scores near zero.",
-    }
-    return notes.get(condition.name, "")
-
-
-def clips(results: Results, where: Path) -> list[dict[str, Any]]:
-    """Kept videos by condition, as data URLs."""
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for video in results.videos:
-        path = where / video["video"]
-        if path.exists():
-            source = "data:video/mp4;base64," + base64.b64encode(path.read_bytes()).decode()
-            text = f"{video['instruction']} ({video['steps']} steps)"
-            groups.setdefault(video["condition"], []).append(
-                {"source": source, "success": video["success"], "text": text}
-            )
-    return [{"name": name, "clips": sorted(found, key=lambda c: not c["success"])} for name, found in groups.items()]
-
-
-def failures(records: list[EpisodeRecord]) -> list[dict[str, Any]]:
-    """The first failures outside the controls, with how far they came and what the policy thought last."""
-    failed = [r for r in records if not r.success and not r.control][:MAX_FAILURES]
-    return [
-        {
-            "instruction": r.instruction,
-            "condition": r.condition,
-            "progress": f"{r.progress:.0%}",
-            "steps": r.steps,
-            "text": r.error or (r.text[-1][1] if r.text else ""),
-        }
-        for r in failed
-    ]
+def lead(parts: dict[str, Any], world: str | None) -> str:
+    """What the report is about, in a sentence made of the parts that are there."""
+    told = []
+    if "data_note" in parts:
+        told.append("demonstrations were recorded")
+    if "curves" in parts:
+        told.append("a policy was trained on them" if told else "a policy was trained")
+    if "conditions" in parts:
+        told.append("it was measured in simulation" if "curves" in parts else "a policy was measured in simulation")
+    text = ", ".join(told[:-1]) + (", and " if told[1:] else "") + told[-1]
+    return sentence(f"{text} (world: {world})" if world else text)
 
 
 def training_part(folder: Path) -> dict[str, Any]:
-    """Learning curves and facts of train/."""
+    """Learning curves and the last checkpoint's provenance, of train/."""
     path = folder / "train" / "metrics.jsonl"
-    if not path.exists():
-        return {}
     records = read_metrics(path)
     if not records:
         return {}
-    facts = []
-    last = folder / "train" / "last"
+    last, provenance = folder / "train" / "last", {}
     if last.exists():
-        provenance = folder / "train" / "checkpoints" / last.read_text().strip() / "provenance.json"
-        if provenance.exists():
-            facts = [(f"training: {k}", plain(v)) for k, v in json.loads(provenance.read_text()).items()]
-    speeds = [r["samples_per_second"] for r in records if "samples_per_second" in r]
-    waits = [r["data_wait"] for r in records if "data_wait" in r]
-    note = f"{records[-1]['step']} steps"
-    if speeds:
-        note += f", {sum(speeds) / len(speeds):.0f} samples/s"
-    if waits:
-        note += f", {sum(waits) / len(waits):.1%} of the time waiting for data"
-    return {"curves": curves(path), "training_note": note, "facts": facts}
-
-
-def curves(metrics: Path) -> Markup:
-    """The learning curves as SVG."""
-    with tempfile.TemporaryDirectory() as folder:
-        text = plot_metrics(metrics, Path(folder) / "curves.svg").read_text()
-    return Markup(text[text.index("<svg") :])
+        file = folder / "train" / "checkpoints" / last.read_text().strip() / "provenance.json"
+        provenance = json.loads(file.read_text()) if file.exists() else {}
+    notes = [f"{records[-1]['step']} steps"]
+    means = {
+        key: sum(values) / len(values)
+        for key in ("samples_per_second", "data_wait")
+        if (values := [r[key] for r in records if key in r])
+    }
+    if "samples_per_second" in means:
+        notes.append(f"{means['samples_per_second']:.0f} samples/s")
+    if "data_wait" in means:
+        notes.append(f"{percent(means['data_wait'], 1)} of the time waiting for data")
+    return {"curves": curves(path), "training_note": ", ".join(notes), "provenance": provenance}
 
 
 def data_part(folder: Path) -> dict[str, Any]:
-    """Contact sheets of annotated episodes and facts of data/."""
+    """Contact sheets of annotated episodes and the record of data/."""
     where = folder / "data"
     if not (where / "meta" / "info.json").exists():
         return {}
@@ -183,27 +101,38 @@ def data_part(folder: Path) -> dict[str, Any]:
     from visuomotor.data.view import contact_sheet
 
     dataset = Dataset(where)
-    note = f"{dataset.num_episodes} demonstrations, {dataset.num_frames} frames at {dataset.fps} Hz"
-    record = where / "collect.json"
-    if record.exists():
-        counts = json.loads(record.read_text())["tasks"].values()
-        kept, failed = (sum(count[name] for count in counts) for name in ("kept", "failed"))
+    note = f"{dataset.num_episodes} demonstrations, {dataset.num_frames} frames at {dataset.fps:g} Hz"
+    file = where / "collect.json"
+    record = json.loads(file.read_text()) if file.exists() else {}
+    if "tasks" in record:
+        kept, failed = (sum(count[name] for count in record["tasks"].values()) for name in ("kept", "failed"))
         note += f"; {failed} of {kept + failed} attempts failed and were left out"
+    samples = []
+    if dataset.cameras:
+        picked = range(0, dataset.num_episodes, max(1, dataset.num_episodes // SHEETS))[:SHEETS]
+        samples = [{"text": dataset.instruction(e), "source": jpeg(contact_sheet(dataset, e, 6), 88)} for e in picked]
     return {
-        "data_note": f"{note}. Sub-task, boxes, the gripper's future path and progress come from the simulator.",
-        "samples": [sample(dataset, episode, contact_sheet) for episode in range(min(SHEETS, dataset.num_episodes))],
-        "facts": [("data hash", dataset.hash())],
+        "data_note": f"{note}.",
+        "annotated": any(dataset.has(name) for name in ("subtask", "boxes", "trace", "progress")),
+        "tasks": record.get("tasks", {}),
+        "samples": samples,
+        "data": {**record, "hash": dataset.hash()},
     }
 
 
-def sample(dataset: "Dataset", episode: int, draw: Any) -> dict[str, str]:
-    """One contact sheet as a data URL."""
-    buffer = io.BytesIO()
-    draw(dataset, episode, 8).save(buffer, "PNG")
-    source = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-    return {"text": dataset.instruction(episode), "source": source}
+def steps_part(folder: Path) -> dict[str, Any]:
+    """Wall time of the demo's steps, where it was measured."""
+    timed = {name: entry["seconds"] for name, entry in Steps.read(folder).items() if entry.get("seconds") is not None}
+    if not timed:
+        return {}
+    total = sum(timed.values())
+    rows = [
+        {"name": STEPS.get(name, name), "time": duration(seconds), "share": round(100 * seconds / max(total, 1e-9), 1)}
+        for name, seconds in timed.items()
+    ]
+    return {"steps": rows, "steps_total": duration(total)}
 
 
-def plain(value: Any) -> str:
-    """A fact's value as one line."""
-    return value if isinstance(value, str) else json.dumps(value, default=str)
+def raw(records: dict[str, Any]) -> str:
+    """The records as they are, for those who need every field."""
+    return json.dumps({name: record for name, record in records.items() if record}, indent=1, default=str)

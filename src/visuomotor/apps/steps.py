@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Callable
 from dataclasses import asdict, is_dataclass
 from functools import cache
@@ -11,6 +12,7 @@ from typing import Any, Literal
 import visuomotor
 
 State = Literal["done", "interrupted", "new"]
+STEPS_FILE = "steps.json"
 
 
 @cache
@@ -33,15 +35,26 @@ def digest(*inputs: Any) -> str:
 
 
 class Steps:
-    """Remembers in `folder`/steps.json which step was started and finished with which inputs."""
+    """Remembers in `folder`/steps.json which step was started and finished with which inputs, and its seconds.
+
+    An entry is {"inputs": hash, "done": bool, "seconds": wall time of all tries so far that were not killed}.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / "steps.json"
+        self.path = folder / STEPS_FILE
         folder.mkdir(parents=True, exist_ok=True)
+        self.known = self.read(folder)
+
+    @staticmethod
+    def read(folder: Path) -> dict[str, dict[str, Any]]:
+        """The entries by step; empty without a file, ValueError for one that cannot be read."""
+        path = folder / STEPS_FILE
         try:
-            self.known: dict[str, dict[str, Any]] = json.loads(self.path.read_text())
-        except (FileNotFoundError, json.JSONDecodeError):
-            self.known = {}
+            return json.loads(path.read_text())
+        except FileNotFoundError:
+            return {}
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path} is not JSON ({error}). Remove it and choose another folder.") from error
 
     def state(self, name: str, inputs: str, output: Path) -> State:
         """Whether the step is done, was interrupted with the same inputs, or is to be done anew."""
@@ -51,14 +64,28 @@ class Steps:
         return "done" if entry.get("done") and output.exists() else "interrupted"
 
     def run(self, name: str, inputs: str, output: Path, work: Callable[[bool, bool], Any]) -> State:
-        """Do `work(resume, overwrite)` unless it is done already; returns the state that was found."""
+        """Do `work(resume, overwrite)` unless it is done already; returns the state that was found.
+
+        Raises FileExistsError when `output` is there but no step made it: it is not ours to overwrite.
+        """
         state = self.state(name, inputs, output)
         if state == "done":
             return state
-        self._write(name, {"inputs": inputs, "done": False})
-        work(state == "interrupted", state == "new")
-        self._write(name, {"inputs": inputs, "done": True})
+        if name not in self.known and output.exists():
+            raise FileExistsError(f"{output} exists, and {self.path} does not know it. Choose another folder.")
+        spent = self.seconds(name) if state == "interrupted" else 0.0
+        self._write(name, {"inputs": inputs, "done": False, "seconds": spent})
+        began, done = time.monotonic(), False
+        try:
+            work(state == "interrupted", state == "new")
+            done = True
+        finally:
+            self._write(name, {"inputs": inputs, "done": done, "seconds": round(spent + time.monotonic() - began, 2)})
         return state
+
+    def seconds(self, name: str) -> float:
+        """What the step has taken so far."""
+        return float(self.known.get(name, {}).get("seconds", 0.0))
 
     def _write(self, name: str, entry: dict[str, Any]) -> None:
         self.known[name] = entry

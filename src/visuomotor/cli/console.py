@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 console = Console(highlight=False)
 
@@ -30,18 +30,23 @@ def say(text: str) -> None:
 
 
 @contextmanager
-def progress_bar(description: str) -> Iterator[Any]:
-    """A progress bar; yields `update(completed, total, note="")`."""
+def progress_bar(description: str, *, transient: bool = False) -> Iterator[Any]:
+    """A progress bar; yields `update(completed, total, note="")`. The bar itself gives way, so that words stay whole.
+
+    A `transient` one disappears when it ends, and is not shown at all where the output is no terminal.
+    """
+    whole = Column(no_wrap=True)
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        TextColumn("{task.description}", table_column=whole),
+        BarColumn(None, table_column=Column(ratio=1, min_width=4)),
+        MofNCompleteColumn(table_column=whole),
+        TextColumn("{task.fields[note]}", table_column=whole),
+        TimeElapsedColumn(table_column=whole),
+        TextColumn("<", table_column=whole),
+        TimeRemainingColumn(compact=True, table_column=whole),
     )
-    with Progress(*columns, console=console) as progress:
+    hidden = transient and not console.is_terminal
+    with Progress(*columns, console=console, transient=transient, disable=hidden, expand=True) as progress:
         task = progress.add_task(description, total=None, note="")
 
         def update(completed: int, total: int, note: str = "") -> None:

@@ -1,5 +1,6 @@
 """`visuomotor demo`: demonstrations, training, evaluation and report in one go."""
 
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ class Options:
 
 def run(arguments: list[str]) -> int:
     options, unknown = parse("demo", Options, arguments, unknown=True)
-    from visuomotor.apps.demo import demo_plan, run_demo
+    from visuomotor.apps.demo import StepDone, demo_plan, run_demo
     from visuomotor.cli.train import pairs
 
     given = {
@@ -53,18 +54,19 @@ def run(arguments: list[str]) -> int:
     )
     if plan.start:
         say(f"Starting from the shipped checkpoint {plan.start} (--from-scratch trains from nothing).")
+    began = time.monotonic()
     with ExitStack() as bars:
 
         def watch(title: str) -> Callable[[int, int, str], None]:
-            bars.close()
-            return bars.enter_context(progress_bar(title))
+            return bars.enter_context(progress_bar(title, transient=True))
 
-        result = run_demo(plan, watch)
+        def finished(step: StepDone) -> None:
+            bars.close()
+            say(f"{step.name} {'reused, it took' if step.reused else 'took'} {step.seconds:.1f} s")
+
+        result = run_demo(plan, watch, finished)
     columns, rows = result.results.table()
     table("success", columns, rows)
-    took = ", ".join(
-        f"{name} {seconds:.0f} s" if seconds else f"{name} reused" for name, seconds in result.seconds.items()
-    )
-    say(f"steps: {took}; in all {sum(result.seconds.values()) / 60:.1f} minutes")
-    say(f"report: {result.report.resolve()}")
+    say(f"in all {(time.monotonic() - began) / 60:.1f} minutes")
+    say(f"report: {result.report.resolve().as_uri()}")
     return 0
