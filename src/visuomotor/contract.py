@@ -252,7 +252,7 @@ class EvalPlan:
     splits           `episodes` each; the controls beside them take `control_episodes` each
     execute          actions of a chunk that are executed before the policy looks again
     think            scaffold levels that the policy writes before it acts, e.g. ("subtask",); () acts at once
-    options          of the environment, e.g. {"vocabulary": "full"}
+    options          of the world, for its environment or its scenarios, e.g. {"vocabulary": "full", "tasks": ["push"]}
     """
 
     environment: str

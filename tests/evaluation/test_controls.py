@@ -59,6 +59,13 @@ def test_only_options_that_a_function_names_reach_it(monkeypatch: pytest.MonkeyP
     assert seen == ["full"]
 
 
+def test_the_tabletops_tasks_can_be_chosen() -> None:
+    plan = replace(PLAN, environment="tabletop", options={"tasks": ["push"], "distractors": 1})
+    jobs = by_condition(plan_jobs(plan, ("wrong_instruction",)))
+    assert {job.scenario.options["kind"] for job in jobs["train"]} == {"push left", "push right"}
+    assert len(jobs["wrong_instruction"]) == 3
+
+
 def test_spread_takes_tasks_in_turn() -> None:
     def scenario(task: str, seed: int, **options: Any) -> Scenario:
         return Scenario(environment="fake", task=task, seed=seed, options=options)

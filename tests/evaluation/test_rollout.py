@@ -214,3 +214,9 @@ def test_shards_and_seeds_depend_on_the_plan_alone() -> None:
     a, b = fake_world.scenarios("train", 2, 100_000)
     assert noise_seed(a, 0) == noise_seed(a, 0)
     assert len({noise_seed(s, call) for s in (a, b) for call in range(50)}) == 100
+
+
+def test_the_environment_gets_its_own_options_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fake_world, "scenarios", lambda split, count, seed, tasks=None: [])
+    plan = replace(PLAN, options={"tasks": ["left"], "broken_seed": 7})
+    assert rollout._prepare(Listener(), plan, tmp_path)[1].options == {"broken_seed": 7}

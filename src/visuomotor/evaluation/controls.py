@@ -10,6 +10,7 @@ from typing import Any
 from visuomotor.contract import EvalPlan, Scenario
 from visuomotor.evaluation.results import task_name
 from visuomotor.simulation.interface import World, load_world, make_scenarios
+from visuomotor.simulation.options import split_options
 
 CONTROLS = ("wrong_instruction", "black_cameras", "heldout_paraphrase", "heldout_combination")
 KNOWN_CONTROLS = (*CONTROLS, "no_instruction")
@@ -90,8 +91,7 @@ def spread(scenarios: Sequence[Scenario], count: int) -> list[Scenario]:
 
 
 def _scenarios(plan: EvalPlan, split: str, count: int) -> list[Scenario]:
-    """The plan's options go to the environment; its scenarios take those that they know."""
-    options = _known(load_world(plan.environment).scenarios, plan.options)
+    _, options = split_options(load_world(plan.environment), plan.options)
     return make_scenarios(plan.environment, split, count, plan.seed, **options)
 
 

@@ -33,7 +33,8 @@ from visuomotor.evaluation.results import (
 )
 from visuomotor.evaluation.workers import Answer, Report, Round, Setup, Start, Worker, start_worker
 from visuomotor.policy import Session
-from visuomotor.simulation.interface import WORLDS, make_environment
+from visuomotor.simulation.interface import WORLDS, load_world, make_environment
+from visuomotor.simulation.options import split_options
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +124,8 @@ def make_shards(jobs: Sequence[Job]) -> list[list[Job]]:
 
 def _prepare(policy: RolloutPolicy, plan: EvalPlan, out: Path) -> tuple[dict[str, Any], Setup]:
     """Check that policy and environment fit, before anything starts."""
-    environment = make_environment(plan.environment, **plan.options)
+    options, _ = split_options(load_world(plan.environment), plan.options)
+    environment = make_environment(plan.environment, **options)
     path = getattr(policy, "path", None)
     try:
         policy.embodiment.require_compatible(
@@ -135,7 +137,7 @@ def _prepare(policy: RolloutPolicy, plan: EvalPlan, out: Path) -> tuple[dict[str
     finally:
         environment.close()
     setup = Setup(
-        world=WORLDS[plan.environment], options=plan.options, execute=plan.execute, max_steps=plan.max_steps, out=out
+        world=WORLDS[plan.environment], options=options, execute=plan.execute, max_steps=plan.max_steps, out=out
     )
     return run, setup
 
