@@ -35,6 +35,10 @@ def test_the_world_has_the_interface_of_worlds() -> None:
     assert state.dtype == np.float32
     assert info["success"] is False
     assert info["instruction"] == scenario.instruction == env.instruction
+    env.action_space.seed(0)
+    action = env.action_space.sample()
+    assert env.action_space.contains(action)
+    assert env.observation_space.contains(env.step(action)[0])
     images = env.observe().images
     assert {name: image.shape for name, image in images.items()} == {"scene": (32, 32, 3), "wrist": (32, 32, 3)}
     assert all(image.dtype == np.uint8 and image.std() > 5 for image in images.values())

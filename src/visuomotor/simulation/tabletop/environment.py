@@ -6,6 +6,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.spaces import Box
 
 from visuomotor.contract import Annotation, Camera, Component, Embodiment, Scenario
 from visuomotor.simulation.interface import Environment
@@ -115,6 +116,8 @@ class TabletopEnvironment(Environment):
         self.vocabulary = get_vocabulary(vocabulary).name
         self.render_quality, self.max_steps, self._max_steps = render_quality, 0, max_steps
         self.embodiment = _embodiment(cameras_px)
+        self.action_space = Box(_LOW.astype(np.float32), _HIGH.astype(np.float32))
+        self.observation_space = Box(-np.inf, np.inf, (self.embodiment.state_dim,), np.float32)
         self._slots = self.variation.distractors + MOST_NAMED
         self._model, self._original = compile_scene(self._slots), compile_scene(self._slots)
         self._data = mujoco.MjData(self._model)
