@@ -141,7 +141,7 @@ def train_step(plan: DemoPlan, resume: bool, overwrite: bool, watch: Watch) -> N
     show = watch("training")
 
     def progress(state: "Progress") -> None:
-        speed = f"{state.samples_per_second:.0f} samples/s, waiting {state.data_wait:.0%}"
+        speed = f"{state.samples_per_second:.0f} samples/s, wait {state.data_wait:.0%}"
         show(round(100 * state.fraction), 100, f"%, step {state.step}, {speed}")
 
     train(run, plan.out / "train", resume=resume, overwrite=overwrite, progress=progress)
