@@ -1,7 +1,7 @@
 """The demo as a chain: what is reused, what a changed option redoes, where training starts. Its steps are fakes."""
 
-from dataclasses import replace
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
