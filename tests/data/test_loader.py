@@ -166,6 +166,21 @@ def test_wrong_mixtures_are_refused(bench: Bench, mixture: Mixture, message: str
         bench.loader(mixture)
 
 
+@pytest.mark.parametrize(
+    ("source", "lacking", "message"),
+    [
+        (ROBOT, "subtask", r"'robot' \(data set fake-0\) has no annotation 'subtask', which level 'subtask'"),
+        (SCENES, "boxes", "has no annotation 'boxes', which grounding questions"),
+    ],
+)
+def test_a_text_without_its_annotation_is_refused(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, source: Source, lacking: str, message: str
+) -> None:
+    monkeypatch.setattr(FakeDataset, "has", lambda self, annotation: annotation != lacking)
+    with pytest.raises(ValueError, match=message):
+        bench.loader(Mixture(sources=(source,)))
+
+
 def test_no_validation_episodes_is_an_error_that_says_so(bench: Bench) -> None:
     with pytest.raises(ValueError, match="without validation episodes"):
         bench.loader(dataclasses.replace(MIXTURE, validation=0.0), split="validation")

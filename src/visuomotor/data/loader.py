@@ -23,7 +23,8 @@ from visuomotor.data.images import fit
 from visuomotor.data.prepared import Prepared
 from visuomotor.data.processor import Objective, Processor
 from visuomotor.data.sample import Sample
-from visuomotor.data.statistics import is_scenes
+from visuomotor.data.scaffold import LEVEL_NEEDS
+from visuomotor.data.statistics import describe, is_scenes
 
 __all__ = ["Loader", "held_out"]
 
@@ -275,6 +276,8 @@ def _open(
             f"set its options to {{'objective': 'grounding'}}."
         )
     embodiment = processor.embodiment_index(dataset.require_embodiment(), name=f"Source {source.name!r}")
+    needed = _needed_annotations(processor, objective)
+    _require_annotations(source, dataset, needed)
     cameras = {c.role: c.name for c in dataset.require_embodiment().cameras}
     views = zip(processor.config.image_roles, processor.views[embodiment], strict=True)
     return _Stream(
@@ -286,10 +289,27 @@ def _open(
         prepared=processor.prepared(dataset, embodiment),
         rows=np.concatenate([np.zeros(0, dtype=np.int64), *[np.arange(s.start, s.stop) for s in slices]]),
         cameras=tuple(cameras[role] for role, present in views if present),
-        annotated=objective == "grounding"
-        or any(p for level, p in processor.config.levels.items() if level != "action"),
+        annotated=bool(needed),
         images=_with_cache(dataset, cache, processor.config.image_size),
     )
+
+
+def _needed_annotations(processor: Processor, objective: Objective) -> dict[str, str]:
+    """{annotation: the text that is made of it} of a source's samples."""
+    if objective == "grounding":
+        return {"boxes": "grounding questions"}
+    levels = processor.config.levels
+    return {LEVEL_NEEDS[level]: f"level {level!r}" for level, p in levels.items() if p > 0 and level in LEVEL_NEEDS}
+
+
+def _require_annotations(source: Source, dataset: Any, needed: dict[str, str]) -> None:
+    """ValueError naming the annotation that a text needs and the data set lacks: no loss is dropped in silence."""
+    for annotation, text in needed.items():
+        if not dataset.has(annotation):
+            raise ValueError(
+                f"Source {source.name!r} ({describe(dataset)}) has no annotation {annotation!r}, which {text} needs. "
+                f"Set processor.levels.LEVEL to 0, remove the source, or collect the data with annotations."
+            )
 
 
 def _with_cache(dataset: Any, folder: Path | None, side: int | None) -> Any:

@@ -21,8 +21,8 @@ from visuomotor.contract import TextKind
 from visuomotor.data.tokenizer import TextTokenizer
 
 __all__ = [
-    "HEADERS", "LEVELS", "Piece", "Pieces", "PromptStyle", "action_pieces", "box_content", "header_piece",
-    "level_pieces", "parse_levels", "prompt_pieces", "text_of", "trajectory_content", "words_piece",
+    "HEADERS", "LEVELS", "LEVEL_NEEDS", "Piece", "Pieces", "PromptStyle", "action_pieces", "box_content",
+    "header_piece", "level_pieces", "parse_levels", "prompt_pieces", "text_of", "trajectory_content", "words_piece",
 ]  # fmt: skip
 
 PromptStyle = Literal["plain", "dm0"]
@@ -34,6 +34,7 @@ KINDS = {
     "trajectory": TextKind.TRAJECTORY,
     "action": TextKind.ACTION,
 }
+LEVEL_NEEDS = {"subtask": "subtask", "box": "boxes", "trajectory": "point"}  # level -> annotation it is made of
 MAX_POINTS = 25
 DM0_SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. "

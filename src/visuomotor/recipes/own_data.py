@@ -4,11 +4,10 @@ from typing import Any
 
 from visuomotor.contract import Mixture, Run, Source, Stage
 from visuomotor.data.lerobot import Dataset
+from visuomotor.data.scaffold import LEVEL_NEEDS
 from visuomotor.models import make_config
 
-__all__ = ["NEEDS", "available_levels", "own_data"]
-
-NEEDS = {"subtask": "subtask", "box": "boxes", "trajectory": "point"}  # scaffold level -> annotation
+__all__ = ["available_levels", "own_data"]
 
 
 def own_data(
@@ -63,4 +62,4 @@ def own_data(
 
 def available_levels(dataset: Dataset, levels: dict[str, float]) -> dict[str, float]:
     """Those of the scaffold levels whose annotations the data set has."""
-    return {level: p for level, p in levels.items() if level not in NEEDS or dataset.has(NEEDS[level])}
+    return {level: p for level, p in levels.items() if level not in LEVEL_NEEDS or dataset.has(LEVEL_NEEDS[level])}
