@@ -10,14 +10,15 @@ CONTRACT = {"contract", "embodiment"}
 ALLOWED: dict[str, set[str]] = {
     "embodiment": set(),
     "contract": {"embodiment"},
+    "versions": set(),
     "data": CONTRACT,
     "nn": CONTRACT,
     "models": CONTRACT | {"nn", "data"},
     "policy": CONTRACT | {"data", "models"},
-    "training": CONTRACT | {"data", "models", "policy"},
-    "simulation": CONTRACT | {"data"},
+    "training": CONTRACT | {"versions", "data", "models", "policy"},
+    "simulation": CONTRACT | {"versions", "data"},
     "execution": CONTRACT,
-    "evaluation": CONTRACT | {"policy", "simulation", "execution"},
+    "evaluation": CONTRACT | {"versions", "policy", "simulation", "execution"},
 }
 EVERYTHING = {"recipes", "studies", "apps", "cli", "__init__"}
 

@@ -5,7 +5,6 @@ import pytest
 from visuomotor.training.metrics import append, flatten, read_metrics, truncate
 from visuomotor.training.plot import plot_metrics, series
 from visuomotor.training.progress import Rate, clock, progress_bar
-from visuomotor.training.provenance import commit, versions
 from visuomotor.training.validation import horizon_steps
 
 
@@ -75,9 +74,3 @@ def test_progress_bar_draws_a_state() -> None:
 
 def test_horizon_steps() -> None:
     assert [horizon_steps(t) for t in (1, 2, 8, 50)] == [(1,), (1, 2), (1, 4, 8), (1, 25, 50)]
-
-
-def test_provenance_knows_versions_and_commit() -> None:
-    assert "torch" in versions()
-    found = commit()
-    assert found is None or len(found.split("+")[0]) == 40

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import subprocess
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from visuomotor.contract import EvalPlan
 from visuomotor.simulation.interface import Environment
+from visuomotor.versions import commit, installed
 
 PACKAGES = ("mujoco", "metaworld", "gymnasium", "torch", "numpy")
 SUCCESS = "first success: an episode counts as soon as its scenario's own task is achieved once within max_steps"
@@ -24,7 +24,7 @@ def describe_run(policy: Any, plan: EvalPlan, environment: Environment) -> dict[
         "checkpoint_provenance": _json(getattr(policy, "provenance", {})),
         "code_version": code_version(),
         "environment": plan.environment,
-        "versions": {name: metadata.version(name) for name in PACKAGES if _installed(name)},
+        "versions": installed(PACKAGES),
         "embodiment": environment.embodiment.name,
         "control_hz": environment.embodiment.control_hz,
         "cameras": [f"{c.name} ({c.role}) {c.width}x{c.height}" for c in environment.embodiment.cameras],
@@ -47,24 +47,11 @@ def checkpoint_hash(folder: Path) -> str:
 
 
 def code_version() -> str:
-    """The package's version, with the commit when it runs from a checkout ("-dirty" with uncommitted changes)."""
-    version = metadata.version("visuomotor")
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return version
-    return f"{version}+{found.stdout.strip()}"
+    """The package's version, with the commit when it runs from a checkout."""
+    version, found = metadata.version("visuomotor"), commit()
+    return f"{version}+{found}" if found else version
 
 
 def _json(value: Any) -> Any:
     """As it will read back from a file."""
     return json.loads(json.dumps(value, default=str))
-
-
-def _installed(name: str) -> bool:
-    try:
-        metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return False
-    return True

@@ -1,14 +1,12 @@
 """Make the attempts of a collection: hand scenarios to worker processes until enough of them have succeeded."""
 
-import contextlib
 import dataclasses
 import errno
 import json
 import logging
-import subprocess
 import time
 from collections.abc import Iterator
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +17,7 @@ from visuomotor.simulation.options import split_options
 from visuomotor.simulation.recording import record_demonstration, record_scenes
 from visuomotor.simulation.staging import Attempt, Staging, Video
 from visuomotor.simulation.workers import Finished, WorkerPool
+from visuomotor.versions import commit, installed
 
 logger = logging.getLogger(__name__)
 
@@ -159,16 +158,5 @@ def _plain(scenario: Scenario) -> str:
 
 def _versions() -> dict[str, str]:
     """Versions of this code (with the commit, in a checkout) and of the simulators."""
-    versions: dict[str, str] = {}
-    for package in ("visuomotor", "mujoco", "metaworld", "numpy", "av"):
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            versions[package] = metadata.version(package)
-    here = Path(__file__)
-    with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        # Only where this file itself is tracked: an installed package may lie inside somebody else's checkout.
-        for command in (["ls-files", "--error-unmatch", here.name], ["rev-parse", "HEAD"]):
-            answer = subprocess.run(
-                ["git", "-C", str(here.parent), *command], capture_output=True, text=True, check=True
-            )
-        versions["commit"] = answer.stdout.strip()
-    return versions
+    found = commit()
+    return installed(("visuomotor", "mujoco", "metaworld", "numpy", "av")) | ({"commit": found} if found else {})

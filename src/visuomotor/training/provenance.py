@@ -4,13 +4,11 @@ import dataclasses
 import hashlib
 import json
 import platform
-import subprocess
 from collections.abc import Mapping
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from visuomotor.contract import Run
+from visuomotor.versions import commit, installed
 
 __all__ = ["provenance", "run_to_json"]
 
@@ -30,7 +28,7 @@ def provenance(
 ) -> dict[str, Any]:
     """JSON facts of one checkpoint. `data`: {source: hash}; `parents`: {stage: checkpoint it started from}."""
     return {
-        "code": {"commit": commit(), "packages": versions(), "python": platform.python_version()},
+        "code": {"commit": commit(), "packages": installed(PACKAGES), "python": platform.python_version()},
         "recipe": run.name,
         "overrides": dict(run.overrides),
         "data": dict(data),
@@ -50,34 +48,6 @@ def run_to_json(run: Run) -> dict[str, Any]:
     corpus = hashlib.sha256("\n".join(run.corpus).encode()).hexdigest()[:16]
     plain = {f.name: getattr(run, f.name) for f in dataclasses.fields(run) if f.name != "corpus"}
     return {**json.loads(json.dumps(plain, default=_plain)), "corpus": f"{len(run.corpus)} sentences, sha256 {corpus}"}
-
-
-def versions() -> dict[str, str]:
-    """Installed versions of the packages that matter."""
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def commit() -> str | None:
-    """Git commit of the library's checkout, with "+changes" when it has any; None for an installed package."""
-    here = Path(__file__).parent
-    try:
-        head = _git(here, "rev-parse", "HEAD")
-        return head + ("+changes" if _git(here, "status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=True
-    )
-    return done.stdout.strip()
 
 
 def _plain(value: Any) -> Any:
