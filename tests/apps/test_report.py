@@ -179,6 +179,7 @@ def test_durations(seconds: float, text: str) -> None:
 
 def test_only_hashes_are_shortened() -> None:
     assert short("ab" * 32) == "ab" * 6
+    assert short(f"0.1.0+{'c' * 40}+changes") == "0.1.0+cccccccccccc + changes"
     assert short("a sentence of more than forty letters is no hash") == (
         "a sentence of more than forty letters is no hash"
     )

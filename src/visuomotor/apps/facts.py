@@ -4,24 +4,22 @@ Everything is read from files; a fact whose record is missing is left out.
 """
 
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 Facts = list[tuple[str, str]]
-HASH = 12  # digits shown of a hash
+DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{28,}\b")  # of git or SHA-256; its first digits are enough to look at
 
 
 def short(value: Any) -> str:
-    """A hash by its first digits, lists and tables in words, anything else as it is."""
+    """Hashes by their first digits, lists and tables in words, anything else as it is."""
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {short(item)}" for name, item in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(short(item) for item in value)
-    text = str(value)
-    commit, plus, rest = text.partition("+")
-    hexadecimal = len(commit) >= 40 and all(c in "0123456789abcdef" for c in commit)
-    return commit[:HASH] + (f" {plus} {rest}" if plus else "") if hexadecimal else text
+    return DIGEST.sub(r"\1", str(value)).replace("+changes", " + changes")
 
 
 def known(*facts: tuple[str, Any]) -> Facts:
