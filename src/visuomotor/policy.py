@@ -280,7 +280,7 @@ def load_policy(
 
 def _require_fit(model: Any, processor: Processor) -> None:
     """ValueError where the model's sizes and ids contradict the processor's."""
-    wanted = {
+    wanted: dict[str, int | str] = {
         "horizon": processor.config.horizon,
         "action_dim": processor.config.action_width,
         "state_dim": processor.config.state_width,
