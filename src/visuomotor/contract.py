@@ -9,7 +9,7 @@ K noise draws per prefix, N samples per prefix.
 
 from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -217,6 +217,7 @@ class Stage:
                  the larger of the two fractions, so exact resume holds only without it
     warmup       steps of linear warm-up, at most a fifth of the stage
     start        None goes on from the stage before (or fresh weights), a checkpoint folder, or "stage:NAME"
+    optimiser    "adamw", or "muon": Muon for hidden matrices, AdamW for the rest
     precision    "float32", or "house" (also "bf16"): float32 master weights, bfloat16 products
     *_every      cadence in steps, 0 is never; `validation_batches` per validation, at least one of each source;
                  `keep` checkpoints are kept
@@ -235,6 +236,7 @@ class Stage:
     clip: float = 1.0
     ema: float = 0.0
     precision: str = "float32"
+    optimiser: Literal["adamw", "muon"] = "adamw"
     start: str | None = None
     seed: int = 0
     minutes: float | None = None

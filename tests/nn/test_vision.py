@@ -9,7 +9,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from visuomotor.nn.rotary import grid_rotation, rotate_pairs
-from visuomotor.nn.vision import PerceptionEncoder, VisionConfig, prepare_images
+from visuomotor.nn.vision import PerceptionEncoder, VisionConfig, prepare_images, sinusoidal_grid
 
 CONFIG = VisionConfig(image_size=32, patch_size=4, width=16, layers=2, heads=2, mlp_width=24)
 
@@ -113,3 +113,11 @@ def test_contradicting_sizes_are_refused() -> None:
         VisionConfig(image_size=30, patch_size=4, width=16, layers=1, heads=2, mlp_width=16)
     with pytest.raises(ValueError, match="multiple of 4"):
         VisionConfig(image_size=32, patch_size=4, width=18, layers=1, heads=3, mlp_width=16)
+
+
+def test_sinusoidal_grid_tells_every_place_apart() -> None:
+    code = sinusoidal_grid(6, 16)
+    assert code.shape == (36, 16)
+    assert torch.pdist(code).min() > 0.3
+    torch.testing.assert_close(code.unflatten(0, (6, 6))[2, :, :8], code.unflatten(0, (6, 6))[4, :, :8])  # columns
+    torch.testing.assert_close(code.unflatten(0, (6, 6))[:, 1, 8:], code.unflatten(0, (6, 6))[:, 5, 8:])  # rows

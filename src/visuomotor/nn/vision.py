@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from visuomotor.nn.rotary import Rotation, grid_rotation, rotate_pairs
 
-__all__ = ["PerceptionEncoder", "VisionConfig", "prepare_images"]
+__all__ = ["PerceptionEncoder", "VisionConfig", "prepare_images", "sinusoidal_grid"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,3 +194,17 @@ class PerceptionEncoder(nn.Module):
         grid = self.positional_embedding[1:].T.unflatten(1, (native, native))[None]
         resized = F.interpolate(grid, (side, side), mode="bilinear", align_corners=False)[0].flatten(1).T
         return torch.cat([self.positional_embedding[:1], resized])
+
+
+def sinusoidal_grid(side: int, width: int) -> Float[Tensor, "S W"]:
+    """Sines and cosines of the column, then of the row, of a `side` x `side` grid, row-major.
+
+    Wavelengths run geometrically from twice the side down to two patches. `width` must be a multiple of 4.
+    """
+    if width % 4:
+        raise ValueError(f"Width {width} must be a multiple of 4: sines and cosines of columns and rows.")
+    frequency = math.pi * torch.logspace(-math.log10(side), 0, width // 4)
+    angle = (torch.arange(side) + 0.5)[:, None] * frequency
+    code = torch.cat([angle.sin(), angle.cos()], dim=1)
+    columns, rows = code.expand(side, side, -1), code[:, None].expand(side, side, -1)
+    return torch.cat([columns, rows], dim=-1).flatten(0, 1)

@@ -163,7 +163,7 @@ def own_tensors(model: nn.Module) -> dict[str, Tensor]:
 def _restore_optimiser(model: nn.Module, optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     for name, parameter in model.named_parameters():
         state = {}
-        for key in ("step", "exp_avg", "exp_avg_sq"):
+        for key in ("step", "exp_avg", "exp_avg_sq", "momentum"):
             saved = tensors.get(f"optimiser.{key}.{name}")
             if saved is not None:
                 state[key] = saved.to(parameter.device)

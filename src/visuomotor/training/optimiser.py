@@ -11,11 +11,13 @@ from torch import nn
 
 from visuomotor.contract import Stage
 from visuomotor.models.base import Model
+from visuomotor.training.muon import Muon
 
 __all__ = ["Schedule", "learning_rates", "make_optimiser", "undecayed"]
 
 BETAS = (0.9, 0.95)
 EPSILON = 1e-8
+NARROW = 16  # a matrix with a shorter side than this is not orthogonalised
 WARMUP_SHARE = 0.2  # of the stage at most, so that a shortened run still reaches its learning rate
 TABLES = ("position", "pos_embed", "embedding", "token")
 
@@ -54,22 +56,33 @@ def undecayed(model: nn.Module) -> set[int]:
 
 
 def make_optimiser(model: Model, stage: Stage) -> torch.optim.AdamW:
-    """AdamW over the stage's parts; sets `requires_grad` on every parameter. Groups carry `part` and `peak`."""
+    """The stage's optimiser over its parts; sets `requires_grad` on every parameter. Groups carry `part` and `peak`.
+
+    With `optimiser="muon"`, hidden matrices are Muon's; vectors, tables, convolutions and narrow matrices (what reads
+    actions, what writes them) stay with AdamW.
+    """
     parts = model.parts()
     rates = learning_rates(stage.trains, parts)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    plain, groups, seen = undecayed(model), [], set()
+    plain, groups, seen, muon = undecayed(model), [], set(), stage.optimiser == "muon"
     for part, rate in rates.items():
         own = [p for p in parts[part] if id(p) not in seen]
         seen |= {id(p) for p in own}
         for parameter in own:
             parameter.requires_grad_(True)
-        for decay, group in ((stage.weight_decay, False), (0.0, True)):
-            chosen = [p for p in own if (id(p) in plain) == group]
+        hidden = [p for p in own if muon and id(p) not in plain and p.ndim == 2 and min(p.shape) >= NARROW]
+        taken = plain | {id(p) for p in hidden}
+        for chosen, decay, kind in (
+            (hidden, stage.weight_decay, True),
+            ([p for p in own if id(p) not in taken], stage.weight_decay, False),
+            ([p for p in own if id(p) in plain], 0.0, False),
+        ):
             if chosen:
-                groups.append({"params": chosen, "weight_decay": decay, "part": part, "peak": rate, "lr": rate})
-    return torch.optim.AdamW(groups, betas=BETAS, eps=EPSILON, fused=True)
+                common = {"params": chosen, "weight_decay": decay, "part": part, "peak": rate, "lr": rate}
+                groups.append({**common, "muon": kind})
+    kind = Muon if muon else torch.optim.AdamW
+    return kind(groups, betas=BETAS, eps=EPSILON, fused=True)
 
 
 @dataclass

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from visuomotor.models.dm0.config import DM0Config
 from visuomotor.nn.decoder import Decoder, GatedMLP, SelfAttention
 from visuomotor.nn.flow import time_code
-from visuomotor.nn.vision import PerceptionEncoder, VisionBlock
+from visuomotor.nn.vision import PerceptionEncoder, VisionBlock, sinusoidal_grid
 
 __all__ = ["DM0Network"]
 
@@ -85,6 +85,9 @@ class DM0Network(nn.Module):
         return self.action_out_proj(draws)
 
 
+POSITION_SCALE = 0.7
+
+
 @torch.no_grad()
 def initialize(network: DM0Network) -> None:
     """Unit-variance weights; what writes into a residual stream is scaled down with depth, as in GPT-2."""
@@ -112,5 +115,7 @@ def initialize(network: DM0Network) -> None:
         scale(child, config.layers if child is not network.mm_vision_tower else config.vision_layers)
     nn.init.normal_(network.llm.embed_tokens.weight, std=config.width**-0.5)
     tower = network.vision_tower
-    for table in (tower.class_embedding, tower.positional_embedding):
-        nn.init.normal_(table, std=config.vision_width**-0.5)
+    nn.init.normal_(tower.class_embedding, std=config.vision_width**-0.5)
+    nn.init.zeros_(tower.positional_embedding)
+    # As strong as the patches: a tower trained from nothing learns where things are much sooner.
+    tower.positional_embedding[1:] = POSITION_SCALE * sinusoidal_grid(config.vision.grid, config.vision_width)
