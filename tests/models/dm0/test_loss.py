@@ -122,6 +122,19 @@ def test_a_batch_without_text_targets_trains_the_flow_alone(make_model: Make, ma
     losses.total.backward()
 
 
+def test_who_learns_nothing_from_a_batch_has_no_gradient(make_model: Make, make_batch: MakeBatch) -> None:
+    """None, not zeros: on zeros, momentum and weight decay would go on."""
+    batch = make_batch()
+    without_actions = replace(batch, action_valid=torch.zeros_like(batch.action_valid))
+    without_text = replace(batch, text_loss=torch.zeros_like(batch.text_loss))
+    for given, silent in ((without_actions, ("expert", "action_io")), (without_text, VLM)):
+        model = make_model()
+        model.loss(given).total.backward()
+        found = {name: [p.grad is not None for p in parameters] for name, parameters in model.parts().items()}
+        assert not any(flag for name in silent for flag in found[name])
+        assert all(any(flags) for name, flags in found.items() if name not in silent)
+
+
 def test_published_loss_averages_over_padding_too(make_model: Make, make_batch: MakeBatch) -> None:
     batch = make_batch()
     batch.action_valid[:, 2:] = False

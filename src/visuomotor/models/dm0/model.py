@@ -99,15 +99,16 @@ class DM0(Model):
 
     def _text_terms(self, states: Tensor, start: int, rows: Tensor, slots: Tensor, text: _Text) -> dict[str, Term]:
         """Next-token cross-entropy. `start` is the slot of the first text token; only supervised tokens are read."""
+        weights = {"text": self.config.text_weight, "action_tokens": self.config.action_tokens_weight}
+        if not len(rows):
+            return {name: _nothing(weight, states.device) for name, weight in weights.items()}
         predictors = states[rows, start + slots - 1]
         entropy = F.cross_entropy(self._logits(predictors).float(), text.ids[rows, slots], reduction="none")
         discrete = text.kind[rows, slots] == TextKind.ACTION
+        chosen = {"text": ~discrete, "action_tokens": discrete}
         return {
-            name: Term(sum=(entropy * chosen).sum(), count=chosen.sum(), weight=weight)
-            for name, chosen, weight in (
-                ("text", ~discrete, self.config.text_weight),
-                ("action_tokens", discrete, self.config.action_tokens_weight),
-            )
+            name: Term(sum=(entropy * chosen[name]).sum(), count=chosen[name].sum(), weight=weight)
+            for name, weight in weights.items()
         }
 
     def _flow_term(
@@ -122,7 +123,7 @@ class DM0(Model):
     ) -> Term:
         weight, device = self.config.flow_weight, valid.device
         if batch.actions is None:
-            return Term(sum=torch.zeros((), device=device), count=torch.zeros((), device=device), weight=weight)
+            return _nothing(weight, device)
         actions = batch.actions
         entries = torch.ones_like(actions, dtype=torch.bool) if batch.action_valid is None else batch.action_valid
         draws = next((given.shape[1] for given in (noise, time) if given is not None), self.config.noise_draws)
@@ -140,6 +141,8 @@ class DM0(Model):
         state = batch.state
         if not bool(keep.all()):  # rows without actions cost the expert nothing
             rows = keep.nonzero()[:, 0]
+            if not len(rows):
+                return _nothing(weight, device)
             lent = [(k.index_select(0, rows), v.index_select(0, rows)) for k, v in lent]
             tensors = (actions, entries, noise, time, importance, state, labels, valid)
             actions, entries, noise, time, importance, state, labels, valid = (t[rows] for t in tensors)
@@ -304,3 +307,8 @@ class DM0(Model):
 def _normal(shape: tuple[int, ...], generator: torch.Generator | None, device: torch.device) -> Tensor:
     source = generator.device if generator is not None else device
     return torch.randn(shape, generator=generator, device=source).to(device)
+
+
+def _nothing(weight: float, device: torch.device) -> Term:
+    """A term that leaves no gradient: on gradients of zero, momentum and weight decay would go on moving weights."""
+    return Term(sum=torch.zeros((), device=device), count=torch.zeros((), device=device), weight=weight)
