@@ -1,4 +1,4 @@
-"""Perception Encoder tower with two stride-2 convolutions, and the images' way into it.
+"""Perception Encoder tower with one or two stride-2 convolutions, and the images' way into it.
 
 Names follow the published checkpoints (open_clip style). Dimensions: B images, S tokens, W width, G grid side.
 """
@@ -148,7 +148,7 @@ class Transformer(nn.Module):
 
 
 class PerceptionEncoder(nn.Module):
-    """Normalised square images -> tokens [B, S, 4 * W], S = ceil(G / 4)^2. All views of a batch go in one call."""
+    """Normalised square images -> tokens [B, S, `output_width`]; S is `VisionConfig.tokens()`. All views in one call."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -163,7 +163,7 @@ class PerceptionEncoder(nn.Module):
         if config.downsamples == 2:
             self.vit_downsampler2 = nn.Conv2d(2 * width, 4 * width, 3, stride=2, padding=1)
 
-    def forward(self, images: Float[Tensor, "B 3 size size"]) -> Float[Tensor, "B S W4"]:
+    def forward(self, images: Float[Tensor, "B 3 size size"]) -> Float[Tensor, "B S output_width"]:
         batch, _, height, width = images.shape
         if height != width or height % self.config.patch_size:
             raise ValueError(
