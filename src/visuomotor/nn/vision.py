@@ -148,7 +148,7 @@ class Transformer(nn.Module):
 
 
 class PerceptionEncoder(nn.Module):
-    """Normalised square images -> tokens [B, S, `output_width`]; S is `VisionConfig.tokens()`. All views in one call."""
+    """Square images in [-1, 1] -> tokens [B, S, `output_width`]; S is `VisionConfig.tokens()`."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
