@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import av
@@ -5,11 +6,11 @@ import numpy as np
 import pytest
 
 from tests.data.lerobot.fakes import make_images
-from visuomotor.data.lerobot.video import Decoder, DecoderPool, VideoJoiner, encode_video
+from visuomotor.data.lerobot.video import Decoder, DecoderPool, VideoJoiner, encode_video, ordinary_scheduling
 
 
 def encode(path: Path, frames: np.ndarray, fps: int, encoder: str, options: dict[str, str]) -> None:
-    with av.open(str(path), "w") as container:
+    with ordinary_scheduling(), av.open(str(path), "w") as container:
         stream = container.add_stream(encoder, rate=fps, options=options)
         stream.height, stream.width = frames.shape[1:3]
         for image in frames:
@@ -106,3 +107,10 @@ def test_pool_keeps_the_most_recent_decoders(tmp_path: Path) -> None:
 def test_frames_that_cannot_be_encoded(tmp_path: Path, frames: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         encode_video(tmp_path / "a.mp4", frames, fps=10)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="the system has no scheduling policies")
+def test_encoding_leaves_the_process_as_it_was_scheduled(tmp_path: Path) -> None:
+    before = os.sched_getscheduler(0)
+    encode_video(tmp_path / "v.mp4", np.zeros((4, 64, 64, 3), dtype=np.uint8), fps=10, codec="av1")
+    assert os.sched_getscheduler(0) == before

@@ -8,6 +8,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -45,7 +46,7 @@ def encode_video(path: Path, frames: np.ndarray, *, fps: float, codec: str = "h2
             f"Video needs an even height and width, not {height}x{width}. Crop by a pixel, or store images."
         )
     encoder, options = CODECS[codec]
-    with av.open(str(path), "w", format="mp4") as container:
+    with ordinary_scheduling(), av.open(str(path), "w", format="mp4") as container:
         stream = cast(VideoStream, container.add_stream(encoder, rate=rate(fps), options=options))
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.gop_size = GOP
@@ -53,6 +54,23 @@ def encode_video(path: Path, frames: np.ndarray, *, fps: float, codec: str = "h2
         for image in frames:
             container.mux(stream.encode(VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")))
         container.mux(stream.encode())
+
+
+@contextmanager
+def ordinary_scheduling() -> Iterator[None]:
+    """Keep this thread's scheduling: SVT-AV1 makes the caller real-time where it may (root), and leaves it so.
+
+    A real-time process that is busy can starve the whole machine.
+    """
+    if not hasattr(os, "sched_getscheduler"):  # not on every system
+        yield
+        return
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        if os.sched_getscheduler(0) != policy:
+            os.sched_setscheduler(0, policy, parameters)
 
 
 class VideoJoiner:
