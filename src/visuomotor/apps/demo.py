@@ -174,7 +174,7 @@ def demo_plan(
 ) -> DemoPlan:
     """The demo of a world, small or full; `given` replaces single fields of the plan.
 
-    On the tabletop it starts from the shipped checkpoint unless `from_scratch`.
+    On the tabletop it starts from the shipped checkpoint, where there is one, unless `from_scratch`.
     """
     if world == "metaworld":
         plan = DemoPlan(

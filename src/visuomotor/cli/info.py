@@ -13,7 +13,7 @@ from visuomotor.cli.console import console, parse
 
 PACKAGES = (
     "torch", "transformers", "tokenizers", "safetensors", "pyarrow", "av", "numpy", "scipy", "statsmodels",
-    "gymnasium", "mujoco", "metaworld", "wandb", "trackio",
+    "gymnasium", "mujoco", "metaworld",
 )  # fmt: skip
 
 

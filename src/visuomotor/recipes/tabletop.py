@@ -62,6 +62,6 @@ def tabletop_pretrain(
     minutes: float | None = 60,
     seed: int = 0,
 ) -> Run:
-    """The checkpoint shipped with the package: nano DM0 trained longer and on more data than the demo has time for."""
+    """A checkpoint for the demo to start from: nano DM0 trained longer and on more data than the demo has time for."""
     run = tabletop_nano(data=data, scenes=scenes, grounding=grounding, steps=steps, minutes=minutes, seed=seed)
     return replace(run, name="tabletop-pretrain")
