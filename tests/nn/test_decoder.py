@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import Qwen3Config, Qwen3Model
 
-from visuomotor.nn.decoder import Decoder, DecoderConfig, KVCache, RMSNorm
+from visuomotor.nn.decoder import Decoder, DecoderConfig, KVCache, RMSNorm, TokenConvolution
 from visuomotor.nn.masks import Layout, See, causal_attention, compile_attention
 
 CONFIG = DecoderConfig(width=32, mlp_width=48, layers=3, heads=4, kv_heads=2, head_dim=16, vocab_size=50)
@@ -87,6 +89,38 @@ def test_past_equals_cache_and_cache_writes_in_place(pair: tuple[Decoder, Qwen3M
         torch.testing.assert_close(found, full[:, 4:], atol=2e-5, rtol=1e-5)
     assert cache.buffer.data_ptr() == where
     assert cache.length == 4
+
+
+@torch.no_grad()
+def test_token_convolution_is_a_causal_depthwise_convolution() -> None:
+    torch.manual_seed(0)
+    layer = TokenConvolution(6, 4)
+    x = torch.randn(2, 9, 6)
+    kernel = layer.weight.T[:, None]  # [W, 1, tokens]
+    expected = x + torch.nn.functional.conv1d(x.mT, kernel, padding=3, groups=6)[..., :9].mT
+    torch.testing.assert_close(layer(x, None)[0], expected)
+
+
+@torch.no_grad()
+def test_a_tower_with_convolution_goes_on_behind_each_rows_last_valid_token() -> None:
+    torch.manual_seed(0)
+    config = replace(CONFIG, convolution=4)
+    decoder, x = Decoder(config), torch.randn(2, 8, 32)
+    full, _ = decoder(x, causal_attention(torch.ones(2, 8, dtype=torch.bool)))
+    begun = torch.tensor([5, 2])  # row 1 is shorter, and padded behind
+    valid = torch.arange(5) < begun[:, None]
+    cache = KVCache(config, batch=2, capacity=9, like=x)
+    decoder(x[:, :5].where(valid[..., None], torch.full_like(x[:, :5], 7.0)), causal_attention(valid), cache=cache)
+    cache.length = 5
+    for step in range(3):
+        valid = torch.cat([valid, torch.ones(2, 1, dtype=torch.bool)], dim=1)
+        attention = compile_attention(LAYOUT, torch.zeros_like(valid, dtype=torch.long), valid, first_query=5 + step)
+        state, _ = decoder(x[[0, 1], begun + step][:, None], attention, cache=cache)
+        cache.length += 1
+        torch.testing.assert_close(state[:, 0], full[[0, 1], begun + step], atol=2e-5, rtol=1e-5)
+    _, lent = decoder(x[:, :5], causal_attention(torch.ones(2, 5, dtype=torch.bool)))
+    with pytest.raises(ValueError, match="pass `cache`"):
+        decoder(x[:, 5:], attention, past=lent)
 
 
 def test_rms_norm_keeps_statistics_in_float32() -> None:

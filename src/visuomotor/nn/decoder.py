@@ -15,14 +15,17 @@ from torch.nn import functional as F
 from visuomotor.nn.masks import Attention
 from visuomotor.nn.rotary import Rotation, decoder_rotation, rotate_halves
 
-__all__ = ["Decoder", "DecoderConfig", "KVCache", "KeyValue", "RMSNorm"]
+__all__ = ["Decoder", "DecoderConfig", "KVCache", "KeyValue", "RMSNorm", "TokenConvolution"]
 
 KeyValue = tuple[Tensor, Tensor]  # rotated keys and values, each [B, N, P, D]
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderConfig:
-    """Dimensions of one tower. `vocab_size` None: no embedding table (an action expert)."""
+    """Dimensions of one tower. `vocab_size` None: no embedding table (an action expert).
+
+    `convolution`: tokens that a causal depthwise convolution in front of each attention mixes; 0: none, as published.
+    """
 
     width: int
     mlp_width: int
@@ -33,12 +36,15 @@ class DecoderConfig:
     vocab_size: int | None = None
     rope_theta: float = 1e6
     norm_eps: float = 1e-6
+    convolution: int = 0
 
     def __post_init__(self) -> None:
         if self.heads % self.kv_heads:
             raise ValueError(f"{self.heads} query heads cannot share {self.kv_heads} key-value heads evenly.")
         if self.head_dim % 2:
             raise ValueError(f"head_dim {self.head_dim} must be even: rotary embeddings turn pairs.")
+        if self.convolution < 0 or self.convolution == 1:
+            raise ValueError(f"convolution is {self.convolution}; choose 0 for none, or at least 2 tokens.")
 
 
 class RMSNorm(nn.Module):
@@ -80,12 +86,16 @@ class _FusedRMSNorm(torch.autograd.Function):
 
 
 class KVCache:
-    """Keys and values of all layers in buffers with room to grow, written in place. `length` slots are filled."""
+    """Keys and values of all layers in buffers with room to grow, written in place. `length` slots are filled.
+
+    `recent` holds, for every layer with a convolution, the inputs of each row's latest valid tokens.
+    """
 
     def __init__(self, config: DecoderConfig, batch: int, capacity: int, like: Tensor) -> None:
         shape = (config.layers, 2, batch, config.kv_heads, capacity, config.head_dim)
         self.buffer = torch.zeros(shape, dtype=like.dtype, device=like.device)
         self.length = 0
+        self.recent: list[Tensor | None] = [None] * config.layers
 
     @property
     def capacity(self) -> int:
@@ -155,15 +165,53 @@ class GatedMLP(nn.Module):
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
+class TokenConvolution(nn.Module):
+    """Causal depthwise convolution over neighbouring tokens with a residual (Canon layer A, Allen-Zhu 2025).
+
+    It puts the words of a name together into one query, which a decoder trained from nothing takes long to learn.
+    """
+
+    def __init__(self, width: int, tokens: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(tokens, width).uniform_(-(tokens**-0.5), tokens**-0.5))
+
+    @property
+    def before(self) -> int:
+        """Earlier inputs that a token reads."""
+        return self.weight.shape[0] - 1
+
+    def forward(self, x: Float[Tensor, "B S W"], recent: Float[Tensor, "B R W"] | None) -> tuple[Tensor, Tensor]:
+        """(mixed [B, S, W], inputs with those before them [B, R + S, W]); without `recent` the sequence begins."""
+        padded = F.pad(x, (0, 0, self.before, 0)) if recent is None else torch.cat([recent, x], dim=1)
+        mixed = x
+        for shift, weight in enumerate(self.weight.to(x.dtype)):
+            mixed = torch.addcmul(mixed, padded[:, shift : shift + x.shape[1]], weight)
+        return mixed, padded
+
+
 class DecoderLayer(nn.Module):
     """Pre-norm attention and MLP with residuals."""
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
+        self.convolution = TokenConvolution(config.width, config.convolution) if config.convolution else None
         self.self_attn = SelfAttention(config)
         self.mlp = GatedMLP(config)
         self.input_layernorm = RMSNorm(config.width, config.norm_eps)
         self.post_attention_layernorm = RMSNorm(config.width, config.norm_eps)
+
+    def inputs(self, x: Tensor, index: int, attention: Attention, cache: KVCache | None) -> Tensor:
+        """What queries, keys and values of layer `index` are made of."""
+        normed = self.input_layernorm(x)
+        if self.convolution is None:
+            return normed
+        mixed, padded = self.convolution(normed, None if cache is None else cache.recent[index])
+        if cache is not None:
+            # Padding repeats the position before it: the first slot at the last position is the last valid token.
+            last = (attention.positions == attention.positions[:, -1:]).int().argmax(1)
+            slots = last[:, None] + torch.arange(1, self.convolution.before + 1, device=x.device)
+            cache.recent[index] = padded.gather(1, slots[..., None].expand(-1, -1, padded.shape[2]))
+        return mixed
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         x = x + attended
@@ -195,7 +243,12 @@ class Decoder(nn.Module):
         past       keys and values that precede `x` in every layer, also those of another tower
         cache      the same for inference: `x` is written behind its filled slots; the caller advances `length`
         keys_only  stop at the last layer's keys and values: its states would be read by nobody, and are undefined
+
+        Raises:
+            ValueError: `past` given to a tower with a convolution, which needs the past's inputs too; use `cache`.
         """
+        if past is not None and self.config.convolution:
+            raise ValueError("A tower with a token convolution cannot go on from keys and values alone; pass `cache`.")
         first = self.layers[0]
         assert isinstance(first, DecoderLayer)
         dtype = first.self_attn.q_norm.weight.dtype
@@ -203,7 +256,7 @@ class Decoder(nn.Module):
         own: list[KeyValue] = []
         for index, layer in enumerate(self.layers):
             assert isinstance(layer, DecoderLayer)
-            normed = layer.input_layernorm(x)
+            normed = layer.inputs(x, index, attention, cache)
             key, value = layer.self_attn.key_value(normed, rotation)
             own.append((key, value))
             if cache is not None:

@@ -35,7 +35,7 @@ def published(model: DM0) -> dict[str, Tensor]:
 
 @pytest.fixture
 def converted(make_model: Callable[..., DM0]) -> PublishedDM0:
-    return from_published(published(make_model()), **DIMENSIONS)
+    return from_published(published(make_model(token_convolution=0)), **DIMENSIONS)
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_equals_the_batch_interface(
     noise = torch.randn(3, 4, 3)
     views = torch.ones(3, 2, dtype=torch.bool)
     found = converted.sample_actions(images, views, batch.text_ids, batch.text_valid, noise, steps=3)
-    expected = make_model().sample(batch, noise=noise[:, None], steps=3).actions[:, 0]
+    expected = make_model(token_convolution=0).sample(batch, noise=noise[:, None], steps=3).actions[:, 0]
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
 
 
@@ -99,7 +99,7 @@ def test_blind_rows_and_holes_in_the_text(converted: PublishedDM0, inputs: Input
 
 
 def test_reference_precision(make_model: Callable[..., DM0], converted: PublishedDM0, inputs: Inputs) -> None:
-    mixed = from_published(published(make_model()), **DIMENSIONS, precision="reference")
+    mixed = from_published(published(make_model(token_convolution=0)), **DIMENSIONS, precision="reference")
     wide = {name for name, p in mixed.dm0.named_parameters() if p.dtype == torch.float32}
     layers = [f"model.{tower}.layers.{i}." for tower in ("llm", "action_expert.model") for i in range(3)]
     assert wide == {
@@ -119,7 +119,7 @@ def test_reference_precision(make_model: Callable[..., DM0], converted: Publishe
 
 
 def test_wrong_checkpoints_are_named(make_model: Callable[..., DM0], inputs: Inputs) -> None:
-    tensors = published(make_model())
+    tensors = published(make_model(token_convolution=0))
     with pytest.raises(ValueError, match=r"missing model\.llm\.norm\.weight"):
         from_published({k: v for k, v in tensors.items() if k != "model.llm.norm.weight"}, **DIMENSIONS)
     with pytest.raises(ValueError, match=r"unexpected model\.extra"):

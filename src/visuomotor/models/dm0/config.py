@@ -1,6 +1,6 @@
 """Every dimension and option of a DM0, and its named sizes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from visuomotor.nn.decoder import DecoderConfig
@@ -23,6 +23,8 @@ class DM0Config:
     vision_downsamples    stride-2 convolutions behind the tower (published: 2)
     image_pad             colour of the bars that make an image square
     vision_layer_scale    initial LayerScale gamma (published 0.1; towers trained from nothing do better at 1)
+    token_convolution     tokens that a causal convolution mixes in front of each attention of the VLM; 0: none (published).
+                          A language model trained from nothing needs it to put the words of a name together
     newline_id, pad_id    tokens that end a generated level, and that fill behind it
     action_start_id       first of the discrete action tokens, which the chunk never sees, not even where the model
                           writes one into its own text; None: the vocabulary has none
@@ -48,6 +50,7 @@ class DM0Config:
     heads: int = 4
     kv_heads: int = 2
     head_dim: int = 32
+    token_convolution: int = 4
     tie_embeddings: bool = True
 
     action_dim: int = 8
@@ -94,7 +97,7 @@ class DM0Config:
 
     @property
     def llm(self) -> DecoderConfig:
-        return self._tower(self.width, self.mlp_width, self.vocab_size)
+        return replace(self._tower(self.width, self.mlp_width, self.vocab_size), convolution=self.token_convolution)
 
     @property
     def expert(self) -> DecoderConfig:
@@ -134,6 +137,7 @@ _SMALL = {
     "heads": 8,
     "kv_heads": 4,
     "head_dim": 40,
+    "token_convolution": 0,
     "horizon": 16,
 }
 
@@ -158,6 +162,7 @@ _BASE = {
     "heads": 16,
     "kv_heads": 8,
     "head_dim": 128,
+    "token_convolution": 0,
     "action_dim": 32,
     "state_dim": 32,
     "horizon": 50,

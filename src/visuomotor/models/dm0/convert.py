@@ -143,6 +143,7 @@ def from_published(
         gradient_decoupling=False,
         noise_draws=1,
         mask_padded=False,
+        token_convolution=0,
         action_start_id=None,
     )
     with torch.device("meta"):
