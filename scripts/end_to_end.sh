@@ -17,12 +17,12 @@ trap 'rm -rf "$run"' EXIT
 "$visuomotor" data doctor "$run/data"
 "$visuomotor" data view "$run/data" --out "$run/episode.png"
 "$visuomotor" data view "$run/data" --out "$run/episode.mp4"
-"$visuomotor" train tabletop-nano --data "$run/data" --out "$run/train" --stages.train.steps 6 \
-    --stages.train.batch_size 8 --stages.train.checkpoint_every 3 --stages.train.validate_every 3
-"$visuomotor" train tabletop-nano --data "$run/data" --out "$run/train" --resume --stages.train.steps 6 \
-    --stages.train.batch_size 8 --stages.train.checkpoint_every 3 --stages.train.validate_every 3
+"$visuomotor" train tabletop-nano --data "$run/data" --out "$run/train" --steps 8 \
+    --stages.see.batch_size 8 --stages.train.batch_size 8 --stages.train.checkpoint_every 3 --stages.train.validate_every 3
+"$visuomotor" train tabletop-nano --data "$run/data" --out "$run/train" --resume --steps 8 \
+    --stages.see.batch_size 8 --stages.train.batch_size 8 --stages.train.checkpoint_every 3 --stages.train.validate_every 3
 checkpoint=$run/train/checkpoints/$(cat "$run/train/last")
-"$visuomotor" eval "$checkpoint" --out "$run/eval" --episodes 1 --control-episodes 1 --max-steps 24 --think subtask \
+"$visuomotor" eval "$checkpoint" --out "$run/eval" --episodes 1 --control-episodes 1 --max-steps 24 --think subtask box \
     --data "$run/data"
 "$visuomotor" report "$run"
 test -s "$run/report.html"

@@ -102,6 +102,8 @@ class Batch:
     images      {camera role: uint8[B, h, w, 3]}, present views only, in the embodiment's order
     views       one bool per camera of the embodiment, on the host, constant within a batch
     text_*      int64 / bool [B, L]: ids, valid, kind (TextKind), loss (token is a target of the text loss)
+    text_turn   int64[B, L]: tokens of turn k > 0 (a question with its answer) see the images and their own turn only, as
+                if each were asked alone; None: the text is one
     state       float32[B, S] normalised
     actions     float32[B, T, A] normalised; None at inference
     action_valid bool[B, T, A]; False on padded steps and widths, and everywhere on samples without actions
@@ -122,6 +124,7 @@ class Batch:
     source: Int64[Tensor, "B"]
     weights: dict[str, Tensor] = field(default_factory=dict)
     labels: dict[str, Tensor] = field(default_factory=dict)
+    text_turn: Int64[Tensor, "B L"] | None = None
 
     @property
     def size(self) -> int:

@@ -58,6 +58,17 @@ def test_count_repetition_and_seed() -> None:
     assert len(set(asked[:4])) == len(asked[:4])  # no object twice before each was asked for
 
 
+def test_box_questions_ask_once_for_each_thing_that_comes_and_goes() -> None:
+    shares = dict.fromkeys(BOXES, 0.2) | {"blue bowl": 1.0}
+    asked = grounding.box_questions(BOXES, shares, np.random.default_rng(0), 9)
+    assert sorted(q.ask[0] for q in asked) == sorted(f"Where is the {n}?" for n in BOXES if n != "blue bowl")
+    assert all(q.answer[1:] == list(BOXES[q.answer[0].removeprefix("Box: ")]) for q in asked)
+    assert len(grounding.box_questions(BOXES, shares, np.random.default_rng(0), 2)) == 2
+    furniture = grounding.box_questions({"blue bowl": BOXES["blue bowl"]}, shares, np.random.default_rng(0), 3)
+    assert [q.ask[0] for q in furniture] == ["Where is the blue bowl?"]
+    assert grounding.box_questions({}, shares, np.random.default_rng(0), 3)[0].answer == ["no"]
+
+
 def test_an_empty_image_is_asked_about_absent_objects() -> None:
     questions = grounding.questions({}, {"red block": 0.5}, np.random.default_rng(0), 3)
     assert [q.answer for q in questions] == [["no"]] * 3

@@ -31,6 +31,7 @@ def check_shapes(
     action_valid: Bool[Tensor, "B T A"] | None,
     embodiment: Int64[Tensor, "B"],
     source: Int64[Tensor, "B"],
+    text_turn: Int64[Tensor, "B L"] | None,
 ) -> None:
     """Raises when the sizes disagree."""
 
@@ -64,6 +65,7 @@ def test_batch_has_the_contract_shapes() -> None:
     assert batch.state.dtype == batch.actions.dtype == torch.float32  # type: ignore[union-attr]
     assert not (batch.text_loss & ~batch.text_valid).any()
     assert (batch.text_kind[~batch.text_valid] == TextKind.PAD).all()
+    check(processor.collate([sample(processor, dataset, r, "grounding") for r in (0, 5)]))
     check(processor.observations([dataset.observation(3)], levels=("subtask",)))
     with pytest.raises(TypeCheckError):
         check(dataclasses.replace(batch, state=batch.state[:2]))
@@ -153,6 +155,24 @@ def test_grounding_asks_several_questions_and_has_no_actions() -> None:
     assert set(one.text_kind[one.text_loss]) == {TextKind.ANSWER}
     short = build(dataset, questions_per_image=6, max_text=40)
     assert 0 < len(sample(short, dataset, 7, "grounding").text_ids) <= 40
+
+
+def test_each_question_is_a_turn_and_boxes_need_one_view() -> None:
+    dataset = FakeDataset()
+    processor = build(dataset, questions_per_image=6)
+    one = sample(processor, dataset, 7, "grounding")
+    assert one.text_turn is not None
+    ends = one.text_ids == processor.tokenizer.newline_id
+    assert one.text_turn[ends].tolist() == [k for k in range(1, 7) for _ in range(2)]
+    assert (np.diff(one.text_turn) >= 0).all()
+    looking = sample(processor, dataset, 7, "boxes")
+    assert looking.views == tuple(i == 0 for i in range(len(one.views)))
+    assert list(looking.images) == list(one.images)[:1]
+    assert all(line.startswith(("Where is the", "Box:")) for line in decoded(processor, looking).strip().split("\n"))
+    assert sample(processor, dataset, 7).text_turn is None
+    batch = processor.collate([one, sample(processor, dataset, 3, "grounding")])
+    assert batch.text_turn is not None
+    assert batch.text_turn[0, : len(one.text_turn)].tolist() == one.text_turn.tolist()
 
 
 def test_boxes_move_with_the_shifted_image() -> None:

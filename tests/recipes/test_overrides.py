@@ -42,14 +42,18 @@ def test_any_field_of_any_depth_with_its_type(run: Run) -> None:
     )
     stage = stage_of(changed)
     assert (stage.steps, stage.minutes, stage.batch_size) == (10000, 7.5, 32)
-    assert stage.trains == {"*": 1e-3, "vision": 1e-4}
+    assert stage.trains == {"*": 2e-3, "vision": 1e-4}
     assert stage.loss_weights == {"text": 0.5}
     assert stage.mixture.validation == 0.1
-    assert [(s.path, s.weight) for s in stage.mixture.sources] == [("another", 1.0), ("some/folder", 2.0)]
+    assert [(s.path, s.weight) for s in stage.mixture.sources] == [
+        ("another", 1.0),
+        ("some/folder", 0.3),
+        ("some/folder", 2.0),
+    ]
     assert (changed.config.vision_width, changed.config.state_token) == (48, "none")
     assert changed.config.decoupled_sources == (0, 1)
     assert changed.processor["max_text"] == 128
-    assert changed.processor["levels"] == {"subtask": 0.5, "action": 1.0, "box": 0.25}
+    assert changed.processor["levels"] == {"subtask": 0.7, "action": 0.5, "box": 0.25}
     assert changed.processor["augment"].shift == 0.1
     assert changed.evaluation is not None
     assert changed.evaluation.splits == ("train", "heldout_paraphrase")

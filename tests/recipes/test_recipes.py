@@ -34,9 +34,19 @@ def test_recipes_return_runs_whose_parts_fit(name: str) -> None:
 
 def test_tabletop_grounding_comes_from_scenes_or_the_demonstrations() -> None:
     recipe = find_recipe("tabletop-nano")
-    assert [s.path for s in recipe(data="a").stages["train"].mixture.sources] == ["a", "a"]
-    assert [s.path for s in recipe(data="a", scenes="b").stages["train"].mixture.sources] == ["a", "b"]
+    assert [s.path for s in recipe(data="a").stages["train"].mixture.sources] == ["a", "a", "a"]
+    assert [s.path for s in recipe(data="a", scenes="b").stages["train"].mixture.sources] == ["a", "b", "b"]
     assert len(recipe(data="a", grounding=0).stages["train"].mixture.sources) == 1
+
+
+def test_a_model_from_nothing_looks_first() -> None:
+    recipe = find_recipe("tabletop-nano")
+    see, train = recipe(steps=1000, minutes=10, see=0.2).stages.values()
+    assert [see.name, see.steps, see.minutes] == ["see", 200, 2]
+    assert [train.name, train.steps, train.minutes] == ["train", 800, 8]
+    assert [s.options["objective"] for s in see.mixture.sources] == ["boxes"]
+    for given in ({"start": "parent"}, {"grounding": 0}, {"see": 0}):
+        assert list(recipe(**given).stages) == ["train"]
 
 
 def test_a_start_brings_its_processor() -> None:

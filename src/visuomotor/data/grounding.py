@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-__all__ = ["PHRASES", "Question", "questions"]
+__all__ = ["PHRASES", "Question", "box_questions", "questions"]
 
 Box = tuple[int, int, int, int]
 Boxes = Mapping[str, Box]
@@ -19,6 +19,7 @@ PHRASES = (
     "Is anything here?",
 )  # fmt: skip
 BOX_SHARE, RELATION_SHARE = 0.8, 0.1
+FURNITURE = 0.9  # share of frames from which on an object counts as always there
 ALWAYS_SHOWN = 0.1  # weight of an object that every frame shows, beside one that few do
 
 
@@ -54,6 +55,19 @@ def questions(
         else:
             chosen.append(exists(boxes, vocabulary, rng))
     return [replace(question, ask=[f"{view}: ", *question.ask]) for question in chosen] if view else chosen
+
+
+def box_questions(
+    boxes: Boxes, vocabulary: Mapping[str, float], rng: np.random.Generator, count: int
+) -> list[Question]:
+    """Where the objects are that come and go, in random order, at most `count` of them; any object where there is none.
+
+    Nothing can be answered without looking, and no question is asked twice. An empty image gets the question whether
+    anything is there.
+    """
+    moving = [name for name in boxes if vocabulary.get(name, 0.0) < FURNITURE] or list(boxes)
+    order = rng.permutation(len(moving))[:count]
+    return [where(moving[i], boxes) for i in order] or [exists(boxes, vocabulary, rng)]
 
 
 def where(name: str, boxes: Boxes) -> Question:

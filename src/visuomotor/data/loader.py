@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -87,7 +87,7 @@ class Loader(Iterator[Batch]):
             `bad_count`, appends it to the JSON-lines file `quarantine`, and draws another row deterministically.
         cache: folder for decoded frames, used for data sets of at most 2 GiB decoded; None decodes as it draws.
 
-    `Source.options["objective"]` is "robot" (default) or "grounding".
+    `Source.options["objective"]` is "robot" (default), "grounding" or "boxes".
     `wait_seconds` adds up the time that the caller waited for data.
     """
 
@@ -264,8 +264,8 @@ def _open(
     if dataset is None:
         raise ValueError(f"The mixture has source {source.name!r} but data sets are given for {sorted(datasets)}.")
     objective = source.options.get("objective", "robot")
-    if objective not in ("robot", "grounding"):
-        raise ValueError(f"Source {source.name!r} has objective {objective!r}; choose 'robot' or 'grounding'.")
+    if objective not in get_args(Objective):
+        raise ValueError(f"Source {source.name!r} has objective {objective!r}; choose from {list(get_args(Objective))}.")
     if not source.weight > 0:
         raise ValueError(f"Source {source.name!r} has weight {source.weight}; give a positive one or remove it.")
     chosen = held_out(dataset.num_episodes, mixture.validation) == (split == "validation")
@@ -279,7 +279,7 @@ def _open(
     needed = _needed_annotations(processor, objective)
     _require_annotations(source, dataset, needed)
     cameras = {c.role: c.name for c in dataset.require_embodiment().cameras}
-    views = zip(processor.config.image_roles, processor.views[embodiment], strict=True)
+    views = zip(processor.config.image_roles, processor.sample_views(embodiment, objective), strict=True)
     return _Stream(
         index=index,
         source=source,
@@ -296,7 +296,7 @@ def _open(
 
 def _needed_annotations(processor: Processor, objective: Objective) -> dict[str, str]:
     """{annotation: the text that is made of it} of a source's samples."""
-    if objective == "grounding":
+    if objective != "robot":
         return {"boxes": "grounding questions"}
     levels = processor.config.levels
     return {LEVEL_NEEDS[level]: f"level {level!r}" for level, p in levels.items() if p > 0 and level in LEVEL_NEEDS}
@@ -339,7 +339,8 @@ def _groups(streams: list[_Stream], processor: Processor) -> list[tuple[list[_St
     """
     found: dict[tuple[tuple[bool, ...], Objective], list[_Stream]] = {}
     for stream in streams:
-        found.setdefault((processor.views[stream.embodiment], stream.objective), []).append(stream)
+        views = processor.sample_views(stream.embodiment, stream.objective)
+        found.setdefault((views, stream.objective), []).append(stream)
     groups = []
     for members in found.values():
         weights = np.array([s.source.weight for s in members], dtype=np.float64)

@@ -25,7 +25,7 @@ from visuomotor.data.tokenizer import TextTokenizer
 
 __all__ = ["Objective", "Processor", "ProcessorConfig"]
 
-Objective = Literal["robot", "grounding"]
+Objective = Literal["robot", "grounding", "boxes"]
 PROCESSOR_FILE, TOKENIZER_FILE = "processor.json", "tokenizer.json"
 FORMAT = 1
 SENTENCE_ROWS = 2000
@@ -87,7 +87,7 @@ class Processor:
             )
         if tokenizer is None:
             words = [*corpus, *scaffold.FIXED_TEXT, *grounding.PHRASES, *(t for d in datasets for t in _sentences(d))]
-            tokenizer = TextTokenizer.train(words, config.vocab_size)
+            tokenizer = TextTokenizer.train(words, config.vocab_size, digits=2 if config.coordinates <= 100 else 1)
         return cls(config, [e for e, _ in groups], statistics, tokenizer)
 
     def embodiment_index(self, embodiment: Embodiment, *, name: str = "The data") -> int:
@@ -121,13 +121,15 @@ class Processor:
         Args:
             dataset_index: index of the data set's embodiment in `embodiments`.
             row: global row of `dataset`; images: {camera name: uint8[h, w, 3]} of that row.
-            objective: "robot" (actions and scaffold text) or "grounding" (questions on the boxes, no actions).
+            objective: "robot" (actions and scaffold text), "grounding" (questions on the boxes, no actions) or "boxes"
+                (the first view alone, and where things are in it: what a model learns to look with).
 
         Raises:
             ValueError: missing camera, NaN in state or action, missing annotation, text longer than max_text.
         """
         prepared = self.prepared(dataset, dataset_index)
-        shifts, pictures = self._pictures(dataset_index, images, rng, place=lambda: prepared.place(row))
+        views = self.sample_views(dataset_index, objective)
+        shifts, pictures = self._pictures(dataset_index, images, rng, views, place=lambda: prepared.place(row))
         config = self.config
         valid = np.zeros((config.horizon, config.action_width), dtype=bool)
         if objective == "robot":
@@ -136,7 +138,8 @@ class Processor:
             pieces = sample_text.robot_text(config, self.tokenizer, prepared, row, bins, shifts, rng)
         else:
             actions = np.zeros((config.horizon, config.action_width), dtype=np.float32)
-            pieces = sample_text.grounding_text(config, self.tokenizer, prepared, row, shifts, rng)
+            boxes_only = objective == "boxes"
+            pieces = sample_text.grounding_text(config, self.tokenizer, prepared, row, shifts, rng, boxes_only=boxes_only)
         ids, kinds, targets = scaffold.text_of(pieces)
         if len(ids) > config.max_text:
             raise ValueError(
@@ -145,7 +148,7 @@ class Processor:
             )
         return Sample(
             images=pictures,
-            views=self.views[dataset_index],
+            views=views,
             text_ids=ids,
             text_kind=kinds,
             text_loss=targets,
@@ -154,7 +157,16 @@ class Processor:
             action_valid=valid,
             embodiment=dataset_index,
             source=source,
+            text_turn=scaffold.turns_of(pieces),
         )
+
+    def sample_views(self, embodiment: int, objective: Objective) -> tuple[bool, ...]:
+        """Which views a training sample has."""
+        views = self.views[embodiment]
+        if objective != "boxes":
+            return views
+        first = views.index(True)
+        return tuple(i == first for i in range(len(views)))
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
         """Batch of samples with the same present views; text is padded right to a multiple of 8."""
@@ -175,7 +187,8 @@ class Processor:
         samples = []
         for i, observation in enumerate(observations):
             state = self._state(observation, embodiment)
-            _, pictures = self._pictures(embodiment, observation.images, None, place=lambda: "the observation")
+            views = self.views[embodiment]
+            _, pictures = self._pictures(embodiment, observation.images, None, views, place=lambda: "the observation")
             known = text[i] if text else {}
             pieces = scaffold.prompt_pieces(
                 self.tokenizer, observation.instruction, self.config.prompt, answers=bool(known or levels)
@@ -189,7 +202,7 @@ class Processor:
             samples.append(
                 Sample(
                     images=pictures,
-                    views=self.views[embodiment],
+                    views=views,
                     text_ids=ids,
                     text_kind=kinds,
                     text_loss=np.zeros_like(targets),
@@ -252,12 +265,18 @@ class Processor:
         return cls(config, embodiments, statistics, TextTokenizer.load(Path(folder) / TOKENIZER_FILE))
 
     def _pictures(
-        self, embodiment: int, images: dict[str, np.ndarray], rng: np.random.Generator | None, *, place: Any
+        self,
+        embodiment: int,
+        images: dict[str, np.ndarray],
+        rng: np.random.Generator | None,
+        views: tuple[bool, ...],
+        *,
+        place: Any,
     ) -> tuple[dict[str, Shift], dict[str, np.ndarray]]:
         """Shift per camera name (none at inference) and {role: uint8[h, w, 3]} of the present views."""
         shifts, pictures = {}, {}
         cameras = {c.role: c.name for c in self.embodiments[embodiment].cameras}
-        for role, present in zip(self.config.image_roles, self.views[embodiment], strict=True):
+        for role, present in zip(self.config.image_roles, views, strict=True):
             if not present:
                 continue
             image = images.get(cameras[role])

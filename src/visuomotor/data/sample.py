@@ -17,7 +17,7 @@ TEXT_MULTIPLE = 8  # bounds the number of distinct shapes that kernels and compi
 class Sample:
     """Sizes as in contract.Batch without B. actions and action_valid are None at inference.
 
-    images {role: uint8[h, w, 3]}, present views only; text_* [L]: int64, int64, bool; state float32[S];
+    images {role: uint8[h, w, 3]}, present views only; text_* [L]: int64, int64, bool, int64; state float32[S];
     actions float32[T, A]; action_valid bool[T, A]; weights {name: float32[T]}; labels {name: array}.
     """
 
@@ -33,6 +33,7 @@ class Sample:
     source: int = 0
     weights: dict[str, np.ndarray] = field(default_factory=dict)
     labels: dict[str, np.ndarray] = field(default_factory=dict)
+    text_turn: np.ndarray | None = None
 
 
 def collate(samples: Sequence[Sample], roles: Sequence[str], pad_id: int) -> Batch:
@@ -54,9 +55,12 @@ def collate(samples: Sequence[Sample], roles: Sequence[str], pad_id: int) -> Bat
     kinds = np.zeros((len(samples), length), dtype=np.int64)
     valid = np.zeros((len(samples), length), dtype=bool)
     loss = np.zeros((len(samples), length), dtype=bool)
+    turn = None if first.text_turn is None else np.zeros((len(samples), length), dtype=np.int64)
     for i, s in enumerate(samples):
         n = len(s.text_ids)
         ids[i, :n], kinds[i, :n], valid[i, :n], loss[i, :n] = s.text_ids, s.text_kind, True, s.text_loss
+        if turn is not None and s.text_turn is not None:
+            turn[i, :n] = s.text_turn
     return Batch(
         images={role: _images(samples, role) for role, there in zip(roles, first.views, strict=True) if there},
         views=first.views,
@@ -71,6 +75,7 @@ def collate(samples: Sequence[Sample], roles: Sequence[str], pad_id: int) -> Bat
         source=torch.tensor([s.source for s in samples], dtype=torch.int64),
         weights={name: _stack([s.weights[name] for s in samples]) for name in first.weights},
         labels={name: _stack([s.labels[name] for s in samples]) for name in first.labels},
+        text_turn=None if turn is None else torch.from_numpy(turn),
     )
 
 

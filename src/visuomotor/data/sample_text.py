@@ -14,6 +14,7 @@ from visuomotor.data.tokenizer import TextTokenizer
 
 __all__ = ["grounding_text", "robot_text"]
 
+FIRST_VIEW_SHARE = 0.75  # of the grounding questions, where there are several views
 Boxes = dict[str, tuple[int, int, int, int]]
 
 
@@ -53,28 +54,47 @@ def grounding_text(
     row: int,
     shifts: dict[str, Shift],
     rng: np.random.Generator,
+    *,
+    boxes_only: bool = False,
 ) -> scaffold.Pieces:
-    """`questions_per_image` questions with answers, one after the other; those beyond max_text are left out whole.
+    """`questions_per_image` questions with answers, each a turn of its own; those beyond max_text are left out whole.
 
-    They are spread over the views at random; a question on another view than the first begins with the camera's name.
+    No question sees another one's answer: boxes that were already given away would otherwise tell which are left, and a
+    model learns that before it learns to look.
+    Most are on the first view, which the box level refers to, the others spread over the other views at random; a
+    question on another view than the first begins with the camera's name. `boxes_only`: just where the things of the
+    first view are that come and go, each asked once.
     """
-    per_view = rng.multinomial(config.questions_per_image, [1 / len(shifts)] * len(shifts)).tolist()
-    names = ["", *list(shifts)[1:]]
-    asked: list[grounding.Question] = []
-    for name, boxes, count in zip(names, _boxes(config, prepared, row, shifts), per_view, strict=True):
-        asked += grounding.questions(boxes, prepared.vocabulary(), rng, count, name)
+    boxes = _boxes(config, prepared, row, shifts)
+    if boxes_only:
+        asked = grounding.box_questions(boxes[0], prepared.vocabulary(), rng, config.questions_per_image)
+    else:
+        asked = _spread(config, prepared, boxes, list(shifts), rng)
     pieces: scaffold.Pieces = []
     length = 0
-    for q in asked:
+    for turn, q in enumerate(asked, 1):
         pair = [
-            scaffold.words_piece(tokenizer, q.ask, TextKind.PROMPT, target=False),
-            scaffold.words_piece(tokenizer, q.answer, TextKind.ANSWER, target=True),
+            scaffold.words_piece(tokenizer, q.ask, TextKind.PROMPT, target=False, turn=turn),
+            scaffold.words_piece(tokenizer, q.answer, TextKind.ANSWER, target=True, turn=turn),
         ]
         length += sum(len(p.ids) for p in pair)
         if pieces and length > config.max_text:
             break
         pieces += pair
     return pieces
+
+
+def _spread(
+    config: ProcessorConfig, prepared: Prepared, boxes: list[Boxes], views: list[str], rng: np.random.Generator
+) -> list[grounding.Question]:
+    """Questions on all views, most on the first."""
+    others = len(views) - 1
+    share = [FIRST_VIEW_SHARE, *[(1 - FIRST_VIEW_SHARE) / others] * others] if others else [1.0]
+    per_view = rng.multinomial(config.questions_per_image, share).tolist()
+    asked: list[grounding.Question] = []
+    for name, shown, count in zip(["", *views[1:]], boxes, per_view, strict=True):
+        asked += grounding.questions(shown, prepared.vocabulary(), rng, count, name)
+    return asked
 
 
 def _boxes(config: ProcessorConfig, prepared: Prepared, row: int, shifts: dict[str, Shift]) -> list[Boxes]:

@@ -22,7 +22,7 @@ from visuomotor.data.tokenizer import TextTokenizer
 
 __all__ = [
     "HEADERS", "LEVELS", "LEVEL_NEEDS", "Piece", "Pieces", "PromptStyle", "action_pieces", "box_content",
-    "header_piece", "level_pieces", "parse_levels", "prompt_pieces", "text_of", "trajectory_content", "words_piece",
+    "header_piece", "level_pieces", "parse_levels", "prompt_pieces", "text_of", "trajectory_content", "turns_of", "words_piece",
 ]  # fmt: skip
 
 PromptStyle = Literal["plain", "dm0"]
@@ -45,11 +45,12 @@ FIXED_TEXT = (*HEADERS.values(), "main gripper:", "yes", "no", "nothing", DM0_SY
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Consecutive tokens of one kind; `target` says that the text loss predicts them."""
+    """Consecutive tokens of one kind; `target` says that the text loss predicts them, `turn` is that of contract.Batch."""
 
     ids: np.ndarray
     kind: int
     target: bool
+    turn: int = 0
 
 
 Pieces = list[Piece]
@@ -84,9 +85,9 @@ def action_pieces(tokenizer: TextTokenizer, bins: np.ndarray) -> Pieces:
     return [header_piece(tokenizer, "action"), Piece(ids, TextKind.ACTION, True)]
 
 
-def words_piece(tokenizer: TextTokenizer, content: Sequence[str | int], kind: TextKind, *, target: bool) -> Piece:
+def words_piece(tokenizer: TextTokenizer, content: Sequence[str | int], kind: TextKind, *, target: bool, turn: int = 0) -> Piece:
     """Words and coordinates, ended by a newline."""
-    return Piece(np.concatenate([*_encode(tokenizer, content), tokenizer.encode("\n")]), kind, target)
+    return Piece(np.concatenate([*_encode(tokenizer, content), tokenizer.encode("\n")]), kind, target, turn)
 
 
 def box_content(boxes: Mapping[str, tuple[int, int, int, int]], mentioned: str) -> list[str | int]:
@@ -111,6 +112,12 @@ def text_of(pieces: Pieces) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         np.repeat(np.array([p.kind for p in pieces], dtype=np.int64), lengths),
         np.repeat(np.array([p.target for p in pieces]), lengths),
     )
+
+
+def turns_of(pieces: Pieces) -> np.ndarray | None:
+    """int64[L], None when the text is one."""
+    turns = np.repeat(np.array([p.turn for p in pieces], dtype=np.int64), [len(p.ids) for p in pieces])
+    return turns if turns.any() else None
 
 
 def parse_levels(text: str) -> dict[str, str]:

@@ -1,12 +1,13 @@
 """Byte-level BPE trained on the run's own sentences, so that nothing is downloaded.
 
-Numbers are read digit by digit: a digit is a token, with the space before it where there is one. A newline is always a
-token of its own and ends a level.
+Numbers are read digit by digit, or by two: these are one token, with the space before them where there is one. A newline
+is always a token of its own and ends a level.
 """
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -38,14 +39,17 @@ class TextTokenizer:
         self.newline_id = newline[0]
 
     @classmethod
-    def train(cls, corpus: Iterable[str], vocab_size: int = 1024) -> "TextTokenizer":
-        """Train on `corpus`; the result depends on nothing else. The vocabulary may stay below `vocab_size`."""
+    def train(cls, corpus: Iterable[str], vocab_size: int = 1024, digits: Literal[1, 2] = 1) -> "TextTokenizer":
+        """Train on `corpus`; the result depends on nothing else. The vocabulary may stay below `vocab_size`.
+
+        digits: how many digits of a number make one token; with 2, coordinates below 100 are a token each.
+        """
         if vocab_size < len(SPECIAL) + 256:
             raise ValueError(f"vocab_size is {vocab_size}, but bytes and special tokens need {len(SPECIAL) + 256}.")
         inner = Tokenizer(models.BPE())
         inner.pre_tokenizer = pre_tokenizers.Sequence([
             pre_tokenizers.Split(Regex(r"\n"), behavior="isolated"),
-            pre_tokenizers.Split(Regex(r" ?[0-9]"), behavior="isolated"),
+            pre_tokenizers.Split(Regex(f" ?[0-9]{{1,{digits}}}"), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
         ])  # fmt: skip
         inner.decoder = decoders.ByteLevel()
@@ -55,8 +59,9 @@ class TextTokenizer:
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
             show_progress=False,
         )
-        digits = [f"{before}{digit}" for before in ("", " ") for digit in range(10)]
-        often = digits * DIGIT_WEIGHT  # the most frequent pairs are merged first, so these always are
+        numbers = [f"{n:0{length}}" for length in range(1, digits + 1) for n in range(10**length)]
+        spaced = [f"{before}{number}" for before in ("", " ") for number in numbers]
+        often = spaced * (DIGIT_WEIGHT // digits**2)  # the most frequent pairs are merged first, so these always are
         inner.train_from_iterator([*sorted(set(corpus)), *often], trainer)
         return cls(inner)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -180,13 +180,44 @@ class TokenConvolution(nn.Module):
         """Earlier inputs that a token reads."""
         return self.weight.shape[0] - 1
 
-    def forward(self, x: Float[Tensor, "B S W"], recent: Float[Tensor, "B R W"] | None) -> tuple[Tensor, Tensor]:
-        """(mixed [B, S, W], inputs with those before them [B, R + S, W]); without `recent` the sequence begins."""
+    def forward(
+        self,
+        x: Float[Tensor, "B S W"],
+        recent: Float[Tensor, "B R W"] | None = None,
+        same: Float[Tensor, "R B S 1"] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """(mixed [B, S, W], inputs with those before them [B, R + S, W]); without `recent` the sequence begins.
+
+        `same` (see `same_group`) drops neighbours of another group.
+        """
         padded = F.pad(x, (0, 0, self.before, 0)) if recent is None else torch.cat([recent, x], dim=1)
-        mixed = x
-        for shift, weight in enumerate(self.weight.to(x.dtype)):
-            mixed = torch.addcmul(mixed, padded[:, shift : shift + x.shape[1]], weight)
+        *earlier, own = self.weight.to(x.dtype)
+        mixed = torch.addcmul(x, x, own)
+        for shift, weight in enumerate(earlier):
+            neighbour = padded[:, shift : shift + x.shape[1]]
+            if same is not None:
+                neighbour = neighbour * same[shift]
+            mixed = torch.addcmul(mixed, neighbour, weight)
         return mixed, padded
+
+    def latest(self, padded: Float[Tensor, "B T W"], attention: Attention) -> Float[Tensor, "B R W"]:
+        """What the token behind each row's last valid one will read; zero where that is of another group."""
+        # Padding repeats the position before it: the first slot at the last position is the last valid token.
+        last = (attention.positions == attention.positions[:, -1:]).int().argmax(1)[:, None]
+        steps = torch.arange(1 - self.before, 1, device=padded.device)
+        slots = last + steps
+        inputs = padded.gather(1, (slots + self.before)[..., None].expand(-1, -1, padded.shape[2]))
+        if attention.groups is None:
+            return inputs
+        groups = attention.groups.gather(1, slots.clamp_min(0))
+        return inputs * (groups == groups[:, -1:])[..., None]
+
+    def same_group(self, groups: Int64[Tensor, "B S"], dtype: torch.dtype) -> Float[Tensor, "R B S 1"]:
+        """1 where the neighbour 3, 2, 1 slots before (for a width of 4) is of the slot's own group, else 0."""
+        padded = F.pad(groups, (self.before, 0), value=-1)
+        length = groups.shape[1]
+        same = [padded[:, shift : shift + length] == groups for shift in range(self.before)]
+        return torch.stack(same)[..., None].to(dtype)
 
 
 class DecoderLayer(nn.Module):
@@ -200,17 +231,16 @@ class DecoderLayer(nn.Module):
         self.input_layernorm = RMSNorm(config.width, config.norm_eps)
         self.post_attention_layernorm = RMSNorm(config.width, config.norm_eps)
 
-    def inputs(self, x: Tensor, index: int, attention: Attention, cache: KVCache | None) -> Tensor:
+    def inputs(
+        self, x: Tensor, index: int, attention: Attention, same: Tensor | None, cache: KVCache | None
+    ) -> Tensor:
         """What queries, keys and values of layer `index` are made of."""
         normed = self.input_layernorm(x)
         if self.convolution is None:
             return normed
-        mixed, padded = self.convolution(normed, None if cache is None else cache.recent[index])
+        mixed, padded = self.convolution(normed, None if cache is None else cache.recent[index], same)
         if cache is not None:
-            # Padding repeats the position before it: the first slot at the last position is the last valid token.
-            last = (attention.positions == attention.positions[:, -1:]).int().argmax(1)
-            slots = last[:, None] + torch.arange(1, self.convolution.before + 1, device=x.device)
-            cache.recent[index] = padded.gather(1, slots[..., None].expand(-1, -1, padded.shape[2]))
+            cache.recent[index] = self.convolution.latest(padded, attention)
         return mixed
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
@@ -253,10 +283,13 @@ class Decoder(nn.Module):
         assert isinstance(first, DecoderLayer)
         dtype = first.self_attn.q_norm.weight.dtype
         rotation = decoder_rotation(attention.positions, self.config.head_dim, self.config.rope_theta, dtype)
+        same = None
+        if first.convolution is not None and attention.groups is not None:
+            same = first.convolution.same_group(attention.groups, x.dtype)
         own: list[KeyValue] = []
         for index, layer in enumerate(self.layers):
             assert isinstance(layer, DecoderLayer)
-            normed = layer.inputs(x, index, attention, cache)
+            normed = layer.inputs(x, index, attention, same, cache)
             key, value = layer.self_attn.key_value(normed, rotation)
             own.append((key, value))
             if cache is not None:

@@ -54,12 +54,13 @@ class Layout:
 class Attention:
     """A compiled mask. `mask` bool[B, 1, Q, K], True = visible; None when `causal` alone says it.
 
-    `positions` int64[B, Q]. A query that sees nothing (a padded slot) has undefined output, which nothing reads.
+    `positions` int64[B, Q]. `groups` int64[B, Q]: a token convolution mixes tokens of one group only; None: all. A query that sees nothing (a padded slot) has undefined output, which nothing reads.
     """
 
     mask: Bool[Tensor, "B 1 Q K"] | None
     causal: bool
     positions: Int64[Tensor, "B Q"]
+    groups: Int64[Tensor, "B Q"] | None = None
 
 
 def compile_attention(

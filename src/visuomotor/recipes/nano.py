@@ -41,6 +41,7 @@ def nano_run(
         mixture=Mixture(sources=sources),
         batch_size=batch_size,
         trains={"*": learning_rate},
+        optimiser="muon",
         start=start,
         ema=0.999,
         validate_every=250,

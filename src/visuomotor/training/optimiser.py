@@ -17,6 +17,7 @@ __all__ = ["Schedule", "learning_rates", "make_optimiser", "undecayed"]
 
 BETAS = (0.9, 0.95)
 EPSILON = 1e-8
+MUON_RATE = 3.0  # of the part's rate for what Muon moves: small models learn to look up with it (LOG.md)
 NARROW = 16  # a matrix with a shorter side than this is not orthogonalised
 WARMUP_SHARE = 0.2  # of the stage at most, so that a shortened run still reaches its learning rate
 TABLES = ("position", "pos_embed", "embedding", "token")
@@ -59,7 +60,7 @@ def make_optimiser(model: Model, stage: Stage) -> torch.optim.AdamW:
     """The stage's optimiser over its parts; sets `requires_grad` on every parameter. Groups carry `part` and `peak`.
 
     With `optimiser="muon"`, hidden matrices are Muon's; vectors, tables, convolutions and narrow matrices (what reads
-    actions, what writes them) stay with AdamW.
+    actions, what writes them) stay with AdamW, at a third of Muon's rate.
     """
     parts = model.parts()
     rates = learning_rates(stage.trains, parts)
@@ -79,7 +80,8 @@ def make_optimiser(model: Model, stage: Stage) -> torch.optim.AdamW:
             ([p for p in own if id(p) in plain], 0.0, False),
         ):
             if chosen:
-                common = {"params": chosen, "weight_decay": decay, "part": part, "peak": rate, "lr": rate}
+                peak = rate * MUON_RATE if kind else rate
+                common = {"params": chosen, "weight_decay": decay, "part": part, "peak": peak, "lr": peak}
                 groups.append({**common, "muon": kind})
     kind = Muon if muon else torch.optim.AdamW
     return kind(groups, betas=BETAS, eps=EPSILON, fused=True)

@@ -144,7 +144,7 @@ class StageTraining:
             "stage": self.name,
             "stage_step": self.position.stage_step,
             **self.meter.entry(self.loader.wait_seconds),
-            **{f"lr/{group['part']}": group["lr"] for group in self.optimiser.param_groups},
+            **{f"lr/{g['part']}{'.muon' if g.get('muon') else ''}": g["lr"] for g in self.optimiser.param_groups},
             "seconds": round(self.trainer.seconds(), 2),
         }
         metrics.append(self.trainer.out / "metrics.jsonl", entry)

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from visuomotor.contract import Batch, Losses
+from visuomotor.contract import Batch, Losses, TextKind
 from visuomotor.models.dm0 import DM0
 
 Make = Callable[..., DM0]
@@ -182,3 +182,29 @@ def test_a_generator_makes_the_loss_repeatable(make_model: Make, make_batch: Mak
     first, second = (model.loss(batch, generator=torch.Generator().manual_seed(1)).total for _ in range(2))
     assert torch.equal(first, second)
     assert first != model.loss(batch, generator=torch.Generator().manual_seed(2)).total
+
+
+def test_questions_on_one_image_are_answered_as_if_each_was_asked_alone(make_model: Make, make_batch: MakeBatch) -> None:
+    model, batch = make_model(), make_batch(size=2, length=11)
+    turn = torch.tensor([[1, 1, 1, 1, 2, 2, 3, 3, 3, 3, 0], [1, 1, 2, 2, 2, 2, 2, 3, 3, 0, 0]])
+    kind = torch.full_like(turn, int(TextKind.ANSWER))
+    loss = torch.zeros_like(turn, dtype=torch.bool)
+    loss[0, [2, 3, 5, 8, 9]] = loss[1, [1, 5, 6, 8]] = True
+    together = replace(batch, text_kind=kind, text_valid=turn > 0, text_loss=loss, text_turn=turn, actions=None)
+    found = model.loss(together).terms["text"]
+    assert found.count == 9
+    alone = torch.zeros(())
+    for row in range(2):
+        for k in range(1, 4):
+            asked = turn[row] == k
+            parts = {name: getattr(together, name)[row : row + 1, asked] for name in ("text_ids", "text_kind", "text_loss")}
+            question = replace(
+                together,
+                **parts,
+                images={role: image[row : row + 1] for role, image in batch.images.items()},
+                state=batch.state[row : row + 1],
+                text_valid=torch.ones_like(parts["text_loss"]),
+                text_turn=None,
+            )
+            alone = alone + model.loss(question).terms["text"].sum
+    torch.testing.assert_close(found.sum, alone)

@@ -1,7 +1,8 @@
 """DM0: losses, prefix, denoising and sampling. Dimensions: P prefix slots, K draws, N samples; others as contract."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -31,6 +32,14 @@ def layout(draws: int) -> Layout:
     return Layout(blocks=("prefix", "action_tokens", *chunks), sees=sees)
 
 
+@lru_cache(maxsize=64)
+def turn_layout(turns: int) -> Layout:
+    """Block 0 holds the images, block k the k-th turn, which sees block 0 and itself."""
+    blocks = ("images", *(f"turn{i + 1}" for i in range(turns)))
+    sees = {(block, key): See.EARLIER for block in blocks for key in ("images", block)}
+    return Layout(blocks=blocks, sees=sees)
+
+
 @dataclass(kw_only=True)
 class Prefix:
     """An encoded observation: what every denoising step reads.
@@ -54,13 +63,15 @@ class _Text:
     valid: Tensor
     kind: Tensor
     loss: Tensor
+    turn: Tensor | None
 
     @classmethod
     def of(cls, batch: Batch) -> "_Text":
         order = valid_first(batch.text_valid)
         parts = (batch.text_ids, batch.text_valid, batch.text_kind, batch.text_loss)
         ids, valid, kind, loss = (part.gather(1, order) for part in parts)
-        return cls(ids=ids, valid=valid, kind=kind, loss=loss & valid)
+        turn = None if batch.text_turn is None else batch.text_turn.gather(1, order)
+        return cls(ids=ids, valid=valid, kind=kind, loss=loss & valid, turn=turn)
 
 
 class DM0(Model):
@@ -92,7 +103,8 @@ class DM0(Model):
         x = self._embed(batch, text)
         labels, valid = self._slots(text, x.shape[1])
         rows, slots = text.loss.nonzero(as_tuple=True)
-        states, lent = self.model.llm(x, causal_attention(valid), keys_only=len(rows) == 0)
+        attention = self._prefix_attention(text, labels, valid)
+        states, lent = self.model.llm(x, attention, keys_only=len(rows) == 0)
         terms = self._text_terms(states, x.shape[1] - text.ids.shape[1], rows, slots, text)
         terms["flow"] = self._flow_term(batch, lent, labels, valid, noise, time, generator)
         return Losses(terms=terms)
@@ -175,7 +187,7 @@ class DM0(Model):
         x = self._embed(batch, parts)
         labels, valid = self._slots(parts, x.shape[1])
         cache = KVCache(self.config.llm, x.shape[0], x.shape[1] + room, like=x)
-        states, _ = self.model.llm(x, causal_attention(valid), cache=cache, keys_only=not text)
+        states, _ = self.model.llm(x, self._prefix_attention(parts, labels, valid), cache=cache, keys_only=not text)
         cache.length = x.shape[1]
         last = states[torch.arange(x.shape[0], device=x.device), valid.sum(1) - 1] if text else None
         return Prefix(cache=cache, labels=labels, valid=valid, state=batch.state, last=last)
@@ -265,6 +277,16 @@ class DM0(Model):
         before = length - text.ids.shape[1]
         labels = F.pad((text.kind == TextKind.ACTION).long(), (before, 0))
         return labels, F.pad(text.valid, (before, 0), value=True)
+
+    def _prefix_attention(self, text: _Text, labels: Tensor, valid: Tensor) -> Attention:
+        """Causal; turns see the images and themselves. The token convolution mixes neither with the other."""
+        before = labels.shape[1] - text.ids.shape[1]
+        if text.turn is None:
+            groups = F.pad(torch.ones_like(text.ids), (before, 0))
+            return replace(causal_attention(valid), groups=groups)
+        turns = F.pad(text.turn, (before, 0))
+        attention = compile_attention(turn_layout(int(text.turn.max())), turns, valid)
+        return replace(attention, groups=turns)
 
     def _chunk_attention(self, labels: Tensor, valid: Tensor, draws: int) -> Attention:
         chunk = torch.arange(draws, device=labels.device).repeat_interleave(self.config.chunk_tokens) + 2
