@@ -256,7 +256,8 @@ class EvalPlan:
 
     splits           `episodes` each; the controls beside them take `control_episodes` each
     execute          actions of a chunk that are executed before the policy looks again
-    think            scaffold levels that the policy writes before it acts, e.g. ("subtask",); () acts at once
+    think            scaffold levels that the policy writes before it acts, e.g. ("subtask",); () acts at once, None does
+                     what the checkpoint says
     options          of the world, for its environment or its scenarios, e.g. {"vocabulary": "full", "tasks": ["push"]}
     """
 
@@ -266,7 +267,7 @@ class EvalPlan:
     control_episodes: int = 25
     max_steps: int | None = None
     execute: int = 8
-    think: tuple[str, ...] = ()
+    think: tuple[str, ...] | None = None
     seed: int = 100_000
     options: dict[str, Any] = field(default_factory=dict)
 

@@ -1,6 +1,7 @@
 """Evaluate a checkpoint: the policy as the plan wants it, on starts that its training data does not hold."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ def evaluate_checkpoint(
 ) -> Results:
     """Load and roll out. `data`: collected data sets whose starts must not occur; `options` go to `evaluate`."""
     policy = load_policy(checkpoint, think=plan.think)
-    return evaluate(policy, plan, out, training_scenarios=training_scenarios(data), **options)
+    return evaluate(policy, replace(plan, think=policy.think), out, training_scenarios=training_scenarios(data), **options)
 
 
 def training_scenarios(data: Sequence[Path]) -> list[dict[str, Any]]:

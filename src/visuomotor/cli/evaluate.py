@@ -29,8 +29,8 @@ class Options:
     """Control steps after which an episode has failed (default: the world's own limit)."""
     execute: int = 8
     """Actions of a chunk that are executed before the policy looks again."""
-    think: tuple[str, ...] = ()
-    """Levels that the policy writes before it acts, e.g. subtask."""
+    think: Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="[STR ...]")] = None
+    """Levels that the policy writes before it acts, e.g. subtask box (default: what it was trained to write)."""
     data: tuple[Path, ...] = ()
     """Data sets that it was trained on: none of their starts may occur."""
     seed: int = 100_000

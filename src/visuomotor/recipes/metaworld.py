@@ -14,7 +14,7 @@ def metaworld_pairs(
     minutes: float | None = None,
     image_size: int = 96,
     horizon: int = 8,
-    learning_rate: float = 1e-3,
+    learning_rate: float = 2e-3,
     start: str | None = None,
     seed: int = 0,
 ) -> Run:

@@ -114,7 +114,7 @@ class Trainer:
             self.processor = assembly.load_processor(checkpoint.checkpoint_folder(out, last))
         torch.manual_seed(seed_for(self.stages[0].seed, "weights"))
         self.model: Model = assembly.build_model(run, self.processor).to(self.device)
-        self.policy = Policy(self.model, self.processor)
+        self.policy = Policy(self.model, self.processor, think=(run.evaluation and run.evaluation.think) or ())
         self._hashes = {name: dataset.hash() for name, dataset in self.datasets.items()}
 
     def fit(self) -> Path:
