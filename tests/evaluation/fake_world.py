@@ -5,6 +5,7 @@ State [x, goal is seen by the policy only through the instruction]. Tasks "left"
 
 import os
 import signal
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,14 @@ class PointEnvironment(Environment):
     name, embodiment, render_quality, max_steps = "fake", EMBODIMENT, "fast", 40
 
     def __init__(
-        self, crash_file: str | None = None, always_crash: int | None = None, broken_seed: int | None = None
+        self,
+        crash_file: str | None = None,
+        always_crash: int | None = None,
+        broken_seed: int | None = None,
+        hang: bool = False,
     ) -> None:
         self.crash_file, self.always_crash, self.broken_seed = crash_file, always_crash, broken_seed
+        self.hang = hang
         self.rendered = 0
 
     def reset(
@@ -52,6 +58,8 @@ class PointEnvironment(Environment):
             os.kill(os.getpid(), signal.SIGKILL)
         if self.crash_file and self.scenario.seed % 10 == 3 and not Path(self.crash_file).exists():
             Path(self.crash_file).write_text("crashed once")
+            if self.hang:
+                time.sleep(600)
             os.kill(os.getpid(), signal.SIGKILL)
         self.x = np.float32(self.x + np.clip(action[0], -0.2, 0.2))
         self.steps += 1

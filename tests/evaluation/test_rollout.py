@@ -106,6 +106,17 @@ def test_a_killed_worker_is_replaced_and_nothing_is_lost(tmp_path: Path, caplog:
     assert "died (exit code -9)" in caplog.text
 
 
+def test_a_worker_that_hangs_is_replaced(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("visuomotor.evaluation.rollout.PATIENCE", 2.0)
+    hang = replace(CLEAN, options={"crash_file": str(tmp_path / "crashed"), "hang": True})
+    evaluate(Listener(), hang, tmp_path / "hung", workers=1, videos=0)
+    evaluate(Listener(), CLEAN, tmp_path / "calm", workers=1, videos=0)
+    assert outcomes(tmp_path / "hung") == outcomes(tmp_path / "calm")
+    assert "silent for 2 s" in caplog.text
+
+
 def test_a_scenario_that_kills_twice_fails_alone(tmp_path: Path) -> None:
     plan = replace(CLEAN, options={"always_crash": PLAN.seed + 3})
     results = evaluate(Listener(), plan, tmp_path, workers=2, videos=0)

@@ -75,6 +75,9 @@ class FakeEnvironment(Environment):
             return
         if kind == "once":
             Path(path).unlink()
+        if kind == "hang":
+            Path(path).unlink()
+            time.sleep(600)
         if kind == "full":
             raise OSError(errno.ENOSPC, "No space left on device")
         os.kill(os.getpid(), signal.SIGKILL)

@@ -103,6 +103,17 @@ def test_a_killed_worker_is_replaced_and_nothing_is_lost(
     assert "A worker process died (exit code -9) in scenario 3 ('b', seed 21)" in caplog.text
 
 
+def test_a_worker_that_hangs_is_replaced(
+    reference: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("visuomotor.simulation.workers.PATIENCE", 20.0)
+    (tmp_path / "flag").touch()
+    report = collect(plan_at(tmp_path / "set", options={"trouble": f"hang:{tmp_path / 'flag'}"}))
+    assert report.crashes == 1
+    assert content(tmp_path / "set") == content(reference)
+    assert "silent for 20 s" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("kind", "error", "message"),
     [

@@ -35,6 +35,7 @@ from visuomotor.evaluation.workers import Answer, Report, Round, Setup, Start, W
 from visuomotor.policy import Session
 from visuomotor.simulation.interface import WORLDS, load_world, make_environment
 from visuomotor.simulation.options import split_options
+from visuomotor.simulation.workers import PATIENCE
 
 logger = logging.getLogger(__name__)
 
@@ -181,12 +182,21 @@ class _Lane:
 
     worker: Worker
     started: bool = False
+    sent: float = field(default_factory=time.monotonic)
     waiting: deque[Job] = field(default_factory=deque)
     slots: dict[int, _Slot] = field(default_factory=dict)
 
     @property
     def unfinished(self) -> list[Job]:
         return [slot.job for slot in self.slots.values()] + list(self.waiting)
+
+
+def _end_hung(lanes: Iterable[_Lane]) -> None:
+    """Kill workers that have been silent for too long; their death is then noticed like any other."""
+    for lane in lanes:
+        if time.monotonic() - lane.sent > PATIENCE and lane.worker.process.is_alive():
+            logger.warning("A rollout worker was silent for %.0f s and is ended", PATIENCE)
+            lane.worker.process.kill()
 
 
 class _Session:
@@ -221,8 +231,9 @@ class _Session:
             for lane in lanes:
                 self._proceed(lane, Report())
             while busy := {lane.worker.connection: lane for lane in lanes if lane.slots}:
-                for connection in wait(list(busy)):
+                for connection in wait(list(busy), timeout=PATIENCE / 10):
                     self._receive(busy[connection])  # type: ignore[index]
+                _end_hung(busy.values())
         finally:
             for lane in lanes:
                 lane.worker.stop()
@@ -260,6 +271,7 @@ class _Session:
             return
         try:
             lane.worker.connection.send(Round(answers=answers, starts=starts))
+            lane.sent = time.monotonic()
         except OSError:
             self._replace_worker(lane)
             self._proceed(lane, Report())

@@ -1,9 +1,11 @@
-"""Worker processes that each do one job at a time; one that dies is noticed and replaced."""
+"""Worker processes that each do one job at a time; one that dies or hangs is noticed and replaced."""
 
 import contextlib
+import logging
 import multiprocessing
 import pickle
 import signal
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +14,9 @@ from multiprocessing.context import SpawnProcess
 from typing import Any
 
 Setup = Callable[..., Callable[[Any], Any]]
+
+logger = logging.getLogger(__name__)
+PATIENCE = 600.0  # seconds after which a job counts as hung, and its process is ended
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +34,7 @@ class _Worker:
     process: SpawnProcess
     connection: Connection
     job: Any = None
+    since: float = 0.0
 
 
 class WorkerPool:
@@ -61,11 +67,19 @@ class WorkerPool:
         except OSError:
             self._workers[index] = self._start()
             self._workers[index].connection.send(job)
-        self._workers[index].job = job
+        self._workers[index].job, self._workers[index].since = job, time.monotonic()
 
     def next(self) -> Finished:
-        """Wait for a job to end, be it by the death of its process; `submit` may then give it out again."""
-        ready = wait([worker.connection for worker in self._workers if worker.job is not None])
+        """Wait for a job to end, be it by the death of its process; `submit` may then give it out again.
+
+        A process that is silent for PATIENCE seconds is ended, which counts as its death.
+        """
+        busy = [worker for worker in self._workers if worker.job is not None]
+        while not (ready := wait([worker.connection for worker in busy], timeout=PATIENCE / 10)):
+            for worker in busy:
+                if time.monotonic() - worker.since > PATIENCE:
+                    logger.warning("A worker was silent for %.0f s and is ended; its job was %s", PATIENCE, worker.job)
+                    worker.process.kill()
         index = next(i for i, worker in enumerate(self._workers) if worker.connection in ready)
         worker = self._workers[index]
         try:
