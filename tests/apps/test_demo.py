@@ -10,7 +10,7 @@ from rich.console import Console
 
 from tests.apps.run_folder import record, write_data, write_eval, write_train
 from visuomotor.apps import demo
-from visuomotor.apps.demo import DemoPlan, DemoResult, StepDone, demo_plan, demo_run, run_demo
+from visuomotor.apps.demo import DemoPlan, DemoResult, StepDone, collection, demo_plan, demo_run, run_demo
 from visuomotor.cli import console
 from visuomotor.cli.main import main
 from visuomotor.training import trainer
@@ -166,6 +166,13 @@ def test_another_start_trains_again(tmp_path: Path, shipped: Path, calls: dict[s
     (shipped / "model.safetensors").write_bytes(b"second")
     assert done(plan, calls)[0] == ["train", "eval"]
     assert done(replace(plan, start=None), calls)[0] == ["train", "eval"]
+
+
+def test_what_is_collected_is_what_is_evaluated(tmp_path: Path) -> None:
+    plan = demo_plan("metaworld", overrides={})
+    assert collection(plan, tmp_path, 1, 0).options == {"tasks": "pairs"} == demo_run(plan).evaluation.options
+    tabletop = demo_plan("tabletop", overrides={})
+    assert collection(tabletop, tmp_path, 1, 0).options == demo_run(tabletop).evaluation.options
 
 
 def test_the_full_demo_is_larger() -> None:

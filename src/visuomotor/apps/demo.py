@@ -100,8 +100,10 @@ def start_identity(start: str | None) -> str | None:
 
 
 def collection(plan: DemoPlan, out: Path, episodes: int, scenes: int) -> Any:
-    """The plan of one of the demo's two collections."""
+    """The plan of one of the demo's two collections, in the world as the recipe evaluates in it."""
     from visuomotor.simulation.collect import CollectPlan
+
+    evaluation = demo_run(plan).evaluation
 
     return CollectPlan(
         environment=plan.world,
@@ -111,6 +113,7 @@ def collection(plan: DemoPlan, out: Path, episodes: int, scenes: int) -> Any:
         seed=plan.seed,
         workers=plan.workers,
         action_noise=0.0 if scenes else plan.action_noise,
+        options=dict(evaluation.options) if evaluation else {},
     )
 
 

@@ -24,11 +24,13 @@ def nano_run(
     start: str | None,
     seed: int,
     levels: dict[str, float],
+    gradient_decoupling: bool = True,
     batch_size: int = 32,
 ) -> Run:
     """One stage "train" of a nano DM0. With `start`, weights and processor come from that checkpoint."""
     config: dict[str, Any] = {
         "image_size": image_size, "horizon": horizon, "action_dim": WIDTH, "state_dim": WIDTH, "state_token": "expert",
+        "gradient_decoupling": gradient_decoupling,
     }  # fmt: skip
     processor: dict[str, Any] = {
         "image_size": image_size, "horizon": horizon, "action_width": WIDTH, "state_width": WIDTH, "levels": levels,

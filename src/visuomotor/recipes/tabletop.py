@@ -8,6 +8,8 @@ from visuomotor.simulation.tabletop.language import corpus, get_vocabulary
 
 __all__ = ["tabletop_nano", "tabletop_pretrain"]
 
+SCRATCH_RATE, START_RATE = 2e-3, 5e-4
+
 
 def tabletop_nano(
     data: str = "runs/demo/data",
@@ -18,7 +20,7 @@ def tabletop_nano(
     minutes: float | None = None,
     image_size: int = 96,
     horizon: int = 8,
-    learning_rate: float = 2e-3,
+    learning_rate: float | None = None,
     vocabulary: str = "small",
     start: str | None = None,
     seed: int = 0,
@@ -30,7 +32,7 @@ def tabletop_nano(
 
     data: demonstrations; scenes: annotated frames for grounding questions (default: the demonstrations' own);
     grounding: their weight against 1 for the demonstrations, 0 leaves them out, and the stage "see" with them;
-    see: that stage's share of the training.
+    see: that stage's share of the training; learning_rate: 2e-3 from nothing, 5e-4 from `start`, when None.
     """
     cache = {"cache": [image_size, image_size]}
     robot = Source(name="robot", path=data, options=cache)
@@ -53,7 +55,7 @@ def tabletop_nano(
         horizon=horizon,
         steps=steps,
         minutes=minutes,
-        learning_rate=learning_rate,
+        learning_rate=learning_rate or (START_RATE if start else SCRATCH_RATE),
         start=start,
         seed=seed,
         levels={"subtask": 0.7, "box": 0.9, "action": 0.5},
