@@ -17,19 +17,19 @@ trap 'rm -rf "$run"' EXIT
 "$visuomotor" data doctor "$run/data"
 "$visuomotor" data view "$run/data" --out "$run/episode.png"
 "$visuomotor" data view "$run/data" --out "$run/episode.mp4"
-"$visuomotor" train tabletop-nano --data "$run/data" --out "$run/train" --steps 8 \
-    --stages.see.batch_size 8 --stages.train.batch_size 8 --stages.train.checkpoint_every 3 --stages.train.validate_every 3
-"$visuomotor" train tabletop-nano --data "$run/data" --out "$run/train" --resume --steps 8 \
-    --stages.see.batch_size 8 --stages.train.batch_size 8 --stages.train.checkpoint_every 3 --stages.train.validate_every 3
+short=()
+for stage in see train act; do short+=(--stages.$stage.batch_size 8 --stages.$stage.steps 2 --stages.$stage.minutes null); done
+every=(--stages.train.checkpoint_every 1 --stages.train.validate_every 2)
+"$visuomotor" train tabletop-nano --data "$run/data" --out "$run/train" "${short[@]}" "${every[@]}"
+"$visuomotor" train tabletop-nano --data "$run/data" --out "$run/train" --resume "${short[@]}" "${every[@]}"
 checkpoint=$run/train/checkpoints/$(cat "$run/train/last")
 "$visuomotor" eval "$checkpoint" --out "$run/eval" --episodes 1 --control-episodes 1 --max-steps 24 --think subtask box \
     --data "$run/data"
 "$visuomotor" report "$run"
 test -s "$run/report.html"
-"$visuomotor" demo --out "$run/demo" --demonstrations 6 --scenes 50 --episodes 1 --control-episodes 1 \
-    --stages.train.steps 4 --stages.train.batch_size 8 --stages.train.minutes null
-"$visuomotor" demo --out "$run/demo" --demonstrations 6 --scenes 50 --episodes 1 --control-episodes 1 \
-    --stages.train.steps 4 --stages.train.batch_size 8 --stages.train.minutes null | tee "$run/second"
+demo=("$visuomotor" demo --from-scratch --out "$run/demo" --demonstrations 6 --scenes 50 --episodes 1 --control-episodes 1)
+"${demo[@]}" "${short[@]}"
+"${demo[@]}" "${short[@]}" | tee "$run/second"
 grep -q "train reused" "$run/second"
 "$visuomotor" collect metaworld --out "$run/metaworld" --episodes 2 --option tasks pair:drawer-open
 "$visuomotor" data doctor "$run/metaworld"

@@ -153,9 +153,9 @@ def test_from_scratch(shipped: Path) -> None:
     assert demo_plan("tabletop", from_scratch=True, overrides={}).start is None
     assert demo_plan("metaworld", overrides={}).start is None
     started = demo_run(demo_plan("tabletop", overrides={}))
-    assert [stage.start for stage in started.stages.values()] == [str(shipped)]
+    assert [stage.start for stage in started.stages.values()] == [str(shipped), None]
     fresh = demo_run(demo_plan("tabletop", from_scratch=True, overrides={}))
-    assert [stage.start for stage in fresh.stages.values()] == [None, None]
+    assert [stage.start for stage in fresh.stages.values()] == [None, None, None]
 
 
 @pytest.mark.usefixtures("quick")

@@ -41,12 +41,17 @@ def test_tabletop_grounding_comes_from_scenes_or_the_demonstrations() -> None:
 
 def test_a_model_from_nothing_looks_first() -> None:
     recipe = find_recipe("tabletop-nano")
-    see, train = recipe(steps=1000, minutes=10, see=0.2).stages.values()
+    see, train, act = recipe(steps=1000, minutes=10, see=0.2, act=0.3).stages.values()
     assert [see.name, see.steps, see.minutes] == ["see", 200, 2]
-    assert [train.name, train.steps, train.minutes] == ["train", 800, 8]
+    assert [train.name, train.steps, train.minutes] == ["train", 500, 5]
+    assert [act.name, act.steps, act.minutes] == ["act", 300, 3]
     assert [s.options["objective"] for s in see.mixture.sources] == ["boxes"]
+    assert [s.name for s in act.mixture.sources] == ["robot"]
+    assert set(act.trains) == {"expert", "action_io"}
     for given in ({"start": "parent"}, {"grounding": 0}, {"see": 0}):
-        assert list(recipe(**given).stages) == ["train"]
+        assert list(recipe(**given).stages) == ["train", "act"]
+    assert list(recipe(act=0, see=0).stages) == ["train"]
+    assert [stage.start for stage in recipe(start="parent").stages.values()] == ["parent", None]
 
 
 def test_a_start_brings_its_processor() -> None:

@@ -1,8 +1,8 @@
-"""The tabletop world: first looking, then demonstrations beside a stream of grounding questions."""
+"""The tabletop world: first looking, then demonstrations beside a stream of grounding questions, then acting alone."""
 
 from dataclasses import replace
 
-from visuomotor.contract import EvalPlan, Mixture, Run, Source
+from visuomotor.contract import EvalPlan, Run, Source
 from visuomotor.recipes.nano import nano_run
 from visuomotor.simulation.tabletop.language import corpus, get_vocabulary
 
@@ -16,6 +16,7 @@ def tabletop_nano(
     scenes: str | None = None,
     grounding: float = 0.6,
     see: float = 0.2,
+    act: float = 0.4,
     steps: int = 4000,
     minutes: float | None = None,
     image_size: int = 96,
@@ -28,11 +29,12 @@ def tabletop_nano(
     """Nano DM0 on tabletop demonstrations and grounding questions, for a laptop without a GPU.
 
     A model from nothing begins with a stage "see", in which it learns where named things are in the first view; one
-    that goes on from `start` can see already.
+    that goes on from `start` can see already. In "train" everything learns from everything. In "act" the vision-language
+    model stands still, and the action expert learns from demonstrations alone, several times as many of them a second.
 
     data: demonstrations; scenes: annotated frames for grounding questions (default: the demonstrations' own);
     grounding: their weight against 1 for the demonstrations, 0 leaves them out, and the stage "see" with them;
-    see: that stage's share of the training; learning_rate: 2e-3 from nothing, 5e-4 from `start`, when None.
+    see, act: shares of these stages in the training, 0 leaves one out; learning_rate: 2e-3 from nothing, 5e-4 from `start`, when None.
     """
     cache = {"cache": [image_size, image_size]}
     robot = Source(name="robot", path=data, options=cache)
@@ -60,30 +62,46 @@ def tabletop_nano(
         seed=seed,
         levels={"subtask": 0.7, "box": 0.9, "action": 0.5},
     )
-    return run if start or not grounding > 0 or not see > 0 else _begin_with_looking(run, boxes, see)
+    looking = see if grounding > 0 and not start else 0.0
+    return _staged(run, see=looking, act=act, boxes=boxes, robot=robot)
 
 
 def tabletop_pretrain(
     data: str = "runs/pretrain/data",
     scenes: str | None = "runs/pretrain/scenes",
     grounding: float = 0.6,
-    see: float = 0.2,
+    see: float = 0.15,
+    act: float = 0.4,
     steps: int = 100_000,
     minutes: float | None = 60,
     seed: int = 0,
 ) -> Run:
     """A checkpoint for the demo to start from: nano DM0 trained longer and on more data than the demo has time for."""
-    run = tabletop_nano(data=data, scenes=scenes, grounding=grounding, see=see, steps=steps, minutes=minutes, seed=seed)
+    run = tabletop_nano(
+        data=data, scenes=scenes, grounding=grounding, see=see, act=act, steps=steps, minutes=minutes, seed=seed
+    )
     return replace(run, name="tabletop-pretrain")
 
 
-def _begin_with_looking(run: Run, boxes: Source, share: float) -> Run:
-    """The run with a stage "see" taken from its time and steps."""
+def _staged(run: Run, *, see: float, act: float, boxes: Source, robot: Source) -> Run:
+    """The run with stages "see" and "act", whose shares are taken from the time and steps of "train"."""
     train = run.stages["train"]
-
-    def part(name: str, of: float, mixture: Mixture) -> dict:
-        minutes = None if train.minutes is None else train.minutes * of
-        return {name: replace(train, name=name, steps=max(1, round(train.steps * of)), minutes=minutes, mixture=mixture)}
-
-    looking = replace(train.mixture, sources=(boxes,))
-    return replace(run, stages=part("see", share, looking) | part("train", 1 - share, train.mixture))
+    rate = train.trains["*"]
+    stages = {}
+    for name, share, sources, trains in (
+        ("see", see, (boxes,), train.trains),
+        ("train", 1 - see - act, train.mixture.sources, train.trains),
+        ("act", act, (robot,), {"expert": rate, "action_io": rate}),
+    ):
+        if share > 0:
+            minutes = None if train.minutes is None else train.minutes * share
+            stages[name] = replace(
+                train,
+                name=name,
+                steps=max(1, round(train.steps * share)),
+                minutes=minutes,
+                mixture=replace(train.mixture, sources=sources),
+                trains=trains,
+                start=train.start if not stages else None,
+            )
+    return replace(run, stages=stages)
