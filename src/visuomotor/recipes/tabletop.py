@@ -48,7 +48,7 @@ def tabletop_nano(
         evaluation=EvalPlan(
             environment="tabletop",
             splits=("train", "heldout_combination"),
-            execute=horizon,
+            execute=4,
             think=("subtask", "box"),
             options={"vocabulary": vocabulary},
         ),
