@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -55,6 +57,12 @@ def test_expert_succeeds_under_action_noise(env, seed) -> None:
     for k, scenario in enumerate(made):
         env.reset(options={"scenario": scenario})
         assert rollout(env, k, noise=0.008)[0]["success"], scenario
+
+
+def test_expert_succeeds_from_anywhere(env) -> None:
+    for k, scenario in enumerate(scenarios("train", 8, 300)):
+        env.reset(options={"scenario": replace(scenario, options={**scenario.options, "anywhere": 1.0})})
+        assert rollout(env, k)[0]["success"], scenario
 
 
 def test_expert_recovers_when_the_object_is_taken_out_of_its_fingers(env, start) -> None:

@@ -44,6 +44,23 @@ def test_the_scene_does_not_tell_which_object_is_meant() -> None:
     assert abs(np.mean(x)) < 0.01
 
 
+def test_an_arm_may_start_anywhere_and_touches_nothing(env, start) -> None:
+    starts = []
+    for seed in range(40):
+        start(env, "lift(red block)", seed, anywhere=1.0)
+        places = env.scene.start.copy()
+        starts.append(env.scene.eef.copy())
+        env.step(np.zeros(7))
+        moved = [env.scene.position(k) - places[k] for k in range(len(env.scene.objects))]
+        assert np.abs(moved).max() < 0.005
+    spread = np.ptp(starts, axis=0)
+    assert (spread > [0.45, 0.35, 0.15]).all(), spread
+    start(env, "lift(red block)", 3)
+    near_home = env.scene.eef.copy()
+    start(env, "lift(red block)", 3, anywhere=0.0)
+    np.testing.assert_array_equal(env.scene.eef, near_home)
+
+
 def test_each_variation_changes_only_its_own_thing(env, start) -> None:
     def look(**options) -> tuple[np.ndarray, np.ndarray]:
         start(env, "lift(red block)", 9, **options)

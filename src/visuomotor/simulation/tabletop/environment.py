@@ -27,7 +27,7 @@ from visuomotor.simulation.tabletop.predicates import TaskMonitor
 from visuomotor.simulation.tabletop.scene import BOWLS, TIMESTEP, compile_scene
 from visuomotor.simulation.tabletop.state import SceneState, set_pose
 from visuomotor.simulation.tabletop.taskspec import TaskSpec, get_vocabulary
-from visuomotor.simulation.tabletop.variation import Layout, Variation, sample_layout, stream, vary_model
+from visuomotor.simulation.tabletop.variation import Layout, Variation, sample_layout, sample_start, stream, vary_model
 
 __all__ = ["EMBODIMENT", "TabletopEnvironment"]
 
@@ -158,7 +158,8 @@ class TabletopEnvironment(Environment):
         self.instruction = scenario.instruction or instruction(spec)
         self.max_steps = self._max_steps or 160 * max(1, len(spec.steps))
         self._furnish(layout, variation, scenario.seed)
-        self._arm.place(self._data, layout.eef, np.zeros(3))
+        start, opening = sample_start(layout, variation.anywhere, scenario.seed)
+        self._arm.place(self._data, start, np.zeros(3), opening)
         mujoco.mj_forward(self._model, self._data)
         self._start(spec)
         return self.state(), self._info()

@@ -9,19 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from visuomotor.simulation.tabletop.arm import HOME
+from visuomotor.simulation.tabletop.arm import HOME, WORKSPACE_HIGH, WORKSPACE_LOW
 from visuomotor.simulation.tabletop.objects import Object
 from visuomotor.simulation.tabletop.scene import BOWLS, CABINET, DRAWER_TRAVEL
 from visuomotor.simulation.tabletop.taskspec import TaskSpec, get_vocabulary
 
-__all__ = ["Layout", "Variation", "sample_layout", "vary_model"]
+__all__ = ["Layout", "Variation", "sample_layout", "sample_start", "vary_model"]
 
 AREA = ((-0.12, 0.12), (-0.17, 0.0))  # where objects start: x and y ranges
 WIDE_AREA = ((-0.17, 0.17), (-0.19, 0.01))  # with more than three objects
 DRAWER_AREA = ((-0.16, 0.16), (-0.19, -0.065))  # clear of an open drawer
 RELATION_AREA = ((-0.15, 0.15), (-0.145, -0.04))  # leaves room to push one object behind another
 CLEARANCE = 0.072  # between an object's centre and another's edge, so that open fingers fit in between
-_STREAMS = ("layout", "lighting", "background", "camera")
+_STREAMS = ("layout", "lighting", "background", "camera", "start")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,8 @@ class Variation:
     """Domain variation of the tabletop; all of it is off by default but for small jitters.
 
     `distractors`: objects beside those that the task names; `initial_pose`: half range of the end-effector's start
-    around home, m; `furniture`: half range of the furniture's places, m; `object_yaw`: objects stand turned.
+    around home, m; `anywhere`: share of the starts where the end-effector stands anywhere above the table instead, open or
+    closed, as after a failed attempt; `furniture`: half range of the furniture's places, m; `object_yaw`: objects stand turned.
     """
 
     distractors: int = 2
@@ -38,6 +39,7 @@ class Variation:
     camera_pose: bool = False
     object_yaw: bool = False
     initial_pose: float = 0.03
+    anywhere: float = 0.0
     furniture: float = 0.006
 
     def __post_init__(self) -> None:
@@ -48,6 +50,8 @@ class Variation:
                 f"initial_pose is {self.initial_pose} m and furniture {self.furniture} m; "
                 "they may be at most 0.08 m and 0.015 m."
             )
+        if not 0 <= self.anywhere <= 1:
+            raise ValueError(f"anywhere is {self.anywhere}; it is a share of the starts, 0 to 1.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +92,18 @@ def sample_layout(spec: TaskSpec, vocabulary: str, variation: Variation, rng: np
         eef=eef,
         drawer=DRAWER_TRAVEL if _starts_open(spec) else 0.0,
     )
+
+
+def sample_start(layout: Layout, anywhere: float, seed: int) -> tuple[np.ndarray, float]:
+    """Where the end-effector starts, m, and its opening 0-1: near home and open, or anywhere that touches nothing."""
+    rng = stream(seed, "start")
+    if rng.random() >= anywhere:
+        return layout.eef, 1.0
+    place = rng.uniform(WORKSPACE_LOW + [0.0, 0.0, 0.02], WORKSPACE_HIGH)
+    things = [*layout.places, *layout.bowls.values()]
+    if place[1] > 0.08 or min(np.linalg.norm(place[:2] - thing) for thing in things) < 0.11:
+        place[2] = max(place[2], 0.13)
+    return place, float(rng.random() < 0.7)
 
 
 def vary_model(model: Any, original: Any, variation: Variation, seed: int) -> None:
