@@ -172,7 +172,8 @@ def test_what_is_collected_is_what_is_evaluated(tmp_path: Path) -> None:
     plan = demo_plan("metaworld", overrides={})
     assert collection(plan, tmp_path, 1, 0).options == {"tasks": "pairs"} == demo_run(plan).evaluation.options
     tabletop = demo_plan("tabletop", overrides={})
-    assert collection(tabletop, tmp_path, 1, 0).options == demo_run(tabletop).evaluation.options
+    assert collection(tabletop, tmp_path, 1, 0).options == {"anywhere": 0.4, **demo_run(tabletop).evaluation.options}
+    assert collection(tabletop, tmp_path, 1, 9).options == demo_run(tabletop).evaluation.options
 
 
 def test_the_full_demo_is_larger() -> None:

@@ -26,6 +26,7 @@ class DemoPlan:
     """How large the demo is.
 
     scenes: single frames for grounding (tabletop only). minutes: of training.
+    variation: options of the world in which it demonstrates, beside those of the evaluation.
     start: a checkpoint to begin from; None trains from nothing.
     overrides: fields of the recipe's run, as on the command line of `train`.
     """
@@ -39,6 +40,7 @@ class DemoPlan:
     action_noise: float = 0.2
     episodes: int = 100
     control_episodes: int = 30
+    variation: dict[str, Any] = field(default_factory=dict)
     splits: tuple[str, ...] = ("train", "heldout_combination")
     start: str | None = None
     workers: int = 2
@@ -113,7 +115,7 @@ def collection(plan: DemoPlan, out: Path, episodes: int, scenes: int) -> Any:
         seed=plan.seed,
         workers=plan.workers,
         action_noise=0.0 if scenes else plan.action_noise,
-        options=dict(evaluation.options) if evaluation else {},
+        options={**(evaluation.options if evaluation else {}), **({} if scenes else plan.variation)},
     )
 
 
@@ -191,7 +193,7 @@ def demo_plan(
             overrides=overrides,
         )
     else:
-        plan = DemoPlan(overrides=overrides)
+        plan = DemoPlan(overrides=overrides, variation={"anywhere": 0.4})
         if full:
             plan = replace(
                 plan, out=Path("runs/demo-full"), demonstrations=1500, scenes=10000, minutes=40, episodes=200
