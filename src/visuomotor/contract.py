@@ -102,8 +102,8 @@ class Batch:
     images      {camera role: uint8[B, h, w, 3]}, present views only, in the embodiment's order
     views       one bool per camera of the embodiment, on the host, constant within a batch
     text_*      int64 / bool [B, L]: ids, valid, kind (TextKind), loss (token is a target of the text loss)
-    text_turn   int64[B, L]: tokens of turn k > 0 (a question with its answer) see the images and their own turn only, as
-                if each were asked alone; None: the text is one
+    text_turn   int64[B, L]: tokens of turn k > 0 (a question with its answer) see the images and their own turn only,
+                as if each were asked alone; None: the text is one
     state       float32[B, S] normalised
     actions     float32[B, T, A] normalised; None at inference
     action_valid bool[B, T, A]; False on padded steps and widths, and everywhere on samples without actions
@@ -256,8 +256,8 @@ class EvalPlan:
 
     splits           `episodes` each; the controls beside them take `control_episodes` each
     execute          actions of a chunk that are executed before the policy looks again
-    think            scaffold levels that the policy writes before it acts, e.g. ("subtask",); () acts at once, None does
-                     what the checkpoint says
+    think            scaffold levels that the policy writes before it acts, e.g. ("subtask",); () acts at once, None
+                     does what the checkpoint says
     options          of the world, for its environment or its scenarios, e.g. {"vocabulary": "full", "tasks": ["push"]}
     """
 

@@ -38,7 +38,15 @@ def test_digits_never_merge_even_when_frequent() -> None:
 def test_two_digits_make_one_token() -> None:
     tokenizer = TextTokenizer.train([*CORPUS, "123 123 123"] * 10, 800, digits=2)
     assert all(len(tokenizer.encode(f"{before}{n}")) == 1 for before in ("", " ") for n in range(100))
-    assert [tokenizer.decode([i]) for i in tokenizer.encode("at 123, 7 1000")] == ["at", " 12", "3", ",", " 7", " 10", "00"]
+    assert [tokenizer.decode([i]) for i in tokenizer.encode("at 123, 7 1000")] == [
+        "at",
+        " 12",
+        "3",
+        ",",
+        " 7",
+        " 10",
+        "00",
+    ]
 
 
 def test_words_of_the_corpus_are_short() -> None:

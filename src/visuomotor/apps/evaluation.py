@@ -17,7 +17,9 @@ def evaluate_checkpoint(
 ) -> Results:
     """Load and roll out. `data`: collected data sets whose starts must not occur; `options` go to `evaluate`."""
     policy = load_policy(checkpoint, think=plan.think)
-    return evaluate(policy, replace(plan, think=policy.think), out, training_scenarios=training_scenarios(data), **options)
+    return evaluate(
+        policy, replace(plan, think=policy.think), out, training_scenarios=training_scenarios(data), **options
+    )
 
 
 def training_scenarios(data: Sequence[Path]) -> list[dict[str, Any]]:

@@ -19,8 +19,8 @@ class ProcessorConfig:
     levels: {scaffold level: probability that its line is present in a training sample}.
     action_reference: "embodiment" keeps what the data says; "chunk_start" learns absolute components as differences
         to the state at the start of the chunk; `state_of` pairs action with state components of other names.
-    coordinates: the side of an image in the coordinates of texts; at most 100 and a tokenizer trained here has one token for each,
-        which is learnt faster (nano: 100).
+    coordinates: the side of an image in the coordinates of texts; with at most 100, a tokenizer trained here has one
+        token for each, which is learnt faster (nano: 100).
     action_token_stride: every how many steps the discrete action line has a step.
     trajectory_stride: frames between two points of the trajectory line.
     """

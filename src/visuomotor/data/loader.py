@@ -265,7 +265,9 @@ def _open(
         raise ValueError(f"The mixture has source {source.name!r} but data sets are given for {sorted(datasets)}.")
     objective = source.options.get("objective", "robot")
     if objective not in get_args(Objective):
-        raise ValueError(f"Source {source.name!r} has objective {objective!r}; choose from {list(get_args(Objective))}.")
+        raise ValueError(
+            f"Source {source.name!r} has objective {objective!r}; choose from {list(get_args(Objective))}."
+        )
     if not source.weight > 0:
         raise ValueError(f"Source {source.name!r} has weight {source.weight}; give a positive one or remove it.")
     chosen = held_out(dataset.num_episodes, mixture.validation) == (split == "validation")

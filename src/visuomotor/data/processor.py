@@ -139,7 +139,9 @@ class Processor:
         else:
             actions = np.zeros((config.horizon, config.action_width), dtype=np.float32)
             boxes_only = objective == "boxes"
-            pieces = sample_text.grounding_text(config, self.tokenizer, prepared, row, shifts, rng, boxes_only=boxes_only)
+            pieces = sample_text.grounding_text(
+                config, self.tokenizer, prepared, row, shifts, rng, boxes_only=boxes_only
+            )
         ids, kinds, targets = scaffold.text_of(pieces)
         if len(ids) > config.max_text:
             raise ValueError(

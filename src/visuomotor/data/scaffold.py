@@ -22,7 +22,8 @@ from visuomotor.data.tokenizer import TextTokenizer
 
 __all__ = [
     "HEADERS", "LEVELS", "LEVEL_NEEDS", "Piece", "Pieces", "PromptStyle", "action_pieces", "box_content",
-    "header_piece", "level_pieces", "parse_levels", "prompt_pieces", "text_of", "trajectory_content", "turns_of", "words_piece",
+    "header_piece", "level_pieces", "parse_levels", "prompt_pieces", "text_of", "trajectory_content", "turns_of",
+    "words_piece",
 ]  # fmt: skip
 
 PromptStyle = Literal["plain", "dm0"]
@@ -45,7 +46,7 @@ FIXED_TEXT = (*HEADERS.values(), "main gripper:", "yes", "no", "nothing", DM0_SY
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Consecutive tokens of one kind; `target` says that the text loss predicts them, `turn` is that of contract.Batch."""
+    """Consecutive tokens of one kind. `target`: the text loss predicts them; `turn` as in contract.Batch."""
 
     ids: np.ndarray
     kind: int
@@ -85,7 +86,9 @@ def action_pieces(tokenizer: TextTokenizer, bins: np.ndarray) -> Pieces:
     return [header_piece(tokenizer, "action"), Piece(ids, TextKind.ACTION, True)]
 
 
-def words_piece(tokenizer: TextTokenizer, content: Sequence[str | int], kind: TextKind, *, target: bool, turn: int = 0) -> Piece:
+def words_piece(
+    tokenizer: TextTokenizer, content: Sequence[str | int], kind: TextKind, *, target: bool, turn: int = 0
+) -> Piece:
     """Words and coordinates, ended by a newline."""
     return Piece(np.concatenate([*_encode(tokenizer, content), tokenizer.encode("\n")]), kind, target, turn)
 

@@ -1,7 +1,7 @@
 """Byte-level BPE trained on the run's own sentences, so that nothing is downloaded.
 
-Numbers are read digit by digit, or by two: these are one token, with the space before them where there is one. A newline
-is always a token of its own and ends a level.
+Numbers are read digit by digit, or by two: these are one token, with the space before them where there is one. A
+newline is always a token of its own and ends a level.
 """
 
 from collections.abc import Iterable, Sequence

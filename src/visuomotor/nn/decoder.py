@@ -231,9 +231,7 @@ class DecoderLayer(nn.Module):
         self.input_layernorm = RMSNorm(config.width, config.norm_eps)
         self.post_attention_layernorm = RMSNorm(config.width, config.norm_eps)
 
-    def inputs(
-        self, x: Tensor, index: int, attention: Attention, same: Tensor | None, cache: KVCache | None
-    ) -> Tensor:
+    def inputs(self, x: Tensor, index: int, attention: Attention, same: Tensor | None, cache: KVCache | None) -> Tensor:
         """What queries, keys and values of layer `index` are made of."""
         normed = self.input_layernorm(x)
         if self.convolution is None:

@@ -54,7 +54,8 @@ class Layout:
 class Attention:
     """A compiled mask. `mask` bool[B, 1, Q, K], True = visible; None when `causal` alone says it.
 
-    `positions` int64[B, Q]. `groups` int64[B, Q]: a token convolution mixes tokens of one group only; None: all. A query that sees nothing (a padded slot) has undefined output, which nothing reads.
+    `positions` int64[B, Q]. `groups` int64[B, Q]: a token convolution mixes tokens of one group only; None: all.
+    A query that sees nothing (a padded slot) has undefined output, which nothing reads.
     """
 
     mask: Bool[Tensor, "B 1 Q K"] | None

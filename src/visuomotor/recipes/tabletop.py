@@ -29,12 +29,13 @@ def tabletop_nano(
     """Nano DM0 on tabletop demonstrations and grounding questions, for a laptop without a GPU.
 
     A model from nothing begins with a stage "see", in which it learns where named things are in the first view; one
-    that goes on from `start` can see already. In "train" everything learns from everything. In "act" the vision-language
-    model stands still, and the action expert learns from demonstrations alone, several times as many of them a second.
+    that goes on from `start` can see already. In "train" everything learns from everything. In "act" the
+    vision-language model stands still, and the action expert learns from demonstrations alone, more of them a second.
 
     data: demonstrations; scenes: annotated frames for grounding questions (default: the demonstrations' own);
     grounding: their weight against 1 for the demonstrations, 0 leaves them out, and the stage "see" with them;
-    see, act: shares of these stages in the training, 0 leaves one out; learning_rate: 2e-3 from nothing, 5e-4 from `start`, when None.
+    see, act: shares of these stages in the training, 0 leaves one out;
+    learning_rate: 2e-3 from nothing, 5e-4 from `start`, when None.
     """
     cache = {"cache": [image_size, image_size]}
     robot = Source(name="robot", path=data, options=cache)

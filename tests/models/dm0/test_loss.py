@@ -184,7 +184,9 @@ def test_a_generator_makes_the_loss_repeatable(make_model: Make, make_batch: Mak
     assert first != model.loss(batch, generator=torch.Generator().manual_seed(2)).total
 
 
-def test_questions_on_one_image_are_answered_as_if_each_was_asked_alone(make_model: Make, make_batch: MakeBatch) -> None:
+def test_questions_on_one_image_are_answered_as_if_each_was_asked_alone(
+    make_model: Make, make_batch: MakeBatch
+) -> None:
     model, batch = make_model(), make_batch(size=2, length=11)
     turn = torch.tensor([[1, 1, 1, 1, 2, 2, 3, 3, 3, 3, 0], [1, 1, 2, 2, 2, 2, 2, 3, 3, 0, 0]])
     kind = torch.full_like(turn, int(TextKind.ANSWER))
@@ -197,7 +199,9 @@ def test_questions_on_one_image_are_answered_as_if_each_was_asked_alone(make_mod
     for row in range(2):
         for k in range(1, 4):
             asked = turn[row] == k
-            parts = {name: getattr(together, name)[row : row + 1, asked] for name in ("text_ids", "text_kind", "text_loss")}
+            parts = {
+                name: getattr(together, name)[row : row + 1, asked] for name in ("text_ids", "text_kind", "text_loss")
+            }
             question = replace(
                 together,
                 **parts,

@@ -23,8 +23,8 @@ class DM0Config:
     vision_downsamples    stride-2 convolutions behind the tower (published: 2)
     image_pad             colour of the bars that make an image square
     vision_layer_scale    initial LayerScale gamma (published 0.1; towers trained from nothing do better at 1)
-    token_convolution     tokens that a causal convolution mixes in front of each attention of the VLM; 0: none (published).
-                          A language model trained from nothing needs it to put the words of a name together
+    token_convolution     tokens that a causal convolution mixes in front of each attention of the VLM; 0: none
+                          (published). A language model trained from nothing needs it to put a name together
     newline_id, pad_id    tokens that end a generated level, and that fill behind it
     action_start_id       first of the discrete action tokens, which the chunk never sees, not even where the model
                           writes one into its own text; None: the vocabulary has none

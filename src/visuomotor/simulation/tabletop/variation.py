@@ -21,6 +21,7 @@ WIDE_AREA = ((-0.17, 0.17), (-0.19, 0.01))  # with more than three objects
 DRAWER_AREA = ((-0.16, 0.16), (-0.19, -0.065))  # clear of an open drawer
 RELATION_AREA = ((-0.15, 0.15), (-0.145, -0.04))  # leaves room to push one object behind another
 CLEARANCE = 0.072  # between an object's centre and another's edge, so that open fingers fit in between
+ARM_CLEARANCE = 0.11  # between a low hand and the centre of a thing
 _STREAMS = ("layout", "lighting", "background", "camera", "start")
 
 
@@ -29,8 +30,8 @@ class Variation:
     """Domain variation of the tabletop; all of it is off by default but for small jitters.
 
     `distractors`: objects beside those that the task names; `initial_pose`: half range of the end-effector's start
-    around home, m; `anywhere`: share of the starts where the end-effector stands anywhere above the table instead, open or
-    closed, as after a failed attempt; `furniture`: half range of the furniture's places, m; `object_yaw`: objects stand turned.
+    around home, m; `anywhere`: share of the starts where it stands anywhere above the table instead, open or closed,
+    as after a failed attempt; `furniture`: half range of the furniture's places, m; `object_yaw`: objects stand turned.
     """
 
     distractors: int = 2
@@ -99,9 +100,9 @@ def sample_start(layout: Layout, anywhere: float, seed: int) -> tuple[np.ndarray
     rng = stream(seed, "start")
     if rng.random() >= anywhere:
         return layout.eef, 1.0
-    place = rng.uniform(WORKSPACE_LOW + [0.0, 0.0, 0.02], WORKSPACE_HIGH)
+    place = rng.uniform(WORKSPACE_LOW + np.array([0.0, 0.0, 0.02]), WORKSPACE_HIGH)
     things = [*layout.places, *layout.bowls.values()]
-    if place[1] > 0.08 or min(np.linalg.norm(place[:2] - thing) for thing in things) < 0.11:
+    if place[1] > 0.08 or min(np.linalg.norm(place[:2] - thing) for thing in things) < ARM_CLEARANCE:
         place[2] = max(place[2], 0.13)
     return place, float(rng.random() < 0.7)
 
