@@ -16,7 +16,7 @@ PROVENANCE = {
     "recipe": "tabletop-nano",
     "overrides": {"stages.train.steps": "12"},
     "data": {"robot": "9" * 64},
-    "parents": {"start": "e" * 64},
+    "parents": {"start": {"checkpoint": "step-7", "weights": "e" * 16, "provenance": {"recipe": "mother"}}},
     "steps": 12,
     "samples": 96,
     "wall_seconds": 95.0,

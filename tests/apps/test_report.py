@@ -107,7 +107,7 @@ def test_numbers_are_those_of_the_files(page: Page) -> None:
 
 def test_facts_are_short(page: Page) -> None:
     words = " ".join(page.text.split("Every recorded field")[0].split())
-    assert "started from start eeeeeeeeeeee" in words
+    assert "started from start step-7 of mother, weights eeeeeeeeeeeeeeee" in words
     assert "code version cccccccccccc + changes" in words
     assert "wall time 1 min 35 s" in words
     assert "(not what the checkpoint saw)" in words

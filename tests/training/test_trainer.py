@@ -15,6 +15,7 @@ from visuomotor.contract import Run
 from visuomotor.policy import load_policy
 from visuomotor.training.metrics import read_metrics
 from visuomotor.training.progress import Progress
+from visuomotor.training.provenance import parent_of
 from visuomotor.training.step import Diverged
 from visuomotor.training.trainer import train
 
@@ -221,7 +222,8 @@ def test_start_loads_a_checkpoint_and_reports(tmp_path: Path) -> None:
     assert torch.equal(weights(parent)["trunk.weight"], weights(child)["trunk.weight"])
     report = json.loads((tmp_path / "child" / "transplant.json").read_text())["train"]
     assert set(report["loaded"]) == set(weights(parent))
-    assert json.loads((child / "provenance.json").read_text())["parents"] == {"train": str(parent)}
+    assert json.loads((child / "provenance.json").read_text())["parents"] == {"train": parent_of(parent)}
+    assert parent_of(parent)["provenance"]["steps"] == json.loads((parent / "provenance.json").read_text())["steps"]
 
 
 @pytest.mark.parametrize(

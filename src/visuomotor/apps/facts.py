@@ -62,7 +62,10 @@ def data_facts(data: Mapping[str, Any], provenance: Mapping[str, Any]) -> Facts:
 def training_facts(folder: Path, provenance: Mapping[str, Any]) -> Facts:
     run = provenance.get("run") or {}
     seconds = provenance.get("wall_seconds")
-    parents = {name: relative(parent, folder) for name, parent in (provenance.get("parents") or {}).items()}
+    parents = {
+        name: f"{parent['checkpoint']} of {parent['provenance'].get('recipe')}, weights {parent['weights']}"
+        for name, parent in (provenance.get("parents") or {}).items()
+    }
     return known(
         ("recipe", provenance.get("recipe")),
         ("changed by hand", {name: value for name, value in (provenance.get("overrides") or {}).items()}),

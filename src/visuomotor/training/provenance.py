@@ -5,12 +5,13 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from visuomotor.contract import Run
 from visuomotor.versions import commit, installed
 
-__all__ = ["provenance", "run_to_json"]
+__all__ = ["parent_of", "provenance", "run_to_json"]
 
 PACKAGES = ("visuomotor", "torch", "numpy", "tokenizers", "safetensors", "av", "pyarrow", "mujoco")
 
@@ -23,10 +24,10 @@ def provenance(
     step: int,
     samples: int,
     seconds: float,
-    parents: Mapping[str, str],
+    parents: Mapping[str, Any],
     precision: str,
 ) -> dict[str, Any]:
-    """JSON facts of one checkpoint. `data`: {source: hash}; `parents`: {stage: checkpoint it started from}."""
+    """JSON facts of one checkpoint. `data`: {source: hash}; `parents`: {stage: `parent_of` its start}."""
     return {
         "code": {"commit": commit(), "packages": installed(PACKAGES), "python": platform.python_version()},
         "recipe": run.name,
@@ -41,6 +42,15 @@ def provenance(
         "precision": precision,
         "run": run_to_json(run),
     }
+
+
+def parent_of(folder: Path) -> dict[str, Any]:
+    """The checkpoint that a stage started from: folder name, hash of the weights, and its own provenance, whole."""
+    with (folder / "model.safetensors").open("rb") as weights:
+        digest = hashlib.file_digest(weights, "sha256").hexdigest()[:16]
+    path = folder / "provenance.json"
+    origin = json.loads(path.read_text()) if path.exists() else {}
+    return {"checkpoint": folder.name, "weights": digest, "provenance": origin}
 
 
 def run_to_json(run: Run) -> dict[str, Any]:

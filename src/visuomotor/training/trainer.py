@@ -24,7 +24,7 @@ from visuomotor.training.assembly import BadSamples
 from visuomotor.training.folder import prepare_folder
 from visuomotor.training.interrupts import Interrupted, Interrupts
 from visuomotor.training.progress import ProgressCallback
-from visuomotor.training.provenance import provenance
+from visuomotor.training.provenance import parent_of, provenance
 from visuomotor.training.stage import StageTraining, check_stage
 from visuomotor.training.step import seed_for
 
@@ -202,7 +202,7 @@ class Trainer:
             raise ValueError(f"Nothing in {folder} fits this model ({report}); is it a checkpoint of another model?")
         whole = not (report.missing or report.unexpected or report.mismatched)
         log.log(logging.INFO if whole else logging.WARNING, "Stage %r starts from %s: %s.", name, folder, report)
-        self.parents[name] = str(folder)
+        self.parents[name] = parent_of(folder)
         path = self.out / "transplant.json"
         known = json.loads(path.read_text()) if path.exists() else {}
         path.write_text(json.dumps({**known, name: {"from": str(folder), **asdict(report)}}, indent=2) + "\n")
