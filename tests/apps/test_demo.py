@@ -10,9 +10,11 @@ from rich.console import Console
 
 from tests.apps.run_folder import record, write_data, write_eval, write_train
 from visuomotor.apps import demo
-from visuomotor.apps.demo import DemoPlan, DemoResult, StepDone, collection, demo_plan, demo_run, run_demo
+from visuomotor.apps.demo import SHIPPED, DemoPlan, DemoResult, StepDone, collection, demo_plan, demo_run, run_demo
 from visuomotor.cli import console
 from visuomotor.cli.main import main
+from visuomotor.policy import load_policy
+from visuomotor.simulation.tabletop.environment import EMBODIMENT
 from visuomotor.training import trainer
 from visuomotor.training.progress import Progress
 
@@ -219,3 +221,18 @@ def test_a_bar_that_vanishes_leaves_nothing_in_a_file(monkeypatch: pytest.Monkey
     with console.progress_bar("training", transient=True) as update:
         update(1, 2, "note")
     assert written.getvalue() == ""
+
+
+def test_the_shipped_checkpoint_is_small_and_says_where_it_comes_from() -> None:
+    assert sum(f.stat().st_size for f in SHIPPED.iterdir()) < 20e6
+    policy = load_policy(SHIPPED)
+    assert policy.think == ("subtask", "box")
+    EMBODIMENT.require_compatible(policy.embodiment, this="The world", that="the shipped checkpoint")
+    origin, recipes = policy.provenance, []
+    while origin:
+        recipes.append(origin["recipe"])
+        assert all((origin["data"], origin["code"]["commit"], origin["run"]["stages"]))
+        parents = list(origin["parents"].values())
+        origin = parents[0]["provenance"] if parents else None
+    assert recipes[-1] == "tabletop-pretrain"
+    assert "/tmp" not in (SHIPPED / "provenance.json").read_text()

@@ -13,6 +13,7 @@ SCRATCH_RATE, START_RATE = 2e-3, 5e-4
 
 def tabletop_nano(
     data: str = "runs/demo/data",
+    anywhere: str | None = None,
     scenes: str | None = None,
     grounding: float = 0.6,
     see: float = 0.2,
@@ -32,20 +33,23 @@ def tabletop_nano(
     that goes on from `start` can see already. In "train" everything learns from everything. In "act" the
     vision-language model stands still, and the action expert learns from demonstrations alone, more of them a second.
 
-    data: demonstrations; scenes: annotated frames for grounding questions (default: the demonstrations' own);
+    data: demonstrations; anywhere: more of them, as many in a batch (for starts away from home);
+    scenes: annotated frames for grounding questions (default: the demonstrations' own);
     grounding: their weight against 1 for the demonstrations, 0 leaves them out, and the stage "see" with them;
     see, act: shares of these stages in the training, 0 leaves one out;
     learning_rate: 2e-3 from nothing, 5e-4 from `start`, when None.
     """
     cache = {"cache": [image_size, image_size]}
-    robot = Source(name="robot", path=data, options=cache)
+    robot = [Source(name="robot", path=data, options=cache)]
+    if anywhere:
+        robot.append(Source(name="anywhere", path=anywhere, options=cache))
     boxes, questions = (
         Source(name=name, path=scenes or data, weight=grounding / 2, options={"objective": name, **cache})
         for name in ("boxes", "grounding")
     )
     run = nano_run(
         "tabletop-nano",
-        sources=(robot, boxes, questions) if grounding > 0 else (robot,),
+        sources=(*robot, boxes, questions) if grounding > 0 else tuple(robot),
         evaluation=EvalPlan(
             environment="tabletop",
             splits=("train", "heldout_combination"),
@@ -64,11 +68,12 @@ def tabletop_nano(
         levels={"subtask": 0.7, "box": 0.9, "action": 0.5},
     )
     looking = see if grounding > 0 and not start else 0.0
-    return _staged(run, see=looking, act=act, boxes=boxes, robot=robot)
+    return _staged(run, see=looking, act=act, boxes=boxes, robot=tuple(robot))
 
 
 def tabletop_pretrain(
     data: str = "runs/pretrain/data",
+    anywhere: str | None = "runs/pretrain/anywhere",
     scenes: str | None = "runs/pretrain/scenes",
     grounding: float = 0.6,
     see: float = 0.15,
@@ -77,14 +82,25 @@ def tabletop_pretrain(
     minutes: float | None = 60,
     seed: int = 0,
 ) -> Run:
-    """A checkpoint for the demo to start from: nano DM0 trained longer and on more data than the demo has time for."""
+    """A checkpoint for the demo to start from: nano DM0 trained longer and on more data than the demo has time for.
+
+    data, anywhere, scenes: see src/visuomotor/checkpoints/README.md for the commands that collect them.
+    """
     run = tabletop_nano(
-        data=data, scenes=scenes, grounding=grounding, see=see, act=act, steps=steps, minutes=minutes, seed=seed
+        data=data,
+        anywhere=anywhere,
+        scenes=scenes,
+        grounding=grounding,
+        see=see,
+        act=act,
+        steps=steps,
+        minutes=minutes,
+        seed=seed,
     )
     return replace(run, name="tabletop-pretrain")
 
 
-def _staged(run: Run, *, see: float, act: float, boxes: Source, robot: Source) -> Run:
+def _staged(run: Run, *, see: float, act: float, boxes: Source, robot: tuple[Source, ...]) -> Run:
     """The run with stages "see" and "act", whose shares are taken from the time and steps of "train"."""
     train = run.stages["train"]
     rate = train.trains["*"]
@@ -92,7 +108,7 @@ def _staged(run: Run, *, see: float, act: float, boxes: Source, robot: Source) -
     for name, share, sources, trains in (
         ("see", see, (boxes,), train.trains),
         ("train", 1 - see - act, train.mixture.sources, train.trains),
-        ("act", act, (robot,), {"expert": rate, "action_io": rate}),
+        ("act", act, robot, {"expert": rate, "action_io": rate}),
     ):
         if share > 0:
             minutes = None if train.minutes is None else train.minutes * share
