@@ -77,6 +77,8 @@ class FakeDataset:
 
     def annotation(self, row: int) -> Annotation:
         x = 100 + row % 50
+        episode = int(np.searchsorted(self.starts, row, side="right")) - 1
+        progress = (row - int(self.starts[episode])) / self.lengths[episode]
         boxes = {
             "red block": (x, 200, x + 60, 260),
             "green disc": (600, 210, 660, 270),
@@ -84,7 +86,7 @@ class FakeDataset:
         }
         return Annotation(
             subtask="reach for the red block", boxes={c: boxes for c in self.cameras},
-            point={c: (x, 300) for c in self.cameras}, progress=0.5, gripper_switch=False, contact=False,
+            point={c: (x, 300) for c in self.cameras}, progress=progress, gripper_switch=False, contact=False,
         )  # fmt: skip
 
     def frames(self, camera: str, rows: np.ndarray) -> np.ndarray:

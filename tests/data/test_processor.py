@@ -85,6 +85,16 @@ def test_actions_are_normalised_padded_and_invertible() -> None:
     np.testing.assert_allclose(back, dataset.columns["action"][4:12], atol=1e-5)
 
 
+def test_progress_is_that_of_now_and_of_the_chunks_end() -> None:
+    dataset = FakeDataset()
+    processor = build(dataset, progress=True)
+    rows = [0, 14, 19]  # chunks of 8 in an episode of 20: whole, cut, a single step
+    batch = processor.collate([sample(processor, dataset, row) for row in rows])
+    expected = [[0, 8 / 20], [14 / 20, 19 / 20], [19 / 20, 19 / 20]]
+    np.testing.assert_allclose(batch.labels["progress"].numpy(), expected, rtol=1e-6)
+    assert not build(dataset).collate([sample(build(dataset), dataset, 0)]).labels
+
+
 def test_steps_after_the_episode_repeat_and_are_invalid() -> None:
     dataset = FakeDataset()
     processor = build(dataset)

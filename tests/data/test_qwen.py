@@ -9,13 +9,14 @@ from visuomotor.data.qwen import QWEN3, WORDS, added_tokens, read_qwen, write_qw
 from visuomotor.data.tokenizer import TextTokenizer
 
 TEXTS = [
-    "put the red block into the left bowl", "It's 3.14, isn't it?\n\n  two lines \t tab", "USER: ", "Grüße, 机器人 🤖", "  x\n",
+    "put the red block into the left bowl", "It's 3.14, isn't it?\n\n  two lines \t tab", "USER: ",
+    "Grüße, 机器人 🤖", "  x\n",
     "<|im_end|> in plain text",
 ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def qwen_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small Qwen3-like tokenizer in published form: vocab.json, merges.txt, tokenizer_config.json."""
     from tokenizers import Regex
 
@@ -47,15 +48,15 @@ def test_the_added_tokens_have_the_published_ids() -> None:
 
 
 @pytest.mark.parametrize("text", TEXTS[:-1])
-def test_encodes_like_transformers(folder: Path, text: str) -> None:
-    oracle = Qwen2Tokenizer.from_pretrained(str(folder))
-    ours = read_qwen(folder, add_dm0_tokens=False)
+def test_encodes_like_transformers(qwen_folder: Path, text: str) -> None:
+    oracle = Qwen2Tokenizer.from_pretrained(str(qwen_folder))
+    ours = read_qwen(qwen_folder, add_dm0_tokens=False)
     assert ours.encode(text, add_special_tokens=False).ids == oracle.encode(text, add_special_tokens=False)
 
 
-def test_dm0_tokens_are_appended_and_typed_ones_stay_text(folder: Path) -> None:
-    tokenizer = TextTokenizer.from_qwen(folder)
-    before = read_qwen(folder, add_dm0_tokens=False).get_vocab_size()
+def test_dm0_tokens_are_appended_and_typed_ones_stay_text(qwen_folder: Path) -> None:
+    tokenizer = TextTokenizer.from_qwen(qwen_folder)
+    before = read_qwen(qwen_folder, add_dm0_tokens=False).get_vocab_size()
     assert tokenizer.vocab_size == before + 1058 - len(QWEN3)
     assert tokenizer.action_start == before + (151698 - 151643) - len(QWEN3)
     assert tokenizer.eos_id not in tokenizer.encode(TEXTS[-1])
@@ -63,8 +64,8 @@ def test_dm0_tokens_are_appended_and_typed_ones_stay_text(folder: Path) -> None:
     assert len(tokenizer.encode("\n")) == 1
 
 
-def test_survives_a_checkpoint(folder: Path, tmp_path: Path) -> None:
-    tokenizer = TextTokenizer.from_qwen(folder)
+def test_survives_a_checkpoint(qwen_folder: Path, tmp_path: Path) -> None:
+    tokenizer = TextTokenizer.from_qwen(qwen_folder)
     tokenizer.save(tmp_path / "tokenizer.json")
     again = TextTokenizer.load(tmp_path / "tokenizer.json")
     assert (again.pad_id, again.eos_id, again.action_start, again.vocab_size) == (
@@ -73,11 +74,11 @@ def test_survives_a_checkpoint(folder: Path, tmp_path: Path) -> None:
     assert again.encode(TEXTS[1]).tolist() == tokenizer.encode(TEXTS[1]).tolist()
 
 
-def test_bad_folders_are_named(folder: Path, tmp_path: Path) -> None:
+def test_bad_folders_are_named(qwen_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"vocab.json and merges.txt missing"):
         read_qwen(tmp_path)
     for name in ("vocab.json", "merges.txt"):
-        (tmp_path / name).write_bytes((folder / name).read_bytes())
+        (tmp_path / name).write_bytes((qwen_folder / name).read_bytes())
     (tmp_path / "added_tokens.json").write_text(json.dumps({"<|endoftext|>": 7}))
     with pytest.raises(ValueError, match="should be 7"):
         read_qwen(tmp_path)

@@ -15,6 +15,7 @@ VERBS = {
     "train": ("visuomotor.cli.train", "train a recipe, or fine-tune a checkpoint on your own data"),
     "eval": ("visuomotor.cli.evaluate", "roll a checkpoint out in a simulator, with controls and intervals"),
     "report": ("visuomotor.cli.report", "write the HTML report of a run's folder"),
+    "convert": ("visuomotor.cli.convert", "published checkpoints into ours, and back"),
     "model": ("visuomotor.cli.model", "parameters, FLOPs, bytes and roofline time of a model"),
     "info": ("visuomotor.cli.info", "versions, devices, what is installed"),
 }

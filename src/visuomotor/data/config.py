@@ -21,6 +21,7 @@ class ProcessorConfig:
     action_reference: "embodiment" keeps what the data says; "chunk_start" learns absolute components as differences
         to the state at the start of the chunk; `state_of` pairs action with state components of other names, and
         `wrap_angles` takes angles the short way round (the servers of published models do not).
+    progress: samples carry how far the task is, now and at the chunk's end (for models with a progress token).
     near_constant: dimensions whose range is below it are centred instead of stretched (published: 0).
     coordinates: the side of an image in the coordinates of texts; with at most 100, a tokenizer trained here has one
         token for each, which is learnt faster (nano: 100).
@@ -45,6 +46,7 @@ class ProcessorConfig:
     action_token_stride: int = 1
     trajectory_stride: int = 4
     questions_per_image: int = 4
+    progress: bool = False
     vocab_size: int = 1024
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 

@@ -301,7 +301,8 @@ def _needed_annotations(processor: Processor, objective: Objective) -> dict[str,
     if objective != "robot":
         return {"boxes": "grounding questions"}
     levels = processor.config.levels
-    return {LEVEL_NEEDS[level]: f"level {level!r}" for level, p in levels.items() if p > 0 and level in LEVEL_NEEDS}
+    needed = {LEVEL_NEEDS[level]: f"level {level!r}" for level, p in levels.items() if p > 0 and level in LEVEL_NEEDS}
+    return needed | ({"progress": "processor.progress"} if processor.config.progress else {})
 
 
 def _require_annotations(source: Source, dataset: Any, needed: dict[str, str]) -> None:
@@ -310,7 +311,8 @@ def _require_annotations(source: Source, dataset: Any, needed: dict[str, str]) -
         if not dataset.has(annotation):
             raise ValueError(
                 f"Source {source.name!r} ({describe(dataset)}) has no annotation {annotation!r}, which {text} needs. "
-                f"Set processor.levels.LEVEL to 0, remove the source, or collect the data with annotations."
+                f"Set processor.levels.LEVEL to 0 (processor.progress to false), remove the source, or collect the "
+                f"data with annotations."
             )
 
 

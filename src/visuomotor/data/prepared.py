@@ -60,6 +60,12 @@ class Prepared:
         actions = self.units.model_actions(self.raw_action[rows], self.raw_state[row])
         return actions, steps, encode_bins(actions[:steps, : self.raw_action.shape[1]])
 
+    def progress_at(self, row: int, steps: int) -> np.ndarray:
+        """float32[2]: progress 0-1 at a row and `steps` frames later, at most at the end of the episode."""
+        rows = np.array([row, min(row + steps, int(self.end[row]) - 1)])
+        annotations = self.load_annotations(rows)
+        return np.array([annotations[r].progress for r in rows.tolist()], dtype=np.float32)
+
     def instruction(self, row: int) -> str:
         """The instruction in force at a row (most data sets have one an episode)."""
         return self.dataset.instructions(np.array([row]))[0]

@@ -132,8 +132,11 @@ class Processor:
         shifts, pictures = self._pictures(dataset_index, images, rng, views, place=lambda: prepared.place(row))
         config = self.config
         valid = np.zeros((config.horizon, config.action_width), dtype=bool)
+        labels = {}
         if objective == "robot":
             actions, steps, bins = prepared.actions_at(row)
+            if config.progress:
+                labels["progress"] = prepared.progress_at(row, steps)
             valid[:steps, : bins.shape[1]] = True
             pieces = sample_text.robot_text(config, self.tokenizer, prepared, row, bins, shifts, rng)
         else:
@@ -159,6 +162,7 @@ class Processor:
             action_valid=valid,
             embodiment=dataset_index,
             source=source,
+            labels=labels,
             text_turn=scaffold.turns_of(pieces),
         )
 

@@ -119,12 +119,13 @@ def _from_vocabulary(folder: Path) -> Tokenizer:
     ])  # fmt: skip
     inner.decoder = decoders.ByteLevel()
     added = _listed(folder)
-    inner.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in sorted(added, key=added.__getitem__)])
+    in_order = sorted(added, key=added.__getitem__)
+    inner.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in in_order])
     wrong = [token for token, i in added.items() if inner.token_to_id(token) != i]
     if wrong:
         raise ValueError(
             f"The added tokens of {folder} do not follow its vocabulary: {wrong[0]!r} should be {added[wrong[0]]} but "
-            f"comes out as {inner.token_to_id(wrong[0])}. vocab.json or added_tokens.json is truncated; copy them again."
+            f"is {inner.token_to_id(wrong[0])}. vocab.json or added_tokens.json is truncated; copy them again."
         )
     return inner
 

@@ -26,7 +26,7 @@ class TextTokenizer:
     """Encodes text to int64 ids and back. Ids: pad, eos, newline, and the 255 action bins from `action_start`."""
 
     def __init__(self, inner: Tokenizer) -> None:
-        self._inner = inner
+        self.inner = inner
         inner.encode_special_tokens = True  # "<eos>" typed by a user is text, never the token
         self._cache: dict[str, np.ndarray] = {}
         qwen = inner.token_to_id(PAD) is None
@@ -77,7 +77,7 @@ class TextTokenizer:
     @property
     def vocab_size(self) -> int:
         """One more than the largest id."""
-        return 1 + max(self._inner.get_vocab().values())
+        return 1 + max(self.inner.get_vocab().values())
 
     @cached_property
     def numbers(self) -> list[np.ndarray]:
@@ -88,7 +88,7 @@ class TextTokenizer:
         """int64 ids of `text`, cached by sentence; the array is shared, do not write to it."""
         ids = self._cache.get(text)
         if ids is None:
-            ids = np.array(self._inner.encode(text, add_special_tokens=False).ids, dtype=np.int64)
+            ids = np.array(self.inner.encode(text, add_special_tokens=False).ids, dtype=np.int64)
             ids.setflags(write=False)
             if len(self._cache) >= 65536:
                 self._cache.clear()
@@ -97,10 +97,10 @@ class TextTokenizer:
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """The text of `ids`; special tokens (padding, end, action bins) are left out."""
-        return self._inner.decode([int(i) for i in ids], skip_special_tokens=True)
+        return self.inner.decode([int(i) for i in ids], skip_special_tokens=True)
 
     def save(self, path: Path) -> None:
-        path.write_text(self._inner.to_str(pretty=True) + "\n")
+        path.write_text(self.inner.to_str(pretty=True) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> "TextTokenizer":
@@ -113,7 +113,7 @@ class TextTokenizer:
         return cls(inner)
 
     def _special(self, token: str) -> int:
-        found = self._inner.token_to_id(token)
+        found = self.inner.token_to_id(token)
         if found is None:
             raise ValueError(
                 f"This tokenizer has no token {token!r}; train it with TextTokenizer.train, or read it with "

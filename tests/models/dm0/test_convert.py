@@ -1,135 +1,188 @@
-from collections.abc import Callable
+import json
+import logging
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from safetensors.torch import load_file, save_file
 
-from visuomotor.contract import Batch
-from visuomotor.models.dm0 import DM0
-from visuomotor.models.dm0.convert import PublishedDM0, from_published
+from tests.data.test_qwen import qwen_folder
+from tests.models.dm0.conftest import TINY
+from visuomotor.contract import Observation
+from visuomotor.data.tokenizer import TextTokenizer
+from visuomotor.models.dm0 import DM0, DM0Config, from_published
+from visuomotor.models.dm0.convert import processor_of, read_published, write_published
+from visuomotor.models.dm0.robots import ROBOTS
+from visuomotor.policy import Policy
 
-DIMENSIONS: dict[str, Any] = {
-    "image_size": 32,
-    "patch_size": 8,
-    "vision_heads": 2,
-    "num_heads": 4,
-    "num_kv_heads": 2,
-    "head_dim": 8,
-    "action_dim": 3,
-    "chunk_size": 4,
-}
-Inputs = tuple[Tensor, Tensor, Tensor, Tensor]
+__all__ = ["qwen_folder"]
+ROBOT = ROBOTS["franka"]
+STATISTICS = {"min": [-1.0] * 8, "max": [3.0] * 8, "mean": [0.5] * 8, "std": [2.0] * 8}
 
 
-def published(model: DM0) -> dict[str, Tensor]:
-    """The names of a published file, unused output layers and progress tensors included."""
-    extra = {
-        "lm_head.weight": torch.zeros(40, 32),
-        "model.action_expert.lm_head.weight": torch.zeros(30, 16),
-        "model.progress_in_proj.weight": torch.zeros(16, 1),
-        "model.progress_out_proj.bias": torch.zeros(1),
+@pytest.fixture
+def folder(qwen_folder: Path, tmp_path: Path) -> Path:
+    """A published folder of a tiny DM0 with 8 action dimensions, in several shards, with everything unused in it."""
+    target = tmp_path / "DM0-tiny"
+    target.mkdir()
+    for file in qwen_folder.iterdir():
+        (target / file.name).write_bytes(file.read_bytes())
+    tokenizer = TextTokenizer.from_qwen(qwen_folder)
+    tokenizer_files(tokenizer, target)
+    torch.manual_seed(0)
+    sizes = {**TINY, "vocab_size": tokenizer.vocab_size, "action_dim": 8, "state_dim": 8, "token_convolution": 0}
+    sizes |= {"vision_width": 128, "vision_mlp_width": 128, "progress_token": True}
+    model = DM0(DM0Config(**sizes))
+    tensors = {**model.state_dict(), "lm_head.weight": torch.zeros(3, 32)}
+    tensors["model.action_expert.lm_head.weight"] = torch.zeros(3, 16)
+    names = sorted(tensors)
+    shards = {"model-00001-of-00002.safetensors": names[::2], "model-00002-of-00002.safetensors": names[1::2]}
+    for file, part in shards.items():
+        save_file({name: tensors[name].contiguous() for name in part}, str(target / file))
+    weight_map = {name: file for file, part in shards.items() for name in part}
+    (target / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    (target / "config.json").write_text(json.dumps({"model_type": "dexbotic_dm0", "action_dim": 8, "chunk_size": 4}))
+    stats = {"default": {"min": -1, "max": 1}, "action": STATISTICS, "state": STATISTICS}
+    (target / "norm_stats.json").write_text(json.dumps({"norm_stats": stats}))
+    return target
+
+
+def tokenizer_files(tokenizer: TextTokenizer, target: Path) -> None:
+    from visuomotor.data.qwen import write_qwen
+
+    write_qwen(tokenizer.inner, target)
+
+
+def edit(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def observation(value: float = 0.3) -> Observation:
+    images = {camera.name: np.full((20, 30, 3), 90, np.uint8) for camera in ROBOT.cameras}
+    return Observation(images=images, state=np.full(7, value, np.float32), instruction="open the\ndrawer ")
+
+
+def test_reads_every_tensor_and_reports_the_unused(folder: Path) -> None:
+    published = read_published(folder)
+    assert published.report.complete
+    unused = {"lm_head.weight", "model.action_expert.lm_head.weight"}
+    assert set(published.report.ignored) == unused | {
+        f"model.progress_{io}_proj.{k}" for io in ("in", "out") for k in ("weight", "bias")
     }
-    return {**model.state_dict(), **extra}
+    assert all(not p.is_meta for p in published.model.parameters())
+    raw: dict[str, torch.Tensor] = {}
+    for file in folder.glob("*.safetensors"):
+        raw |= load_file(str(file))
+    for name, parameter in published.model.named_parameters():
+        assert torch.equal(parameter, raw[name])
+    config = published.model.config
+    assert (config.vision_heads, config.heads, config.kv_heads, config.head_dim, config.image_size) == (2, 4, 2, 8, 32)
+    assert (config.horizon, config.action_dim, config.action_start_id) == (4, 8, published.tokenizer.action_start)
 
 
-@pytest.fixture
-def converted(make_model: Callable[..., DM0]) -> PublishedDM0:
-    return from_published(published(make_model(token_convolution=0)), **DIMENSIONS)
+def test_prog_is_recognised_by_its_model_type(folder: Path) -> None:
+    edit(folder / "config.json", model_type="dexbotic_dm0_prog")
+    assert read_published(folder).model.config.progress_token
+    assert not read_published(folder, progress=False).model.config.progress_token
 
 
-@pytest.fixture
-def inputs() -> Inputs:
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn(2, 3, 3, 32, 32, generator=generator)
-    text_mask = torch.tensor([[True] * 6, [True, True, False, True, False, False]])
-    return images, torch.ones(2, 3, dtype=torch.bool), torch.randint(40, (2, 6), generator=generator), text_mask
+@pytest.mark.parametrize("method", ["quantile", "mean_std"])
+def test_the_policy_computes_what_the_published_client_does(folder: Path, method: Any) -> None:
+    published = read_published(folder, precision="float32")
+    policy = Policy(published.model, processor_of(published, ROBOT, method), steps=3)
+    chunk = policy.infer([observation()], seeds=[5])[0].actions
+    assert chunk.shape == (4, 7)
+    # The same by hand: plain tensors, prompt pieces encoded one by one, statistics of the file, delta to the state.
+    tensors = {name: p.detach() for name, p in published.model.named_parameters()}
+    plain = from_published(
+        tensors, image_size=32, patch_size=8, vision_heads=2, num_heads=4, num_kv_heads=2, head_dim=8, action_dim=8,
+        chunk_size=4,
+    )  # fmt: skip
+    pieces = [
+        "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, "
+        "detailed, and polite answers to the user's questions. ",
+        "USER: ",
+        "open the drawer ",
+    ]
+    ids = torch.tensor([[i for piece in pieces for i in published.tokenizer.encode(piece).tolist()]])
+    square = np.full((30, 30, 3), 127, np.uint8)
+    square[5:25] = 90
+    image = torch.from_numpy(square).permute(2, 0, 1)[None]
+    small = torch.nn.functional.interpolate(image, (32, 32), mode="bicubic", antialias=True)
+    images = ((small / 255 - 0.5) / 0.5).expand(3, 3, 32, 32)[None]
+    noise = torch.randn((1, 4, 8), generator=torch.Generator().manual_seed(5))
+    mask = torch.ones(1, 3, dtype=torch.bool), torch.ones_like(ids, dtype=torch.bool)
+    raw = plain.sample_actions(images, mask[0], ids, mask[1], noise, 3)[0].numpy()
+    units = {"quantile": (raw + 1) / 2 * (3.0 - -1.0 + 1e-6) + -1.0, "mean_std": raw * (2.0 + 1e-6) + 0.5}[method]
+    units = units[:, :7]
+    units[:, :6] += np.float32(0.3)  # the gripper is no difference
+    np.testing.assert_allclose(chunk, units, atol=1e-4)
 
 
-def test_equals_the_batch_interface(
-    make_model: Callable[..., DM0], make_batch: Callable[..., Batch], converted: PublishedDM0
+def test_writes_back_what_it_read(folder: Path, tmp_path: Path) -> None:
+    published = read_published(folder)
+    processor = processor_of(published, ROBOT, "quantile")
+    written = write_published(published.model, processor, tmp_path / "again", shard_bytes=20_000)
+    assert len(list((tmp_path / "again").glob("model-*-of-*.safetensors"))) > 1
+    assert len(written.loaded) == len(published.report.loaded)
+    again = read_published(tmp_path / "again")
+    for name, parameter in published.model.named_parameters():
+        assert torch.equal(parameter, again.model.get_parameter(name))
+    assert again.model.config == published.model.config
+    assert again.statistics is not None
+    assert again.statistics.action.q99[:7] == published.statistics.action.q99[:7]
+    text = "open the drawer <action_3>"
+    assert again.tokenizer.encode(text).tolist() == published.tokenizer.encode(text).tolist()
+    with pytest.raises(FileExistsError, match="exists already"):
+        write_published(published.model, processor, tmp_path / "again")
+
+
+def test_models_that_the_published_code_cannot_run_are_refused(folder: Path, tmp_path: Path) -> None:
+    published = read_published(folder)
+    processor = processor_of(published, ROBOT, "quantile")
+    nano = DM0(DM0Config(**TINY))
+    with pytest.raises(ValueError, match="token_convolution is 4"):
+        write_published(nano, processor, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("length", "guess"), [(100, "quantile"), (2048, "mean_std")])
+def test_a_guessed_normalisation_is_said(
+    folder: Path, length: int, guess: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    batch = make_batch()
-    images = torch.stack([image.permute(0, 3, 1, 2) / 127.5 - 1 for image in batch.images.values()], dim=1)
-    batch.text_kind[batch.text_valid] = 1  # the published model knows no kinds
-    noise = torch.randn(3, 4, 3)
-    views = torch.ones(3, 2, dtype=torch.bool)
-    found = converted.sample_actions(images, views, batch.text_ids, batch.text_valid, noise, steps=3)
-    expected = make_model(token_convolution=0).sample(batch, noise=noise[:, None], steps=3).actions[:, 0]
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    edit(folder / "tokenizer_config.json", model_max_length=length)
+    published = read_published(folder)
+    with caplog.at_level(logging.WARNING):
+        processor = processor_of(published, ROBOT)
+    assert "guessed" in caplog.text
+    assert {c.normalization for c in processor.embodiments[0].action} == {guess}
 
 
-def test_a_masked_view_is_skipped_without_changing_the_result(converted: PublishedDM0, inputs: Inputs) -> None:
-    images, views, ids, text = inputs
-    views[:, 1] = False
-    seen = []
-    hook = converted.dm0.model.vision_tower.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[0]))
-    x, t = torch.randn(2, 4, 3), torch.tensor([0.2, 0.8])
-    masked = converted.velocity(images, views, ids, text, x, t)
-    hook.remove()
-    absent = converted.velocity(images[:, [0, 2]], views[:, [0, 2]], ids, text, x, t)
-    torch.testing.assert_close(masked, absent, atol=1e-6, rtol=1e-5)
-    assert seen == [4]
-    garbage = images.clone()
-    garbage[:, 1] = 1e6
-    torch.testing.assert_close(masked, converted.velocity(garbage, views, ids, text, x, t), atol=0, rtol=0)
-
-
-def test_rows_may_lack_different_views(converted: PublishedDM0, inputs: Inputs) -> None:
-    images, _, ids, text = inputs
-    views = torch.tensor([[True, False, True], [False, True, True]])
-    x, t = torch.randn(2, 4, 3), torch.tensor([0.2, 0.8])
-    together = converted.velocity(images, views, ids, text, x, t)
-    for row in range(2):
-        part = slice(row, row + 1)
-        alone = converted.velocity(
-            images[part][:, views[row]], views[part][:, views[row]], ids[part], text[part], x[part], t[part]
-        )
-        torch.testing.assert_close(together[part], alone, atol=1e-5, rtol=1e-5)
-
-
-def test_blind_rows_and_holes_in_the_text(converted: PublishedDM0, inputs: Inputs) -> None:
-    images, views, ids, text = inputs
-    x, t = torch.randn(2, 4, 3), torch.tensor([0.2, 0.8])
-    blind = converted.velocity(images, torch.zeros_like(views), ids, text, x, t)
-    assert blind.isfinite().all()
-    packed = torch.stack([ids[1, [0, 1, 3]]])
-    alone = converted.velocity(images[1:], views[1:], packed, torch.ones_like(packed, dtype=torch.bool), x[1:], t[1:])
-    torch.testing.assert_close(converted.velocity(images, views, ids, text, x, t)[1:], alone, atol=1e-5, rtol=1e-5)
-
-
-def test_reference_precision(make_model: Callable[..., DM0], converted: PublishedDM0, inputs: Inputs) -> None:
-    mixed = from_published(published(make_model(token_convolution=0)), **DIMENSIONS, precision="reference")
-    wide = {name for name, p in mixed.dm0.named_parameters() if p.dtype == torch.float32}
-    layers = [f"model.{tower}.layers.{i}." for tower in ("llm", "action_expert.model") for i in range(3)]
-    assert wide == {
-        *(layer + norm for layer in layers for norm in ("input_layernorm.weight", "post_attention_layernorm.weight")),
-        "model.action_expert.model.norm.weight",
-        *(
-            f"model.action_{name}.{kind}"
-            for name in ("in_proj", "out_proj", "time_mlp_in", "time_mlp_out")
-            for kind in ("weight", "bias")
-        ),
-    }
-    assert all(p.dtype in (torch.float32, torch.bfloat16) for p in mixed.parameters())
-    noise = torch.randn(2, 4, 3)
-    narrow, full = mixed.sample_actions(*inputs, noise), converted.sample_actions(*inputs, noise)
-    assert narrow.dtype == torch.float32
-    assert ((narrow - full).norm() / full.norm()).item() < 0.02
-
-
-def test_wrong_checkpoints_are_named(make_model: Callable[..., DM0], inputs: Inputs) -> None:
-    tensors = published(make_model(token_convolution=0))
-    with pytest.raises(ValueError, match=r"missing model\.llm\.norm\.weight"):
-        from_published({k: v for k, v in tensors.items() if k != "model.llm.norm.weight"}, **DIMENSIONS)
-    with pytest.raises(ValueError, match=r"unexpected model\.extra"):
-        from_published({**tensors, "model.extra": torch.zeros(1)}, **DIMENSIONS)
-    with pytest.raises(ValueError, match="expected"):
-        from_published(tensors, **{**DIMENSIONS, "action_dim": 4})
-    with pytest.raises(ValueError, match="Not a published DM0"):
-        from_published({}, **DIMENSIONS)
-    with pytest.raises(ValueError, match="precision"):
-        from_published(tensors, **DIMENSIONS, precision="half")  # type: ignore[arg-type]
-    model = from_published(tensors, **DIMENSIONS)
-    with pytest.raises(ValueError, match="disagree"):
-        model.velocity(inputs[0], inputs[1][:, :2], inputs[2], inputs[3], torch.zeros(2, 4, 3), torch.ones(2))
+def test_bad_folders_are_named(folder: Path) -> None:
+    index = folder / "model.safetensors.index.json"
+    whole = index.read_text()
+    weight_map = json.loads(whole)["weight_map"]
+    edit(index, weight_map={**weight_map, "model.extra.weight": "model-00001-of-00002.safetensors"})
+    with pytest.raises(ValueError, match=r"lack, the first is model.extra.weight"):
+        read_published(folder)
+    edit(index, weight_map={**weight_map, "x": "model-00003-of-00003.safetensors"})
+    with pytest.raises(FileNotFoundError, match=r"lacks model-00003"):
+        read_published(folder)
+    index.write_text(whole)
+    shard = folder / "model-00002-of-00002.safetensors"
+    content = shard.read_bytes()
+    shard.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match="damaged or truncated"):
+        read_published(folder)
+    shard.write_bytes(content)
+    (folder / "norm_stats.json").write_text(json.dumps({"action": STATISTICS}))
+    with pytest.raises(ValueError, match="no 'state'"):
+        read_published(folder)
+    (folder / "norm_stats.json").unlink()
+    with pytest.raises(ValueError, match=r"no norm_stats.json"):
+        processor_of(read_published(folder), ROBOT)
+    (folder / "config.json").unlink()
+    with pytest.raises(FileNotFoundError, match="published checkpoint"):
+        read_published(folder)

@@ -2,5 +2,6 @@
 
 from visuomotor.models.dm0.config import SIZES, DM0Config
 from visuomotor.models.dm0.model import DM0, Prefix
+from visuomotor.models.dm0.published import PublishedDM0, from_published
 
-__all__ = ["DM0", "SIZES", "DM0Config", "Prefix"]
+__all__ = ["DM0", "SIZES", "DM0Config", "Prefix", "PublishedDM0", "from_published"]

@@ -16,6 +16,9 @@ class DM0Config:
     num_views             cameras when all are present (only `cost` reads it)
     state_token           where proprioception enters, through one linear token: nowhere (published), between images
                           and text of the prefix, or first in the action expert's block
+    progress_token        DM0-Prog: one more token in front of the chunk, which says how far the task is; from it the
+                          expert predicts how far it will be at the chunk's end. progress_noise: standard deviation of
+                          what is added in training to the progress it is told, so that it looks instead of counting
     gradient_decoupling   the flow loss does not reach the VLM: stop-gradient on the keys and values it lends
     decoupled_sources     indices into the mixture whose flow loss is decoupled; None: all
     noise_draws           K flow samples per prefix and training step
@@ -57,6 +60,8 @@ class DM0Config:
     state_dim: int = 8
     horizon: int = 8
     state_token: Literal["none", "prefix", "expert"] = "none"
+    progress_token: bool = False
+    progress_noise: float = 0.05
 
     gradient_decoupling: bool = True
     decoupled_sources: tuple[int, ...] | None = None
@@ -64,6 +69,7 @@ class DM0Config:
     text_weight: float = 1.0
     action_tokens_weight: float = 1.0
     flow_weight: float = 1.0
+    progress_weight: float = 1.0
     mask_padded: bool = True
 
     denoise_steps: int = 10
@@ -106,7 +112,7 @@ class DM0Config:
     @property
     def chunk_tokens(self) -> int:
         """Tokens of one noise draw in the action expert's block."""
-        return self.horizon + (self.state_token == "expert")
+        return self.horizon + (self.state_token == "expert") + self.progress_token
 
     def _tower(self, width: int, mlp_width: int, vocab_size: int | None) -> DecoderConfig:
         return DecoderConfig(

@@ -1,165 +1,317 @@
-"""Published DM0 checkpoints: their weights into our model, and the model behind plain tensors."""
+"""Published DM0 folders: config.json, sharded safetensors, norm_stats.json and tokenizer files, read and written.
 
-import re
-from collections.abc import Mapping
-from typing import Literal
+A published folder does not say which normalisation its numbers mean, nor what the action numbers are. Both must be
+given: `processor_of` takes an Embodiment, and says so when it has to guess the normalisation.
+"""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float, Int64
-from torch import Tensor, nn
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
 
-from visuomotor.models.dm0.config import DM0Config
-from visuomotor.models.dm0.model import DM0, Prefix
-from visuomotor.nn.decoder import KVCache
-from visuomotor.nn.flow import euler
-from visuomotor.nn.masks import causal_attention, valid_first
+from visuomotor.contract import Embodiment
+from visuomotor.data.processor import Processor, ProcessorConfig
+from visuomotor.data.qwen import write_qwen
+from visuomotor.data.statistics import Statistics, VectorStatistics
+from visuomotor.data.tokenizer import TextTokenizer
+from visuomotor.models.dm0.model import DM0
+from visuomotor.models.dm0.tensors import LLM, Precision, assign, config_of, published_names
+from visuomotor.models.report import TensorReport
 
-__all__ = ["PublishedDM0", "from_published"]
+__all__ = ["Published", "processor_of", "read_published", "write_published"]
 
-# In published files but never read by the network: output layers, and the progress linears of DM0-Prog.
-_UNUSED = re.compile(r"^(lm_head\.|model\.action_expert\.lm_head\.|model\.progress_(in|out)_proj\.)")
-_FLOAT32 = re.compile(r"input_layernorm|post_attention_layernorm|model\.norm|^model\.action_(in|out|time)")
-
-
-class PublishedDM0(nn.Module):
-    """A DM0 fed with normalised images and masks per row, as the published code is."""
-
-    def __init__(self, dm0: DM0) -> None:
-        super().__init__()
-        self.dm0 = dm0
-
-    @torch.no_grad()
-    def velocity(
-        self,
-        images: Float[Tensor, "B V 3 H W"],
-        view_mask: Bool[Tensor, "B V"],
-        ids: Int64[Tensor, "B L"],
-        text_mask: Bool[Tensor, "B L"],
-        x: Float[Tensor, "B T A"],
-        t: Float[Tensor, "B"],
-    ) -> Float[Tensor, "B T A"]:
-        """The velocity at x [B, T, A] and flow times t [B] (1 is noise)."""
-        prefix = self.encode(images, view_mask, ids, text_mask)
-        return self.dm0.denoise(prefix, x[:, None], t[:, None])[:, 0]
-
-    @torch.no_grad()
-    def sample_actions(
-        self,
-        images: Float[Tensor, "B V 3 H W"],
-        view_mask: Bool[Tensor, "B V"],
-        ids: Int64[Tensor, "B L"],
-        text_mask: Bool[Tensor, "B L"],
-        noise: Float[Tensor, "B T A"],
-        steps: int = 10,
-    ) -> Float[Tensor, "B T A"]:
-        """Normalised action chunks by `steps` Euler steps from `noise`."""
-        prefix = self.encode(images, view_mask, ids, text_mask)
-        return euler(lambda x, t: self.dm0.denoise(prefix, x, t), noise[:, None], steps)[:, 0]
-
-    @torch.no_grad()
-    def encode(self, images: Tensor, view_mask: Tensor, ids: Tensor, text_mask: Tensor) -> Prefix:
-        """The prefix. A view is encoded only for the rows that have it; no mask of it costs anything."""
-        config, network = self.dm0.config, self.dm0.model
-        batch, views = view_mask.shape
-        if images.shape[:2] != (batch, views) or ids.shape != text_mask.shape or ids.shape[0] != batch:
-            raise ValueError(
-                f"images {tuple(images.shape)}, view_mask {tuple(view_mask.shape)}, ids {tuple(ids.shape)} and "
-                f"text_mask {tuple(text_mask.shape)} disagree; expected [B, V, 3, H, W], [B, V], [B, L] and [B, L]."
-            )
-        per_view = config.vision.tokens(images.shape[-1])
-        text = network.llm.embed_tokens(ids)
-        tokens = text.new_zeros(batch, views, per_view, config.width)
-        view_mask, text_mask = view_mask.bool(), text_mask.bool()
-        if bool(view_mask.any()):
-            tokens[view_mask] = network.view_tokens([images[view_mask]]).to(text.dtype)
-        valid = torch.cat([view_mask.repeat_interleave(per_view, dim=1), text_mask], dim=1)
-        order = valid_first(valid)[:, : max(1, int(valid.sum(1).max()))]
-        x = torch.cat([tokens.flatten(1, 2), text], dim=1)
-        x = x.gather(1, order[..., None].expand(-1, -1, x.shape[-1]))
-        valid = valid.gather(1, order)
-        cache = KVCache(config.llm, batch, x.shape[1] + config.chunk_tokens, like=x)
-        network.llm(x, causal_attention(valid), cache=cache, keys_only=True)
-        cache.length = x.shape[1]
-        state = x.new_zeros(batch, config.state_dim)
-        return Prefix(cache=cache, labels=torch.zeros_like(order), valid=valid, state=state)
+log = logging.getLogger(__name__)
+INDEX, SINGLE, STATISTICS = "model.safetensors.index.json", "model.safetensors", "norm_stats.json"
+SHARD_BYTES = 5_000_000_000
+LIBERO_LENGTH = 2048  # tokenizer_config.json's model_max_length of DM0-libero; base 4096, Table30 100
+Method = Literal["quantile", "mean_std"]
 
 
-def from_published(
-    state_dict: Mapping[str, Tensor],
-    *,
-    image_size: int,
-    patch_size: int,
-    vision_heads: int,
-    num_heads: int,
-    num_kv_heads: int,
-    head_dim: int,
-    action_dim: int,
-    chunk_size: int,
-    precision: Literal["float32", "reference"] = "float32",
-) -> PublishedDM0:
-    """Build the model that `state_dict` describes, and load it; all other dimensions are read from the shapes.
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """What a published folder holds. `config` is its config.json; `statistics` None where norm_stats.json is absent."""
 
-    Output layers and the progress linears are accepted and left out. Tensors that have the right type already are
-    shared with `state_dict`, not copied. `reference` reproduces the published dtypes:
-    bfloat16 but for input and post-attention norms, the expert's final norm and the four action linears.
-    Raises ValueError naming the tensors that are missing, unexpected or of another shape.
+    folder: Path
+    model: DM0
+    tokenizer: TextTokenizer
+    statistics: Statistics | None
+    config: dict[str, Any]
+    report: TensorReport
+
+
+def read_published(folder: Path | str, *, precision: Precision = "file", progress: bool | None = None) -> Published:
+    """Read a folder as published for base, LIBERO, and Table30 specialists and generalists.
+
+    precision: "file" keeps the types of the file, "float32" widens, "reference" casts as the published code does.
+    progress: keep the progress linears of DM0-Prog; None keeps them where model_type says DM0-Prog (Table30 files
+    carry them although they are not).
+
+    Raises:
+        FileNotFoundError: a file is missing. ValueError: a file is damaged, or tensors are missing, unexpected or of
+        another shape (the error has the report's summary).
     """
-    if precision not in ("float32", "reference"):
-        raise ValueError(f"precision is {precision!r}, but must be 'float32' or 'reference'.")
-    tensors = {name: tensor for name, tensor in state_dict.items() if not _UNUSED.match(name)}
-    tower, llm, expert = "model.mm_vision_tower.vision_tower.", "model.llm.", "model.action_expert.model."
-
-    def shape(name: str) -> tuple[int, ...]:
-        if name not in tensors:
-            raise ValueError(f"Not a published DM0 checkpoint: {name} is missing among {len(tensors)} tensors.")
-        return tuple(tensors[name].shape)
-
-    def depth(stem: str) -> int:
-        found = [int(m[1]) for name in tensors if (m := re.match(re.escape(stem) + r"(\d+)\.", name))]
-        return max(found, default=-1) + 1
-
-    config = DM0Config(
-        image_size=image_size,
-        patch_size=patch_size,
-        num_views=3,
-        vision_width=shape(tower + "conv1.weight")[0],
-        vision_layers=depth(tower + "transformer.resblocks."),
-        vision_heads=vision_heads,
-        vision_mlp_width=shape(tower + "transformer.resblocks.0.mlp.c_fc.weight")[0],
-        vision_layer_scale=0.1,
-        vision_downsamples=2,
-        vocab_size=shape(llm + "embed_tokens.weight")[0],
-        width=shape(llm + "embed_tokens.weight")[1],
-        mlp_width=shape(llm + "layers.0.mlp.gate_proj.weight")[0],
-        expert_width=shape(expert + "norm.weight")[0],
-        expert_mlp_width=shape(expert + "layers.0.mlp.gate_proj.weight")[0],
-        layers=depth(llm + "layers."),
-        heads=num_heads,
-        kv_heads=num_kv_heads,
-        head_dim=head_dim,
-        action_dim=action_dim,
-        state_dim=action_dim,
-        horizon=chunk_size,
-        gradient_decoupling=False,
-        noise_draws=1,
-        mask_padded=False,
-        token_convolution=0,
-        action_start_id=None,
+    folder = Path(folder)
+    config = _read_json(folder / "config.json")
+    tokenizer = TextTokenizer.from_qwen(folder, add_dm0_tokens=False)
+    tensors = published_names(_read_tensors(folder))
+    if progress is None:
+        progress = "prog" in str(config.get("model_type", ""))
+    norm = f"{LLM}layers.0.self_attn.q_norm.weight"
+    if norm not in tensors:
+        raise ValueError(f"Not a published DM0 checkpoint: {norm} is missing in {folder}.")
+    fields = config_of(
+        {name: tuple(tensor.shape) for name, tensor in tensors.items()},
+        head_dim=tensors[norm].shape[0],
+        horizon=int(config.get("chunk_size", 50)),
+        progress_token=progress,
+        **_vision_heads(config),
     )
+    known = {"pad_id": tokenizer.pad_id, "newline_id": tokenizer.newline_id, "action_start_id": tokenizer.action_start}
     with torch.device("meta"):
-        dm0 = DM0(config)
-    ours = {name: tuple(tensor.shape) for name, tensor in dm0.state_dict().items()}
-    theirs = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    wrong = [f"missing {name}" for name in sorted(ours.keys() - theirs.keys())]
-    wrong += [f"unexpected {name}" for name in sorted(theirs.keys() - ours.keys())]
-    wrong += [
-        f"{n} is {theirs[n]}, expected {ours[n]}" for n in sorted(ours.keys() & theirs.keys()) if ours[n] != theirs[n]
-    ]
+        model = DM0(replace(fields, **known))
+    report = assign(model, tensors, precision)
+    if not report.complete:
+        raise ValueError(f"{folder} does not fit the model that its own shapes describe: {report.summary()}.")
+    statistics = _statistics(folder / STATISTICS) if (folder / STATISTICS).exists() else None
+    return Published(
+        folder=folder, model=model, tokenizer=tokenizer, statistics=statistics, config=config, report=report
+    )
+
+
+def processor_of(
+    published: Published, embodiment: Embodiment, normalization: Method | None = None, *, max_text: int = 200
+) -> Processor:
+    """The processor that makes a policy of a published model: prompt, images and actions as in the published code.
+
+    embodiment: the robot; its state and action dimensions are the first of the model's 32. Actions are absolute there,
+    the model's are differences to the state at the chunk's start, grippers excepted.
+    normalization: "quantile" (base, Table30) or "mean_std" (LIBERO); None guesses, and logs a warning.
+
+    Raises:
+        ValueError: no norm_stats.json, or the robot does not fit the model.
+    """
+    if published.statistics is None:
+        raise ValueError(
+            f"{published.folder} has no {STATISTICS}, so its actions cannot be brought into robot units. Copy that "
+            f"file from the published checkpoint (DM0-base has none that fits your robot: fine-tune it instead)."
+        )
+    if normalization is None:
+        normalization = _guess(published.folder)
+        log.warning(
+            "%s does not say which normalisation it means; %r is guessed. Say it: quantile (base, Table30) or mean_std "
+            "(LIBERO).", published.folder, normalization,
+        )  # fmt: skip
+    width = published.model.config.action_dim
+    robot = replace(
+        embodiment,
+        state=tuple(replace(c, normalization=normalization) for c in embodiment.state),
+        action=tuple(replace(c, normalization=normalization) for c in embodiment.action),
+    )
+    config = ProcessorConfig(
+        horizon=published.model.config.horizon,
+        action_width=width,
+        state_width=width,
+        image_roles=robot.roles,
+        levels={},
+        prompt="dm0",
+        max_text=max_text,
+        action_reference="chunk_start",
+        wrap_angles=False,
+        near_constant=0.0,
+    )
+    statistics = Statistics(
+        state=_first(published.statistics.state, robot.state_dim, "state"),
+        action=_first(published.statistics.action, robot.action_dim, "action"),
+    )
+    return Processor(config, [robot], [statistics], published.tokenizer)
+
+
+def write_published(
+    model: DM0, processor: Processor, folder: Path | str, *, shard_bytes: int = SHARD_BYTES
+) -> TensorReport:
+    """Write a new folder in the published layout, which `read_published` and the published code read.
+
+    Output layers are not written: the embedding serves as one, and the expert's is read by nobody.
+
+    Raises:
+        FileExistsError: the folder exists. ValueError: the published code cannot run this model.
+    """
+    folder = Path(folder)
+    _require_publishable(model, processor)
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists already; choose another folder.")
+    folder.mkdir(parents=True)
+    tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
+    _write_tensors(tensors, folder, shard_bytes)
+    (folder / "config.json").write_text(json.dumps(_published_config(model), indent=2) + "\n")
+    width = model.config.action_dim
+    blocks = {
+        name: _norm_block(statistics, width)
+        for name, statistics in (("action", processor.statistics[0].action), ("state", processor.statistics[0].state))
+    }
+    blocks = {"default": {"min": -1, "max": 1}, **blocks}
+    (folder / STATISTICS).write_text(json.dumps({"norm_stats": blocks}, indent=2) + "\n")
+    write_qwen(processor.tokenizer.inner, folder)
+    return TensorReport(loaded=tuple(tensors))
+
+
+def _read_tensors(folder: Path) -> dict[str, Tensor]:
+    index = folder / INDEX
+    if index.exists():
+        try:
+            wanted: dict[str, str] = _read_json(index)["weight_map"]
+        except KeyError:
+            raise ValueError(f"{index} has no 'weight_map'; copy it again.") from None
+        files = sorted(set(wanted.values()))
+    elif (folder / SINGLE).exists():
+        wanted, files = {}, [SINGLE]
+    else:
+        raise FileNotFoundError(
+            f"{folder} has neither {INDEX} nor {SINGLE}; name the folder of a published checkpoint."
+        )
+    absent = [name for name in files if not (folder / name).exists()]
+    if absent:
+        raise FileNotFoundError(f"{folder} lacks {', '.join(absent)}, which {INDEX} names; download it again.")
+    tensors: dict[str, Tensor] = {}
+    for name in files:
+        try:
+            with safe_open(str(folder / name), framework="pt") as file:
+                tensors |= {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, no mapping
+        except SafetensorError as error:
+            raise ValueError(f"{folder / name} is damaged or truncated ({error}); download it again.") from error
+    lost = [name for name in wanted if name not in tensors]
+    if lost:
+        raise ValueError(f"{index} names {len(lost)} tensors that its files lack, the first is {lost[0]}.")
+    return tensors
+
+
+def _write_tensors(tensors: Mapping[str, Tensor], folder: Path, shard_bytes: int) -> None:
+    shards: list[dict[str, Tensor]] = [{}]
+    filled = 0
+    for name, tensor in tensors.items():
+        if shards[-1] and filled + tensor.nbytes > shard_bytes:
+            shards.append({})
+            filled = 0
+        shards[-1][name] = tensor
+        filled += tensor.nbytes
+    weight_map = {}
+    for i, shard in enumerate(shards, 1):
+        file = f"model-{i:05d}-of-{len(shards):05d}.safetensors"
+        save_file(shard, str(folder / file), metadata={"format": "pt"})
+        weight_map |= dict.fromkeys(shard, file)
+    total = sum(tensor.nbytes for tensor in tensors.values())
+    (folder / INDEX).write_text(
+        json.dumps({"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}, indent=2) + "\n"
+    )
+
+
+def _published_config(model: DM0) -> dict[str, Any]:
+    config = model.config
+
+    def tower(width: int, mlp_width: int, vocabulary: int) -> dict[str, Any]:
+        return {
+            "model_type": "qwen3", "hidden_size": width, "intermediate_size": mlp_width,
+            "num_hidden_layers": config.layers, "num_attention_heads": config.heads,
+            "num_key_value_heads": config.kv_heads, "head_dim": config.head_dim, "vocab_size": vocabulary,
+            "rope_theta": config.llm.rope_theta, "rms_norm_eps": config.llm.norm_eps, "hidden_act": "silu",
+            "attention_bias": False, "max_position_embeddings": 40960, "tie_word_embeddings": False,
+        }  # fmt: skip
+
+    return {
+        "model_type": "dexbotic_dm0_prog" if config.progress_token else "dexbotic_dm0",
+        "architectures": ["DM0ForCausalLM"],
+        "action_dim": config.action_dim,
+        "chunk_size": config.horizon,
+        "mm_vision_tower": f"pe_lang_l14_{config.image_size}",
+        "mm_projector_type": "linear4x",
+        "image_aspect_ratio": "pad",
+        "vision_heads": config.vision_heads,
+        "llm_config": tower(config.width, config.mlp_width, config.vocab_size),
+        "action_config": tower(config.expert_width, config.expert_mlp_width, 151936),
+        "bf16": True,
+    }
+
+
+def _require_publishable(model: DM0, processor: Processor) -> None:
+    config = model.config
+    own = {
+        "token_convolution": (config.token_convolution, 0),
+        "state_token": (config.state_token, "none"),
+        "vision_downsamples": (config.vision_downsamples, 2),
+        "tie_embeddings": (config.tie_embeddings, True),
+    }
+    wrong = [f"{name} is {given!r}, not {expected!r}" for name, (given, expected) in own.items() if given != expected]
     if wrong:
-        raise ValueError(f"The checkpoint does not fit ({len(wrong)} tensors): {'; '.join(wrong[:5])}.")
-    dm0.load_state_dict({name: tensor.to(_dtype(name, precision)) for name, tensor in tensors.items()}, assign=True)
-    return PublishedDM0(dm0)
+        raise ValueError(f"The published code cannot run this model: {'; '.join(wrong)}.")
+    if processor.config.prompt != "dm0" or processor.config.action_reference != "chunk_start":
+        raise ValueError(
+            "The published code prompts in the style 'dm0' and reads actions as differences to the chunk's start; this "
+            f"policy has prompt {processor.config.prompt!r} and action_reference {processor.config.action_reference!r}."
+        )
 
 
-def _dtype(name: str, precision: str) -> torch.dtype:
-    return torch.float32 if precision == "float32" or _FLOAT32.search(name) else torch.bfloat16
+def _vision_heads(config: Mapping[str, Any]) -> dict[str, int]:
+    """Ours only: published towers all have heads of one width, small ones made here need not."""
+    return {"vision_heads": int(config["vision_heads"])} if "vision_heads" in config else {}
+
+
+def _guess(folder: Path) -> Method:
+    path = folder / "tokenizer_config.json"
+    length = _read_json(path).get("model_max_length") if path.exists() else None
+    return "mean_std" if length == LIBERO_LENGTH or "libero" in folder.name.lower() else "quantile"
+
+
+def _statistics(path: Path) -> Statistics:
+    """norm_stats.json, bare or under "norm_stats"; its min and max are the 1 % and 99 % quantiles."""
+    data = _read_json(path)
+    data = data.get("norm_stats", data)
+    return Statistics(state=_vector(data, "state", path), action=_vector(data, "action", path))
+
+
+def _vector(data: Mapping[str, Any], what: str, path: Path) -> VectorStatistics:
+    block = data.get(what)
+    keys = ("min", "max", "mean", "std")
+    if not isinstance(block, dict) or any(key not in block for key in keys):
+        raise ValueError(f"{path} has no {what!r} with {', '.join(keys)}; it is not a DM0 norm_stats.json.")
+    low, high, mean, std = (tuple(float(x) for x in block[key]) for key in keys)
+    if len({len(low), len(high), len(mean), len(std)}) > 1:
+        raise ValueError(f"{path}: min, max, mean and std of {what!r} have different lengths; copy the file again.")
+    middle = tuple((a + b) / 2 for a, b in zip(low, high, strict=True))
+    return VectorStatistics(
+        min=low, max=high, mean=mean, std=std, q01=low, q10=low, q50=middle, q90=high, q99=high, count=0
+    )
+
+
+def _first(statistics: VectorStatistics, dims: int, what: str) -> VectorStatistics:
+    if len(statistics.mean) < dims:
+        raise ValueError(
+            f"The robot has {dims} {what} dimensions but the published statistics only {len(statistics.mean)}."
+        )
+    vectors = {name: value[:dims] for name, value in vars(statistics).items() if name != "count"}
+    return VectorStatistics(count=statistics.count, **vectors)
+
+
+def _norm_block(statistics: VectorStatistics, width: int) -> dict[str, list[float]]:
+    def padded(values: Sequence[float]) -> list[float]:
+        return [*values, *[0.0] * (width - len(values))]
+
+    return {
+        "min": padded(statistics.q01), "max": padded(statistics.q99), "mean": padded(statistics.mean),
+        "std": padded(statistics.std),
+    }  # fmt: skip
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} is missing; name the folder of a published checkpoint.") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is damaged or truncated: {error}. Download it again.") from error

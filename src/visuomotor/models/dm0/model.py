@@ -46,6 +46,7 @@ class Prefix:
 
     `labels` int64[B, P] (index into `layout().blocks`) and `valid` bool[B, P] describe the filled slots of `cache`.
     `last` [B, W] is the state of each row's last valid token, None when no text is to be generated.
+    `progress` [B] is how far the task is (DM0-Prog), None when the expert is not told.
     """
 
     cache: KVCache
@@ -53,6 +54,7 @@ class Prefix:
     valid: Bool[Tensor, "B P"]
     state: Float[Tensor, "B S"]
     last: Float[Tensor, "B W"] | None = None
+    progress: Float[Tensor, "B"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +99,8 @@ class DM0(Model):
     ) -> Losses:
         """Terms "text", "action_tokens" (cross-entropy per supervised token) and "flow" (squared velocity error).
 
+        With `progress_token` and labels "progress" float[B, 2] (now, at the chunk's end) also "progress", the squared
+        error of the predicted progress at the chunk's end.
         Samples without supervised text or without a valid action add nothing to the respective term.
         """
         text = _Text.of(batch)
@@ -106,7 +110,7 @@ class DM0(Model):
         attention = self._prefix_attention(text, labels, valid)
         states, lent = self.model.llm(x, attention, keys_only=len(rows) == 0)
         terms = self._text_terms(states, x.shape[1] - text.ids.shape[1], rows, slots, text)
-        terms["flow"] = self._flow_term(batch, lent, labels, valid, noise, time, generator)
+        terms |= self._expert_terms(batch, lent, labels, valid, noise, time, generator)
         return Losses(terms=terms)
 
     def _text_terms(self, states: Tensor, start: int, rows: Tensor, slots: Tensor, text: _Text) -> dict[str, Term]:
@@ -123,7 +127,7 @@ class DM0(Model):
             for name, weight in weights.items()
         }
 
-    def _flow_term(
+    def _expert_terms(
         self,
         batch: Batch,
         lent: list[KeyValue],
@@ -132,13 +136,15 @@ class DM0(Model):
         noise: Tensor | None,
         time: Tensor | None,
         generator: torch.Generator | None,
-    ) -> Term:
-        weight, device = self.config.flow_weight, valid.device
+    ) -> dict[str, Term]:
+        """ "flow", and "progress" where the batch has labels for it."""
+        config, device = self.config, valid.device
+        nothing = {"flow": _nothing(config.flow_weight, device)}
         if batch.actions is None:
-            return _nothing(weight, device)
+            return nothing
         actions = batch.actions
         entries = torch.ones_like(actions, dtype=torch.bool) if batch.action_valid is None else batch.action_valid
-        draws = next((given.shape[1] for given in (noise, time) if given is not None), self.config.noise_draws)
+        draws = next((given.shape[1] for given in (noise, time) if given is not None), config.noise_draws)
         if noise is None:
             noise = _normal((actions.shape[0], draws, *actions.shape[1:]), generator, device)
         if time is None:
@@ -147,6 +153,7 @@ class DM0(Model):
         importance = torch.ones_like(actions[..., 0])
         for values in batch.weights.values():
             importance = importance * values
+        told, target = self._progress_labels(batch, draws, generator)
 
         lent = self._decouple(lent, batch.source)
         keep = entries.flatten(1).any(1)
@@ -154,17 +161,34 @@ class DM0(Model):
         if not bool(keep.all()):  # rows without actions cost the expert nothing
             rows = keep.nonzero()[:, 0]
             if not len(rows):
-                return _nothing(weight, device)
+                return nothing
             lent = [(k.index_select(0, rows), v.index_select(0, rows)) for k, v in lent]
             tensors = (actions, entries, noise, time, importance, state, labels, valid)
             actions, entries, noise, time, importance, state, labels, valid = (t[rows] for t in tensors)
+            told, target = (None if t is None else t[rows] for t in (told, target))
         x = interpolate(actions[:, None], noise, time)
-        attention = self._chunk_attention(labels, valid, draws)
-        states, _ = self.model.expert(self.model.embed_chunk(x, time, state), attention, past=lent)
+        tokens = self.model.embed_chunk(x, time, state, told)
+        states, _ = self.model.expert(tokens, self._chunk_attention(labels, valid, draws, tokens.shape[1]), past=lent)
+        states = states.unflatten(1, (draws, -1))
         error = (self.model.read_chunk(states).float() - velocity(actions[:, None], noise)).square()
-        counted = entries if self.config.mask_padded else torch.ones_like(entries)
+        counted = entries if config.mask_padded else torch.ones_like(entries)
         total = (error * (counted * importance[..., None])[:, None]).sum()
-        return Term(sum=total, count=draws * counted.sum(), weight=weight)
+        terms = {"flow": Term(sum=total, count=draws * counted.sum(), weight=config.flow_weight)}
+        if target is not None:
+            miss = (self.model.read_progress(states).float() - target[:, None]).square()
+            count = torch.tensor(float(miss.numel()), device=device)
+            terms["progress"] = Term(sum=miss.sum(), count=count, weight=config.progress_weight)
+        return terms
+
+    def _progress_labels(
+        self, batch: Batch, draws: int, generator: torch.Generator | None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """(progress that the expert is told [B, K], with noise; progress at the chunk's end [B]), or (None, None)."""
+        labels = batch.labels.get("progress")
+        if not self.config.progress_token or labels is None:
+            return None, None
+        noise = self.config.progress_noise * _normal((labels.shape[0], draws), generator, labels.device)
+        return labels[:, :1] + noise, labels[:, 1]
 
     def _decouple(self, lent: list[KeyValue], source: Tensor) -> list[KeyValue]:
         """Stop the gradient at the edge from the VLM to the expert; the values are unchanged."""
@@ -190,7 +214,9 @@ class DM0(Model):
         states, _ = self.model.llm(x, self._prefix_attention(parts, labels, valid), cache=cache, keys_only=not text)
         cache.length = x.shape[1]
         last = states[torch.arange(x.shape[0], device=x.device), valid.sum(1) - 1] if text else None
-        return Prefix(cache=cache, labels=labels, valid=valid, state=batch.state, last=last)
+        told = batch.labels.get("progress") if self.config.progress_token else None
+        progress = None if told is None else told[:, 0]
+        return Prefix(cache=cache, labels=labels, valid=valid, state=batch.state, last=last, progress=progress)
 
     @torch.no_grad()
     def generate(self, prefix: Prefix, length: int, stop_id: int | None = None) -> Int64[Tensor, "B G"]:
@@ -228,7 +254,7 @@ class DM0(Model):
 
     def denoise(self, prefix: Prefix, x: Float[Tensor, "B N T A"], t: Float[Tensor, "B N"]) -> Tensor:
         """Velocities at x, differentiable in x; the N samples of a row share its prefix, nothing stays in the cache."""
-        return self._velocity(prefix, x, t, self._chunk_attention(prefix.labels, prefix.valid, x.shape[1]))
+        return self.model.read_chunk(self._expert_states(prefix, x, t, self._sample_attention(prefix, x.shape[1])))
 
     @torch.no_grad()
     def sample(
@@ -243,7 +269,11 @@ class DM0(Model):
         stop_id: int | None = None,
         generator: torch.Generator | None = None,
     ) -> Sampled:
-        """Action chunks by Euler steps from noise. `generate` > 0 first writes up to that many text tokens."""
+        """Action chunks by Euler steps from noise. `generate` > 0 first writes up to that many text tokens.
+
+        A prefix that knows its progress adds extras["progress"] [B, N]: the progress predicted for the chunk's end,
+        the least of all steps, raw.
+        """
         if noise is None:
             shape = (batch.size, num_samples, self.config.horizon, self.config.action_dim)
             noise = _normal(shape, generator, batch.text_ids.device)
@@ -251,19 +281,39 @@ class DM0(Model):
         if prefix is None:
             prefix = self.encode(batch, room=room + generate, text=generate > 0)
         ids = self.generate(prefix, generate, stop_id) if generate else None
-        prefix.cache.reserve(room)
-        attention = self._chunk_attention(prefix.labels, prefix.valid, noise.shape[1])
-        actions = euler(lambda x, t: self._velocity(prefix, x, t, attention), noise, steps or self.config.denoise_steps)
-        return Sampled(actions=actions, text_ids=ids)
+        sampled = self.denoise_all(prefix, noise, steps)
+        return replace(sampled, text_ids=ids)
 
-    def _velocity(self, prefix: Prefix, x: Tensor, t: Tensor, attention: Attention) -> Tensor:
-        tokens = self.model.embed_chunk(x, t, prefix.state)
+    @torch.no_grad()
+    def denoise_all(self, prefix: Prefix, noise: Float[Tensor, "B N T A"], steps: int | None = None) -> Sampled:
+        """All denoising steps from `noise`, which `sample` makes after the prefix and its text."""
+        prefix.cache.reserve(noise.shape[1] * self.config.chunk_tokens)
+        attention = self._sample_attention(prefix, noise.shape[1])
+        ends: list[Tensor] = []
+
+        def field(x: Tensor, t: Tensor) -> Tensor:
+            states = self._expert_states(prefix, x, t, attention)
+            if prefix.progress is not None:
+                ends.append(self.model.read_progress(states))
+            return self.model.read_chunk(states)
+
+        actions = euler(field, noise, steps or self.config.denoise_steps)
+        extras = {"progress": torch.stack(ends).amin(0)} if ends else {}
+        return Sampled(actions=actions, extras=extras)
+
+    def _expert_states(self, prefix: Prefix, x: Tensor, t: Tensor, attention: Attention) -> Float[Tensor, "B N S W"]:
+        told = None if prefix.progress is None else prefix.progress[:, None].expand_as(t)
+        tokens = self.model.embed_chunk(x, t, prefix.state, told)
         if torch.is_grad_enabled():
             states, _ = self.model.expert(tokens, attention, past=prefix.cache.filled())
         else:
             prefix.cache.reserve(tokens.shape[1])
             states, _ = self.model.expert(tokens, attention, cache=prefix.cache)
-        return self.model.read_chunk(states)
+        return states.unflatten(1, (x.shape[1], -1))
+
+    def _sample_attention(self, prefix: Prefix, samples: int) -> Attention:
+        tokens = self.config.chunk_tokens - (self.config.progress_token and prefix.progress is None)
+        return self._chunk_attention(prefix.labels, prefix.valid, samples, samples * tokens)
 
     # Shared -----------------------------------------------------------------------------------------------------
 
@@ -288,8 +338,9 @@ class DM0(Model):
         attention = compile_attention(turn_layout(int(text.turn.max())), turns, valid)
         return replace(attention, groups=turns)
 
-    def _chunk_attention(self, labels: Tensor, valid: Tensor, draws: int) -> Attention:
-        chunk = torch.arange(draws, device=labels.device).repeat_interleave(self.config.chunk_tokens) + 2
+    def _chunk_attention(self, labels: Tensor, valid: Tensor, draws: int, tokens: int) -> Attention:
+        """Who sees whom among prefix and chunks; `tokens` of them are the chunks'."""
+        chunk = torch.arange(draws, device=labels.device).repeat_interleave(tokens // draws) + 2
         chunk = chunk.expand(labels.shape[0], -1)
         return compile_attention(
             layout(draws),
@@ -309,6 +360,8 @@ class DM0(Model):
         io = [network.action_in_proj, network.action_time_mlp_in, network.action_time_mlp_out, network.action_out_proj]
         if self.config.state_token != "none":
             io.append(network.state_proj)
+        if self.config.progress_token:
+            io += [network.progress_in_proj, network.progress_out_proj]
         found = {
             "vision": list(network.mm_vision_tower.parameters()),
             "projector": list(network.mm_projector.parameters()),

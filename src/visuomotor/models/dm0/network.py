@@ -32,6 +32,9 @@ class DM0Network(nn.Module):
         self.action_out_proj = nn.Linear(width, config.action_dim)
         if config.state_token != "none":
             self.state_proj = nn.Linear(config.state_dim, config.width if config.state_token == "prefix" else width)
+        if config.progress_token:
+            self.progress_in_proj = nn.Linear(1, width)
+            self.progress_out_proj = nn.Linear(width, 1)
         initialize(self)
 
     @property
@@ -62,12 +65,22 @@ class DM0Network(nn.Module):
         return torch.cat([*tokens, self.llm.embed_tokens(text_ids)], dim=1)
 
     def embed_chunk(
-        self, x: Float[Tensor, "B N T A"], t: Float[Tensor, "B N"], state: Float[Tensor, "B S"]
+        self,
+        x: Float[Tensor, "B N T A"],
+        t: Float[Tensor, "B N"],
+        state: Float[Tensor, "B S"],
+        progress: Float[Tensor, "B N"] | None = None,
     ) -> Float[Tensor, "B S W"]:
-        """Tokens of all draws one after another, [state token if it enters here | noisy actions with flow time]."""
+        """Tokens of all draws one after another: [state, if it enters here | progress, if told | noisy actions].
+
+        Flow time is told to the actions and to the progress.
+        """
         dtype = self.action_in_proj.weight.dtype
         width = self.config.expert_width
         action = self.action_in_proj(x.to(dtype))
+        if progress is not None:
+            told = self.progress_in_proj(progress.to(dtype)[..., None, None])
+            action = torch.cat([told, action], dim=2)
         code = time_code(t, width).to(dtype)
         # The first linear reads [action | time]; its time half is the same for the whole chunk.
         weight = self.action_time_mlp_in.weight
@@ -79,10 +92,13 @@ class DM0Network(nn.Module):
             tokens = torch.cat([token, tokens], dim=2)
         return tokens.flatten(1, 2)
 
-    def read_chunk(self, states: Float[Tensor, "B S W"]) -> Float[Tensor, "B N T A"]:
-        """Velocities from the expert's final states, in the order of `embed_chunk`."""
-        draws = states.unflatten(1, (-1, self.config.chunk_tokens))[:, :, -self.config.horizon :]
-        return self.action_out_proj(draws)
+    def read_chunk(self, states: Float[Tensor, "B N S W"]) -> Float[Tensor, "B N T A"]:
+        """Velocities from the expert's final states, per draw in the order of `embed_chunk`."""
+        return self.action_out_proj(states[:, :, -self.config.horizon :])
+
+    def read_progress(self, states: Float[Tensor, "B N S W"]) -> Float[Tensor, "B N"]:
+        """Predicted progress at the chunk's end, raw: nothing bounds it."""
+        return self.progress_out_proj(states[:, :, -self.config.horizon - 1])[..., 0]
 
 
 POSITION_SCALE = 0.7

@@ -1,0 +1,82 @@
+"""`visuomotor convert`: published checkpoints into ours, and back."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from visuomotor.cli.console import parse, say
+
+if TYPE_CHECKING:
+    from visuomotor.embodiment import Embodiment
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Turn a published DM0 folder into a checkpoint of ours, or a checkpoint of ours into the published layout.
+
+    The direction follows from what FOLDER holds. A published folder says neither which robot its numbers belong to nor
+    which normalisation they mean: --robot and --normalization do.
+    """
+
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
+    """A published folder (config.json, safetensors, norm_stats.json, tokenizer files), or a checkpoint of ours."""
+    out: Path
+    """The folder to write."""
+    robot: str | None = None
+    """aloha, arx5, franka, ur5, or an embodiment.json."""
+    normalization: Literal["quantile", "mean_std"] | None = None
+    """What norm_stats.json means: quantile (base, Table30) or mean_std (LIBERO); guessed when it is not given."""
+    precision: Literal["file", "float32", "reference"] = "file"
+    """Types of the weights: as in the file, float32, or as the published code casts them."""
+
+
+def run(arguments: list[str]) -> int:
+    options = parse("convert", Options, arguments)
+    if options.out.exists():
+        raise FileExistsError(f"{options.out} exists already; choose another --out.")
+    if (options.folder / "processor.json").exists():
+        return to_published(options)
+    return from_published(options)
+
+
+def from_published(options: Options) -> int:
+    from visuomotor.models.dm0.convert import processor_of, read_published
+    from visuomotor.policy import Policy
+
+    robot = find_robot(options.robot)
+    published = read_published(options.folder, precision=options.precision)
+    say(f"{options.folder}: {published.report.summary()}")
+    processor = processor_of(published, robot, options.normalization)
+    origin = {"converted_from": options.folder.name, "published_config": published.config}
+    say(f"checkpoint: {Policy(published.model, processor).save(options.out, origin)}")
+    return 0
+
+
+def to_published(options: Options) -> int:
+    from visuomotor.models.dm0 import DM0
+    from visuomotor.models.dm0.convert import write_published
+    from visuomotor.policy import load_policy
+
+    policy = load_policy(options.folder)
+    if not isinstance(policy.model, DM0):
+        raise ValueError(f"{options.folder} holds no DM0; only DM0 has a published layout that can be written.")
+    report = write_published(policy.model, policy.processor, options.out)
+    say(f"{options.out}: {len(report.loaded)} tensors written")
+    return 0
+
+
+def find_robot(name: str | None) -> "Embodiment":
+    """The embodiment of a name or file."""
+    from visuomotor.embodiment import Embodiment
+    from visuomotor.models.dm0.robots import ROBOTS
+
+    known = f"one of {', '.join(ROBOTS)}, or an embodiment.json"
+    if name is None:
+        raise ValueError(f"say which robot the checkpoint drives: --robot {known}.")
+    if name in ROBOTS:
+        return ROBOTS[name]
+    if not Path(name).is_file():
+        raise ValueError(f"there is no robot {name!r}; give {known}.")
+    return Embodiment.load(Path(name))

@@ -1,0 +1,115 @@
+"""Tensors under the published names: what model they describe, and how they get into it."""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from visuomotor.models.dm0.config import DM0Config
+from visuomotor.models.dm0.model import DM0
+from visuomotor.models.report import TensorReport
+
+__all__ = ["Precision", "assign", "config_of", "published_names"]
+
+Precision = Literal["float32", "reference", "file"]
+Shapes = Mapping[str, tuple[int, ...]]
+# In published files but not read by the network.
+UNUSED = re.compile(r"^(lm_head\.|model\.action_expert\.lm_head\.)")
+PROGRESS = re.compile(r"^model\.progress_(in|out)_proj\.")
+FLOAT32 = re.compile(r"input_layernorm|post_attention_layernorm|model\.norm|^model\.(action|progress)_(in|out|time)")
+TOWER, LLM, EXPERT = "model.mm_vision_tower.vision_tower.", "model.llm.", "model.action_expert.model."
+PE_HEAD = 64  # every published Perception Encoder has heads of this width
+
+
+def published_names(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """The same values under names that begin with `model.`, which a state dict of the inner model leaves out."""
+    if any(name.startswith("model.") for name in tensors):
+        return dict(tensors)
+    return {name if name.startswith("lm_head.") else f"model.{name}": value for name, value in tensors.items()}
+
+
+def config_of(shapes: Shapes, *, head_dim: int, **known: Any) -> DM0Config:
+    """The configuration that published names and shapes describe; `known` has what they cannot tell.
+
+    Raises:
+        ValueError: a tensor that tells a dimension is missing.
+    """
+
+    def shape(name: str) -> tuple[int, ...]:
+        if name not in shapes:
+            raise ValueError(f"Not a published DM0 checkpoint: {name} is missing among {len(shapes)} tensors.")
+        return shapes[name]
+
+    def depth(stem: str) -> int:
+        found = [int(m[1]) for name in shapes if (m := re.match(re.escape(stem) + r"(\d+)\.", name))]
+        return max(found, default=-1) + 1
+
+    vocabulary, width = shape(LLM + "embed_tokens.weight")
+    fields: dict[str, Any] = {
+        "num_views": 3,
+        "vision_width": shape(TOWER + "conv1.weight")[0],
+        "vision_layers": depth(TOWER + "transformer.resblocks."),
+        "vision_heads": max(1, shape(TOWER + "conv1.weight")[0] // PE_HEAD),
+        "vision_mlp_width": shape(TOWER + "transformer.resblocks.0.mlp.c_fc.weight")[0],
+        "vision_layer_scale": 0.1,
+        "vision_downsamples": 2,
+        "patch_size": shape(TOWER + "conv1.weight")[-1],
+        "vocab_size": vocabulary,
+        "width": width,
+        "mlp_width": shape(LLM + "layers.0.mlp.gate_proj.weight")[0],
+        "expert_width": shape(EXPERT + "norm.weight")[0],
+        "expert_mlp_width": shape(EXPERT + "layers.0.mlp.gate_proj.weight")[0],
+        "layers": depth(LLM + "layers."),
+        "heads": shape(LLM + "layers.0.self_attn.q_proj.weight")[0] // head_dim,
+        "kv_heads": shape(LLM + "layers.0.self_attn.k_proj.weight")[0] // head_dim,
+        "head_dim": head_dim,
+        "action_dim": shape("model.action_in_proj.weight")[1],
+        "gradient_decoupling": False,
+        "noise_draws": 1,
+        "mask_padded": False,
+        "token_convolution": 0,
+        "action_start_id": None,
+    }
+    fields |= known
+    if "image_size" not in known:
+        fields["image_size"] = fields["patch_size"] * round((shape(TOWER + "positional_embedding")[0] - 1) ** 0.5)
+    return DM0Config(**fields, state_dim=fields["action_dim"])
+
+
+def assign(model: DM0, tensors: Mapping[str, Tensor], precision: Precision) -> TensorReport:
+    """Put `tensors` into a model on the meta device; where file and model disagree, the report says so.
+
+    Tensors of the right type are shared, not copied. What nothing filled stays on the meta device.
+    """
+    if precision not in get_args(Precision):
+        raise ValueError(f"precision is {precision!r}, but must be one of {list(get_args(Precision))}.")
+    ours = dict(model.named_parameters())
+    ignored = [n for n in tensors if UNUSED.match(n) or (PROGRESS.match(n) and not model.config.progress_token)]
+    offered = {name: tensor for name, tensor in tensors.items() if name not in ignored}
+    both = [name for name in offered if name in ours]
+    fitting = [name for name in both if offered[name].shape == ours[name].shape]
+    for name in fitting:
+        _put(model, name, offered[name].to(_dtype(name, precision, offered[name])))
+    return TensorReport(
+        loaded=tuple(fitting),
+        missing=tuple(sorted(ours.keys() - offered.keys())),
+        unexpected=tuple(sorted(offered.keys() - ours.keys())),
+        ignored=tuple(ignored),
+        mismatched=tuple(
+            (n, tuple(offered[n].shape), tuple(ours[n].shape)) for n in both if offered[n].shape != ours[n].shape
+        ),
+    )
+
+
+def _put(model: nn.Module, name: str, tensor: Tensor) -> None:
+    stem, _, leaf = name.rpartition(".")
+    module = model.get_submodule(stem)
+    setattr(module, leaf, nn.Parameter(tensor))
+
+
+def _dtype(name: str, precision: Precision, tensor: Tensor) -> torch.dtype:
+    if precision == "file":
+        return tensor.dtype
+    return torch.float32 if precision == "float32" or FLOAT32.search(name) else torch.bfloat16

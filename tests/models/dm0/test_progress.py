@@ -1,0 +1,88 @@
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from visuomotor.contract import Batch
+from visuomotor.models.dm0 import DM0
+from visuomotor.nn.flow import time_code
+
+Make = Callable[..., DM0]
+MakeBatch = Callable[..., Batch]
+
+
+def labelled(batch: Batch, *columns: Tensor) -> Batch:
+    return replace(batch, labels={"progress": torch.stack(columns, dim=1)})
+
+
+def test_the_token_is_embedded_like_an_action_of_its_own_linear(make_model: Make) -> None:
+    network = make_model(progress_token=True).model
+    x, t, told = torch.randn(2, 1, 4, 3), torch.rand(2, 1), torch.rand(2, 1)
+    tokens = network.embed_chunk(x, t, torch.zeros(2, 5), told)
+    assert tokens.shape == (2, 5, 16)
+    both = torch.cat([network.progress_in_proj(told), time_code(t[:, 0], 16)], dim=-1)
+    expected = network.action_time_mlp_out(F.silu(network.action_time_mlp_in(both)))
+    torch.testing.assert_close(tokens[:, 0], expected)
+    torch.testing.assert_close(tokens[:, 1:], network.embed_chunk(x, t, torch.zeros(2, 5)))
+
+
+def test_sampling_returns_the_least_of_all_steps(make_model: Make, make_batch: MakeBatch) -> None:
+    model, batch = make_model(progress_token=True), make_batch()
+    batch = labelled(batch, torch.tensor([0.0, 0.5, 0.9]))
+    noise = torch.randn(3, 2, 4, 3)
+    sampled = model.sample(batch, noise=noise, steps=4)
+    assert sampled.extras["progress"].shape == (3, 2)
+    prefix, x, ends = model.encode(batch), noise, []
+    for i in range(4):
+        t = torch.full((3, 2), 1 - i / 4)
+        tokens = model.model.embed_chunk(x, t, prefix.state, batch.labels["progress"][:, :1].expand(3, 2))
+        attention = model._chunk_attention(prefix.labels, prefix.valid, 2, tokens.shape[1])
+        states = model.model.expert(tokens, attention, past=prefix.cache.filled())[0].unflatten(1, (2, -1))
+        ends.append(model.model.progress_out_proj(states[:, :, 0])[..., 0])
+        x = x - model.model.action_out_proj(states[:, :, 1:]) / 4
+    torch.testing.assert_close(sampled.actions, x, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(sampled.extras["progress"], torch.stack(ends).amin(0), atol=1e-5, rtol=1e-5)
+
+
+def test_without_labels_it_is_dm0(make_model: Make, make_batch: MakeBatch) -> None:
+    model, batch = make_model(progress_token=True), make_batch()
+    plain = make_model()
+    plain.load_state_dict({name: t for name, t in model.state_dict().items() if "progress" not in name})
+    noise, time = torch.randn(3, 2, 4, 3), torch.rand(3, 2)
+    ours, theirs = (m.loss(batch, noise=noise, time=time).terms for m in (model, plain))
+    assert ours.keys() == theirs.keys() == {"text", "action_tokens", "flow"}
+    torch.testing.assert_close(ours["flow"].sum, theirs["flow"].sum, atol=0, rtol=0)
+    assert not model.sample(batch, noise=noise, steps=2).extras
+
+
+def test_the_loss_is_the_squared_error_of_rows_with_actions(make_model: Make, make_batch: MakeBatch) -> None:
+    model, batch = make_model(progress_token=True, progress_noise=0.0), make_batch()
+    assert batch.action_valid is not None
+    batch.action_valid[1] = False
+    batch = labelled(batch, torch.tensor([0.1, 0.5, 0.9]), torch.tensor([0.2, 0.6, 1.0]))
+    noise, time = torch.randn(3, 2, 4, 3), torch.rand(3, 2)
+    term = model.loss(batch, noise=noise, time=time).terms["progress"]
+    assert term.count == 4
+    prefix = model.encode(batch)
+    assert batch.actions is not None
+    x = time[..., None, None] * noise + (1 - time[..., None, None]) * batch.actions[:, None]
+    states = model._expert_states(prefix, x, time, model._sample_attention(prefix, 2))
+    miss = (model.model.read_progress(states) - batch.labels["progress"][:, 1:]).square()
+    torch.testing.assert_close(term.sum, miss[[0, 2]].sum(), atol=1e-5, rtol=1e-4)
+    term.sum.backward()
+    assert model.model.progress_out_proj.weight.grad is not None
+    assert model.model.action_out_proj.weight.grad is None
+
+
+def test_what_it_is_told_is_noisy_in_training_and_repeatable(make_model: Make, make_batch: MakeBatch) -> None:
+    model = make_model(progress_token=True)
+    batch = labelled(make_batch(), torch.full((3,), 0.5), torch.full((3,), 0.6))
+    told, target = model._progress_labels(batch, 100, torch.Generator().manual_seed(0))
+    assert told is not None
+    assert target is not None
+    assert 0.03 < (told - 0.5).std() < 0.07
+    again, _ = model._progress_labels(batch, 100, torch.Generator().manual_seed(0))
+    assert again is not None
+    torch.testing.assert_close(told, again, atol=0, rtol=0)
