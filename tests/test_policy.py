@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from tests.data.fakes import CORPUS, FakeDataset, embodiment
 from visuomotor.contract import Batch, Sampled
+from visuomotor.data.grammar import Line
 from visuomotor.data.processor import Processor, ProcessorConfig
 from visuomotor.models import make_config, make_model
 from visuomotor.policy import Policy, Session, load_policy
@@ -30,11 +32,14 @@ class Echo(nn.Module):
         self.line, self.broken = line, broken
         self.asked: list[str] = []
 
-    def sample(self, batch: Batch, *, noise: Tensor, steps: int | None = None, generate: int = 0) -> Sampled:
+    def sample(self, batch: Batch, *, noise: Tensor, lines: Sequence[Line] = (), **_: object) -> Sampled:
         valid = [ids[mask].numpy() for ids, mask in zip(batch.text_ids, batch.text_valid, strict=True)]
         self.asked += [PROCESSOR.tokenizer.decode(ids) for ids in valid]
+        self.asked += [PROCESSOR.tokenizer.decode(line.header) for line in lines if not line.given]
         ids = torch.from_numpy(PROCESSOR.tokenizer.encode(self.line).copy()).repeat(batch.size, 1)
-        return Sampled(actions=noise * float("nan") if self.broken else noise, text_ids=ids if generate else None)
+        finished = torch.ones(batch.size, len(lines), dtype=torch.bool) if lines else None
+        actions = noise * float("nan") if self.broken else noise
+        return Sampled(actions=actions, lines=(ids,) * len(lines), finished=finished)
 
 
 def dm0(**overrides: Any) -> nn.Module:
@@ -114,7 +119,8 @@ def test_several_levels_are_thought_one_after_the_other() -> None:
     model = Echo(line=" red block 1 2 3 4\n")
     chunk = Policy(model, PROCESSOR, think=("box", "subtask")).infer(OBSERVATIONS[:1])[0]
     assert chunk.text == {"subtask": "red block 1 2 3 4", "box": "red block 1 2 3 4"}
-    assert model.asked[-1].endswith("Subtask: red block 1 2 3 4\nBox:")
+    assert model.asked[0].endswith("\nSubtask:")
+    assert model.asked[1:] == ["Box:"]  # one call: the prefix is not encoded again
 
 
 def test_wrong_use_is_refused() -> None:

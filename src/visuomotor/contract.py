@@ -168,10 +168,13 @@ class Sampled:
     """What a model samples: actions float[B, N, T, A] normalised, never sent to a robot as they are.
 
     text_ids: int64[B, G] generated token ids (padded with the model's pad id), None when no text was asked for.
+    lines, finished: int64[B, G] of each line that was asked for, and bool[B, lines]: written before time ran out.
     """
 
     actions: Tensor
     text_ids: Tensor | None = None
+    lines: tuple[Tensor, ...] = ()
+    finished: Tensor | None = None
     extras: dict[str, Any] = field(default_factory=dict)
 
 

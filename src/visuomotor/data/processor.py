@@ -1,12 +1,13 @@
 """Processor: everything between data or robot on one side and the model's tensors on the other, in both directions.
 
 It owns the embodiments, their statistics, the normalisation, the tokenizer and the text layout; `processor.json` and
-`tokenizer.json` keep them beside the weights.
+`tokenizer.json` keep them beside the weights, `fast.json` the FAST tokens where there are any.
 """
 
 import dataclasses
 import json
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,8 +15,12 @@ import numpy as np
 
 from visuomotor.contract import Batch, Embodiment, Observation
 from visuomotor.data import grounding, sample_text, scaffold
+from visuomotor.data.action_tokens import BINS, decode_bins
 from visuomotor.data.augment import Shift, augment, draw_shift
+from visuomotor.data.automaton import Grammar
 from visuomotor.data.config import ProcessorConfig
+from visuomotor.data.fast import FastTokenizer
+from visuomotor.data.grammar import action_grammar, level_grammar
 from visuomotor.data.images import fit
 from visuomotor.data.normalization import Units, normalizer, reference_change
 from visuomotor.data.prepared import Prepared
@@ -26,9 +31,10 @@ from visuomotor.data.tokenizer import TextTokenizer
 __all__ = ["Objective", "Processor", "ProcessorConfig"]
 
 Objective = Literal["robot", "grounding", "boxes"]
-PROCESSOR_FILE, TOKENIZER_FILE = "processor.json", "tokenizer.json"
+PROCESSOR_FILE, TOKENIZER_FILE, FAST_FILE = "processor.json", "tokenizer.json", "fast.json"
 FORMAT = 1
 SENTENCE_ROWS = 2000
+FAST_CHUNKS = 5000  # that FAST tokens are trained on
 
 
 class Processor:
@@ -40,13 +46,16 @@ class Processor:
         embodiments: Sequence[Embodiment],
         statistics: Sequence[Statistics],
         tokenizer: TextTokenizer,
+        fast: FastTokenizer | None = None,
     ) -> None:
+        _require_action_tokens(config, tokenizer, fast)
         if len(embodiments) != len(statistics) or not embodiments:
             raise ValueError(f"{len(embodiments)} embodiments need as many statistics, not {len(statistics)}.")
         self.config = config
         self.embodiments = tuple(embodiments)
         self.statistics = tuple(statistics)
         self.tokenizer = tokenizer
+        self.fast = fast
         self.units = tuple(_units(config, e, s) for e, s in zip(embodiments, statistics, strict=True))
         self.views = tuple(_views(config, e) for e in embodiments)
         self._prepared: dict[tuple[int, int], Prepared] = {}
@@ -59,13 +68,14 @@ class Processor:
         corpus: Iterable[str] = (),
         *,
         tokenizer: TextTokenizer | None = None,
+        fast: FastTokenizer | None = None,
         skip_bad: bool = False,
     ) -> "Processor":
         """Statistics from `datasets` (those with demonstrations, pooled by embodiment), tokenizer from `corpus`.
 
-        Instructions, sub-tasks and object names of the data join the corpus. `tokenizer` is taken as it is, e.g. the
-        one of the checkpoint that training starts from. `skip_bad` leaves NaN and infinity out of the statistics
-        instead of raising ValueError.
+        Instructions, sub-tasks and object names of the data join the corpus. `tokenizer` (and `fast`) are taken as
+        they are, e.g. those of the checkpoint that training starts from. `skip_bad` leaves NaN and infinity out of the
+        statistics instead of raising ValueError.
         """
         groups: list[tuple[Embodiment, list[Any]]] = []
         for dataset in (d for d in datasets if "action" in d.columns and not is_scenes(d)):
@@ -88,7 +98,10 @@ class Processor:
         if tokenizer is None:
             words = [*corpus, *scaffold.FIXED_TEXT, *grounding.PHRASES, *(t for d in datasets for t in _sentences(d))]
             tokenizer = TextTokenizer.train(words, config.vocab_size, digits=2 if config.coordinates <= 100 else 1)
-        return cls(config, [e for e, _ in groups], statistics, tokenizer)
+        if config.action_tokens == "fast" and fast is None:
+            fast = FastTokenizer.train(_chunks(config, groups, statistics), config.fast_vocab, config.fast_scale)
+            tokenizer = tokenizer.with_fast_tokens(fast.size)
+        return cls(config, [e for e, _ in groups], statistics, tokenizer, fast)
 
     def embodiment_index(self, embodiment: Embodiment, *, name: str = "The data") -> int:
         """Index of the embodiment that means the same numbers; ValueError naming both sides otherwise."""
@@ -135,7 +148,8 @@ class Processor:
         if objective == "robot":
             actions, steps, bins = prepared.actions_at(row)
             valid[:steps, : bins.shape[1]] = True
-            pieces = sample_text.robot_text(config, self.tokenizer, prepared, row, bins, shifts, rng)
+            tokens = partial(self._action_tokens, actions, bins)
+            pieces = sample_text.robot_text(config, self.tokenizer, prepared, row, tokens, shifts, rng)
         else:
             actions = np.zeros((config.horizon, config.action_width), dtype=np.float32)
             boxes_only = objective == "boxes"
@@ -183,7 +197,8 @@ class Processor:
     ) -> Batch:
         """Batch for inference, without actions.
 
-        levels: the first level to be thought; its header ends the text, and the model goes on from there.
+        levels: those to be written. The header of the first ends the text, and the model goes on from there; where
+            levels do not see each other, each begins from the prompt, and no header is in the text.
         text: per observation, levels that are known already; they stand between prompt and header.
         """
         samples = []
@@ -195,10 +210,11 @@ class Processor:
             pieces = scaffold.prompt_pieces(
                 self.tokenizer, observation.instruction, self.config.prompt, answers=bool(known or levels)
             )
-            for level in scaffold.LEVELS:
+            for level in self.config.level_order:
                 if known.get(level):
-                    pieces += scaffold.level_pieces(self.tokenizer, level, " " + known[level])
-            if levels:
+                    turn = self.config.turn(level)
+                    pieces += scaffold.level_pieces(self.tokenizer, level, " " + known[level], turn)
+            if levels and self.config.scaffold == "sequential":
                 pieces.append(scaffold.header_piece(self.tokenizer, levels[0]))
             ids, kinds, targets = scaffold.text_of(pieces)
             samples.append(
@@ -210,6 +226,7 @@ class Processor:
                     text_loss=np.zeros_like(targets),
                     state=state,
                     embodiment=embodiment,
+                    text_turn=scaffold.turns_of(pieces),
                 )
             )
         return self.collate(samples)
@@ -222,6 +239,44 @@ class Processor:
         """{level: text} of generated ids. `level`: the one whose header was forced, so that the ids go on from it."""
         text = self.tokenizer.decode(ids)
         return scaffold.parse_levels((scaffold.HEADERS[level] if level else "") + text)
+
+    def grammar(self, level: str, embodiment: int = 0, names: Sequence[str] = ()) -> Grammar:
+        """What the line of a level may say (see data/grammar.py). `names`: what boxes may be called, else any words."""
+        if level != "action":
+            return level_grammar(level, self.tokenizer, self.config, names)
+        width = self.embodiments[embodiment].action_dim
+        if self.fast is None:
+            return action_grammar(self.tokenizer, self.config.action_line_steps * width, [1] * BINS)
+        return action_grammar(self.tokenizer, self.config.horizon * width, self.fast.lengths)
+
+    def decode_actions(self, ids: np.ndarray, embodiment: int = 0) -> np.ndarray | None:
+        """Normalised float32[T, A] of a written action line (ids [G], newline and padding too); None if malformed.
+
+        Steps between those that a line of bins holds are interpolated.
+        """
+        written = ids[(ids != self.tokenizer.pad_id) & (ids != self.tokenizer.newline_id)] - self.tokenizer.action_start
+        width, config = self.embodiments[embodiment].action_dim, self.config
+        if ((written < 0) | (written >= self.tokenizer.action_count)).any():
+            return None
+        actions = np.zeros((config.horizon, config.action_width), dtype=np.float32)
+        if self.fast is not None:
+            chunk = self.fast.decode(written, width)
+            if chunk is None:
+                return None
+            actions[:, :width] = chunk
+            return actions
+        if len(written) != config.action_line_steps * width:
+            return None
+        steps, held = np.arange(config.horizon), np.arange(0, config.horizon, config.action_token_stride)
+        for dim, values in enumerate(decode_bins(written).reshape(-1, width).T):
+            actions[:, dim] = np.interp(steps, held, values)
+        return actions
+
+    def _action_tokens(self, actions: np.ndarray, bins: np.ndarray) -> np.ndarray:
+        """The action line of a chunk, actions float32[T, A] and bins int64[n, a] of its valid steps, from token 0."""
+        if self.fast is None:
+            return bins[:: self.config.action_token_stride]
+        return self.fast.encode(actions[:, : bins.shape[1]])
 
     def to_json(self) -> dict[str, Any]:
         def meaning(embodiment: Embodiment) -> dict[str, Any]:
@@ -244,9 +299,11 @@ class Processor:
         }
 
     def save(self, folder: Path) -> None:
-        """Write processor.json and tokenizer.json into an existing folder."""
+        """Write processor.json, tokenizer.json and, with FAST tokens, fast.json into an existing folder."""
         (folder / PROCESSOR_FILE).write_text(json.dumps(self.to_json(), indent=2) + "\n")
         self.tokenizer.save(folder / TOKENIZER_FILE)
+        if self.fast is not None:
+            (folder / FAST_FILE).write_text(json.dumps(self.fast.to_json()) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> "Processor":
@@ -264,7 +321,8 @@ class Processor:
             ) from None
         except (KeyError, TypeError, json.JSONDecodeError) as error:
             raise ValueError(f"{path} is damaged or not a processor file: {error!r}. Copy the folder again.") from error
-        return cls(config, embodiments, statistics, TextTokenizer.load(Path(folder) / TOKENIZER_FILE))
+        fast = _load_fast(Path(folder) / FAST_FILE) if config.action_tokens == "fast" else None
+        return cls(config, embodiments, statistics, TextTokenizer.load(Path(folder) / TOKENIZER_FILE), fast)
 
     def _pictures(
         self,
@@ -317,6 +375,44 @@ class Processor:
                 f"no action is computed from it."
             )
         return self.units[embodiment].state.apply(state)
+
+
+def _require_action_tokens(config: ProcessorConfig, tokenizer: TextTokenizer, fast: FastTokenizer | None) -> None:
+    """ValueError where configuration, vocabulary and FAST tokens disagree."""
+    if (config.action_tokens == "fast") != (fast is not None) or tokenizer.action_count != (
+        fast.size if fast else BINS
+    ):
+        raise ValueError(
+            f"action_tokens is {config.action_tokens!r}, but the vocabulary has {tokenizer.action_count} action tokens "
+            f"and there are {'no' if fast is None else fast.size} FAST tokens. A checkpoint keeps the kind of tokens "
+            f"that it was trained with; train a new one to change them."
+        )
+    if fast is not None and fast.horizon != config.horizon:
+        raise ValueError(f"The FAST tokens are of chunks of {fast.horizon} steps, but horizon is {config.horizon}.")
+
+
+def _chunks(
+    config: ProcessorConfig, groups: Sequence[tuple[Embodiment, list[Any]]], statistics: Sequence[Statistics]
+) -> list[np.ndarray]:  # fmt: skip
+    """Normalised chunks float32[T, a] of up to FAST_CHUNKS evenly spread rows; rows with NaN are left out."""
+    share = max(1, FAST_CHUNKS // sum(len(members) for _, members in groups))
+    found = []
+    for (embodiment, members), own in zip(groups, statistics, strict=True):
+        for dataset in members:
+            prepared = Prepared(dataset, _units(config, embodiment, own), config.horizon)
+            for row in np.unique(np.linspace(0, dataset.num_frames - 1, share).astype(np.int64)).tolist():
+                if prepared.has_actions(row):
+                    found.append(prepared.actions_at(row)[0][:, : embodiment.action_dim])
+    return found
+
+
+def _load_fast(path: Path) -> FastTokenizer:
+    try:
+        return FastTokenizer.from_json(json.loads(path.read_text()))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} is missing; it holds the checkpoint's FAST tokens. Copy the folder.") from None
+    except Exception as error:  # the tokenizers library raises bare Exception on malformed files
+        raise ValueError(f"{path} is damaged: {error!r}. Copy the folder again.") from error
 
 
 def _sentences(dataset: Any) -> set[str]:

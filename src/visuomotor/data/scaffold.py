@@ -6,9 +6,9 @@
     Trajectory: main gripper: (500,300) (492,310)
     Action:<action_127><action_90>...
 
-A line is absent when its level is dropped. What a level says and the newline that ends it are targets of the text
-loss. The header ("Subtask:") is not: at inference the caller decides which levels are thought and forces the header.
-Pieces are encoded separately, so training and inference see the same tokens.
+This is the default order. A line is absent when its level is dropped. What a level says and the newline that ends it
+are targets of the text loss. The header ("Subtask:") is not: at inference the caller decides which levels are thought
+and forces the header. Pieces are encoded separately, so training and inference see the same tokens.
 """
 
 from collections.abc import Mapping, Sequence
@@ -67,23 +67,23 @@ def prompt_pieces(tokenizer: TextTokenizer, instruction: str, style: PromptStyle
     return [Piece(tokenizer.encode(text), TextKind.PROMPT, False) for text in texts]
 
 
-def header_piece(tokenizer: TextTokenizer, level: str) -> Piece:
+def header_piece(tokenizer: TextTokenizer, level: str, turn: int = 0) -> Piece:
     """The header of a level, never a target."""
-    return Piece(tokenizer.encode(HEADERS[level]), KINDS[level], False)
+    return Piece(tokenizer.encode(HEADERS[level]), KINDS[level], False, turn)
 
 
-def level_pieces(tokenizer: TextTokenizer, level: str, content: Sequence[str | int] | str) -> Pieces:
+def level_pieces(tokenizer: TextTokenizer, level: str, content: Sequence[str | int] | str, turn: int = 0) -> Pieces:
     """Header, content (text, or words and coordinates 0-1000) and newline of one level."""
     ids = np.concatenate([*_encode(tokenizer, content), tokenizer.encode("\n")])
-    return [header_piece(tokenizer, level), Piece(ids, KINDS[level], True)]
+    return [header_piece(tokenizer, level, turn), Piece(ids, KINDS[level], True, turn)]
 
 
-def action_pieces(tokenizer: TextTokenizer, bins: np.ndarray) -> Pieces:
-    """Action line of bins int[n, d], time-major."""
-    ids = np.empty(bins.size + 1, dtype=np.int64)
-    np.add(bins.reshape(-1), tokenizer.action_start, out=ids[:-1])
+def action_pieces(tokenizer: TextTokenizer, tokens: np.ndarray, turn: int = 0) -> Pieces:
+    """Action line of action tokens from 0: bins int[n, d], time-major, or FAST tokens int[n]."""
+    ids = np.empty(tokens.size + 1, dtype=np.int64)
+    np.add(tokens.reshape(-1), tokenizer.action_start, out=ids[:-1])
     ids[-1] = tokenizer.newline_id
-    return [header_piece(tokenizer, "action"), Piece(ids, TextKind.ACTION, True)]
+    return [header_piece(tokenizer, "action", turn), Piece(ids, TextKind.ACTION, True, turn)]
 
 
 def words_piece(
