@@ -52,7 +52,7 @@ class Prefix:
 
     `labels` int64[B, P] (index into `layout().blocks`) and `valid` bool[B, P] describe the filled slots of `cache`.
     `last` [B, W] is the state of each row's last valid token, None when no text is to be generated.
-    `turns` int64[B, P] says who sees whom among them (see `turn_layout`), `turn_count` is their largest; None: one text.
+    `turns` int64[B, P] says who sees whom (see `turn_layout`), `turn_count` is their largest; None: the text is one.
     """
 
     cache: KVCache
