@@ -182,6 +182,15 @@ def test_a_malformed_line_of_action_tokens_is_counted_and_the_flow_acts() -> Non
     assert policy.malformed == 3
 
 
+def test_what_the_text_points_at_comes_with_the_chunk_in_coordinates_of_the_image() -> None:
+    config = dataclasses.replace(PROCESSOR.config, coordinates=100)
+    processor = Processor(config, PROCESSOR.embodiments, PROCESSOR.statistics, PROCESSOR.tokenizer)
+    marks = Policy(Echo(" red block 1 2 3 99\n"), processor, think=("box",)).infer(OBSERVATIONS[:1])[0].extras["marks"]
+    assert marks == {"camera": "scene_camera", "boxes": {"red block": [15, 25, 35, 995]}, "trace": []}
+    assert [config.coordinate(v) for v in marks["boxes"]["red block"]] == [1, 2, 3, 99]
+    assert "marks" not in Policy(Echo(), PROCESSOR, think=("subtask",)).infer(OBSERVATIONS[:1])[0].extras
+
+
 def test_wrong_use_is_refused() -> None:
     policy = Policy(Echo(), PROCESSOR)
     assert policy.infer([]) == []

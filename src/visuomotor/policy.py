@@ -137,7 +137,8 @@ class Policy:
 
         Noise is drawn for each request from its own seed: the given one, else the session's, else a fresh one. So a
         chunk never depends on who shared its batch (up to rounding). `extras` holds "latency" (seconds of the whole
-        batch) and "seed"; "unfinished" and "malformed" where it applies (see Policy).
+        batch) and "seed"; "marks" (see Processor.marks) where the text points at something; "unfinished" and
+        "malformed" where it applies (see Policy).
 
         Raises:
             ValueError: an observation lacks a camera or has a wrong or NaN state; the model produced a NaN.
@@ -172,7 +173,7 @@ class Policy:
                 actions=self.processor.robot_actions(actions[i], observation.state, self._index),
                 embodiment=self.embodiment,
                 text=texts[i],
-                extras={"latency": latency, "seed": chosen[i], **notes[i]},
+                extras={"latency": latency, "seed": chosen[i], **self._marks(texts[i]), **notes[i]},
             )
             _remember(remembered[i], chunk, fresh[i])
             chunks.append(chunk)
@@ -271,6 +272,10 @@ class Policy:
                 else:
                     texts[row][level] = self.processor.parse_text(ids, level).get(level, "")
         return texts, notes
+
+    def _marks(self, text: dict[str, str]) -> dict[str, Any]:
+        marks = self.processor.marks(text, self._index)
+        return {"marks": marks} if marks else {}
 
     def _actions_from_tokens(
         self,

@@ -98,6 +98,10 @@ class ProcessorConfig:
         """A stored coordinate 0-1000 as texts have it; on a coarser scale the largest is one less than the scale."""
         return value if self.coordinates == 1000 else min(value * self.coordinates // 1000, self.coordinates - 1)
 
+    def stored(self, value: int) -> int:
+        """A coordinate of a text as stored ones are, 0-1000; on a coarser scale the middle of what it stands for."""
+        return value if self.coordinates == 1000 else min((2 * value + 1) * 500 // self.coordinates, 1000)
+
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "ProcessorConfig":
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}

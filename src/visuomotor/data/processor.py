@@ -6,7 +6,7 @@ It owns the embodiments, their statistics, the normalisation, the tokenizer and 
 
 import dataclasses
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -239,6 +239,20 @@ class Processor:
         """{level: text} of generated ids. `level`: the one whose header was forced, so that the ids go on from it."""
         text = self.tokenizer.decode(ids)
         return scaffold.parse_levels((scaffold.HEADERS[level] if level else "") + text)
+
+    def marks(self, text: Mapping[str, str], embodiment: int = 0) -> dict[str, Any]:
+        """What a text points at, to be drawn: {"camera": name, "boxes": {name: [x1, y1, x2, y2]}, "trace": [[x, y]]}.
+
+        Coordinates are 0-1000 of that camera's image. Empty when it points at nothing.
+        """
+        stored = self.config.stored
+        boxes = {n: [stored(v) for v in box] for n, box in scaffold.parse_boxes(text.get("box", "")).items()}
+        trace = [[stored(x), stored(y)] for x, y in scaffold.parse_points(text.get("trajectory", ""))]
+        if not boxes and not trace:
+            return {}
+        role = self.config.image_roles[self.views[embodiment].index(True)]
+        camera = next(c.name for c in self.embodiments[embodiment].cameras if c.role == role)
+        return {"camera": camera, "boxes": boxes, "trace": trace}
 
     def grammar(self, level: str, embodiment: int = 0, names: Sequence[str] = ()) -> Grammar:
         """What the line of a level may say (see data/grammar.py). `names`: what boxes may be called, else any words."""

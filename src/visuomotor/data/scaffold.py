@@ -11,6 +11,7 @@ are targets of the text loss. The header ("Subtask:") is not: at inference the c
 and forces the header. Pieces are encoded separately, so training and inference see the same tokens.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -22,8 +23,8 @@ from visuomotor.data.tokenizer import TextTokenizer
 
 __all__ = [
     "HEADERS", "LEVELS", "LEVEL_NEEDS", "Piece", "Pieces", "PromptStyle", "action_pieces", "box_content",
-    "header_piece", "level_pieces", "parse_levels", "prompt_pieces", "text_of", "trajectory_content", "turns_of",
-    "words_piece",
+    "header_piece", "level_pieces", "parse_boxes", "parse_levels", "parse_points", "prompt_pieces", "text_of",
+    "trajectory_content", "turns_of", "words_piece",
 ]  # fmt: skip
 
 PromptStyle = Literal["plain", "dm0"]
@@ -37,6 +38,7 @@ KINDS = {
 }
 LEVEL_NEEDS = {"subtask": "subtask", "box": "boxes", "trajectory": "point"}  # level -> annotation it is made of
 MAX_POINTS = 25
+BOX, POINT = re.compile(r"(\D.*?) (\d+) (\d+) (\d+) (\d+)"), re.compile(r"\((\d+),(\d+)\)")
 DM0_SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. "
     "The assistant gives helpful, detailed, and polite answers to the user's questions. "
@@ -131,6 +133,21 @@ def parse_levels(text: str) -> dict[str, str]:
             if line.startswith(header) and level not in found:
                 found[level] = line.removeprefix(header).strip()
     return found
+
+
+def parse_boxes(content: str) -> dict[str, tuple[int, int, int, int]]:
+    """{name: box} of a box level's content; what is not well-formed is passed over."""
+    found = {}
+    for part in content.split(";"):
+        if match := BOX.fullmatch(part.strip()):
+            name, x1, y1, x2, y2 = match.groups()
+            found[name] = (int(x1), int(y1), int(x2), int(y2))
+    return found
+
+
+def parse_points(content: str) -> list[tuple[int, int]]:
+    """The points of a trajectory level's content."""
+    return [(int(x), int(y)) for x, y in POINT.findall(content)]
 
 
 def _encode(tokenizer: TextTokenizer, content: Sequence[str | int] | str) -> list[np.ndarray]:
