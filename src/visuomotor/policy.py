@@ -226,7 +226,7 @@ class Policy:
         processor = self.processor
         grammar = processor.grammar(level, self._index, self.box_names) if self.constrain or level == "action" else None
         if level == "action" and grammar is not None:
-            length = processor.config.horizon * self.embodiment.action_dim + 1  # what FAST may take at worst
+            length = processor.action_line.longest * self.embodiment.action_dim + 1
         elif isinstance(self.max_new_tokens, Mapping):
             length = self.max_new_tokens.get(level, MAX_NEW_TOKENS)
         else:

@@ -85,11 +85,6 @@ class ProcessorConfig:
         if not self.image_roles:
             raise ValueError("image_roles is empty; a policy needs at least one camera role.")
 
-    @property
-    def action_line_steps(self) -> int:
-        """Steps of the chunk that a line of bins holds."""
-        return -(-self.horizon // self.action_token_stride)
-
     def turn(self, level: str) -> int:
         """The turn of a level's text (see contract.Batch): one of its own where levels do not see each other."""
         return LEVELS.index(level) + 1 if self.scaffold == "parallel" else 0

@@ -15,12 +15,12 @@ import numpy as np
 
 from visuomotor.contract import Batch, Embodiment, Observation
 from visuomotor.data import grounding, sample_text, scaffold
-from visuomotor.data.action_tokens import BINS, decode_bins
+from visuomotor.data.action_line import ActionLine, load_fast, train_fast
 from visuomotor.data.augment import Shift, augment, draw_shift
 from visuomotor.data.automaton import Grammar
 from visuomotor.data.config import ProcessorConfig
 from visuomotor.data.fast import FastTokenizer
-from visuomotor.data.grammar import action_grammar, level_grammar
+from visuomotor.data.grammar import level_grammar
 from visuomotor.data.images import fit
 from visuomotor.data.normalization import Units, normalizer, reference_change
 from visuomotor.data.prepared import Prepared
@@ -34,7 +34,6 @@ Objective = Literal["robot", "grounding", "boxes"]
 PROCESSOR_FILE, TOKENIZER_FILE, FAST_FILE = "processor.json", "tokenizer.json", "fast.json"
 FORMAT = 1
 SENTENCE_ROWS = 2000
-FAST_CHUNKS = 5000  # that FAST tokens are trained on
 
 
 class Processor:
@@ -48,14 +47,13 @@ class Processor:
         tokenizer: TextTokenizer,
         fast: FastTokenizer | None = None,
     ) -> None:
-        _require_action_tokens(config, tokenizer, fast)
         if len(embodiments) != len(statistics) or not embodiments:
             raise ValueError(f"{len(embodiments)} embodiments need as many statistics, not {len(statistics)}.")
         self.config = config
         self.embodiments = tuple(embodiments)
         self.statistics = tuple(statistics)
         self.tokenizer = tokenizer
-        self.fast = fast
+        self.action_line = ActionLine(config, tokenizer, fast)
         self.units = tuple(_units(config, e, s) for e, s in zip(embodiments, statistics, strict=True))
         self.views = tuple(_views(config, e) for e in embodiments)
         self._prepared: dict[tuple[int, int], Prepared] = {}
@@ -99,7 +97,9 @@ class Processor:
             words = [*corpus, *scaffold.FIXED_TEXT, *grounding.PHRASES, *(t for d in datasets for t in _sentences(d))]
             tokenizer = TextTokenizer.train(words, config.vocab_size, digits=2 if config.coordinates <= 100 else 1)
         if config.action_tokens == "fast" and fast is None:
-            fast = FastTokenizer.train(_chunks(config, groups, statistics), config.fast_vocab, config.fast_scale)
+            units = (_units(config, e, s) for (e, _), s in zip(groups, statistics, strict=True))
+            members = ((d, u) for (_, found), u in zip(groups, units, strict=True) for d in found)
+            fast = train_fast(config, (Prepared(d, u, config.horizon) for d, u in members))
             tokenizer = tokenizer.with_fast_tokens(fast.size)
         return cls(config, [e for e, _ in groups], statistics, tokenizer, fast)
 
@@ -148,7 +148,7 @@ class Processor:
         if objective == "robot":
             actions, steps, bins = prepared.actions_at(row)
             valid[:steps, : bins.shape[1]] = True
-            tokens = partial(self._action_tokens, actions, bins)
+            tokens = partial(self.action_line.encode, actions, bins)
             pieces = sample_text.robot_text(config, self.tokenizer, prepared, row, tokens, shifts, rng)
         else:
             actions = np.zeros((config.horizon, config.action_width), dtype=np.float32)
@@ -258,39 +258,16 @@ class Processor:
         """What the line of a level may say (see data/grammar.py). `names`: what boxes may be called, else any words."""
         if level != "action":
             return level_grammar(level, self.tokenizer, self.config, names)
-        width = self.embodiments[embodiment].action_dim
-        if self.fast is None:
-            return action_grammar(self.tokenizer, self.config.action_line_steps * width, [1] * BINS)
-        return action_grammar(self.tokenizer, self.config.horizon * width, self.fast.lengths)
+        return self.action_line.grammar(self.embodiments[embodiment].action_dim)
 
     def decode_actions(self, ids: np.ndarray, embodiment: int = 0) -> np.ndarray | None:
-        """Normalised float32[T, A] of a written action line (ids [G], newline and padding too); None if malformed.
+        """Normalised float32[T, A] of a written action line (ids [G]); None if it is malformed."""
+        return self.action_line.decode(ids, self.embodiments[embodiment].action_dim)
 
-        Steps between those that a line of bins holds are interpolated.
-        """
-        written = ids[(ids != self.tokenizer.pad_id) & (ids != self.tokenizer.newline_id)] - self.tokenizer.action_start
-        width, config = self.embodiments[embodiment].action_dim, self.config
-        if ((written < 0) | (written >= self.tokenizer.action_count)).any():
-            return None
-        actions = np.zeros((config.horizon, config.action_width), dtype=np.float32)
-        if self.fast is not None:
-            chunk = self.fast.decode(written, width)
-            if chunk is None:
-                return None
-            actions[:, :width] = chunk
-            return actions
-        if len(written) != config.action_line_steps * width:
-            return None
-        steps, held = np.arange(config.horizon), np.arange(0, config.horizon, config.action_token_stride)
-        for dim, values in enumerate(decode_bins(written).reshape(-1, width).T):
-            actions[:, dim] = np.interp(steps, held, values)
-        return actions
-
-    def _action_tokens(self, actions: np.ndarray, bins: np.ndarray) -> np.ndarray:
-        """The action line of a chunk, actions float32[T, A] and bins int64[n, a] of its valid steps, from token 0."""
-        if self.fast is None:
-            return bins[:: self.config.action_token_stride]
-        return self.fast.encode(actions[:, : bins.shape[1]])
+    @property
+    def fast(self) -> FastTokenizer | None:
+        """The FAST tokens, None where action lines are made of bins."""
+        return self.action_line.fast
 
     def to_json(self) -> dict[str, Any]:
         def meaning(embodiment: Embodiment) -> dict[str, Any]:
@@ -335,7 +312,7 @@ class Processor:
             ) from None
         except (KeyError, TypeError, json.JSONDecodeError) as error:
             raise ValueError(f"{path} is damaged or not a processor file: {error!r}. Copy the folder again.") from error
-        fast = _load_fast(Path(folder) / FAST_FILE) if config.action_tokens == "fast" else None
+        fast = load_fast(Path(folder) / FAST_FILE) if config.action_tokens == "fast" else None
         return cls(config, embodiments, statistics, TextTokenizer.load(Path(folder) / TOKENIZER_FILE), fast)
 
     def _pictures(
@@ -389,44 +366,6 @@ class Processor:
                 f"no action is computed from it."
             )
         return self.units[embodiment].state.apply(state)
-
-
-def _require_action_tokens(config: ProcessorConfig, tokenizer: TextTokenizer, fast: FastTokenizer | None) -> None:
-    """ValueError where configuration, vocabulary and FAST tokens disagree."""
-    if (config.action_tokens == "fast") != (fast is not None) or tokenizer.action_count != (
-        fast.size if fast else BINS
-    ):
-        raise ValueError(
-            f"action_tokens is {config.action_tokens!r}, but the vocabulary has {tokenizer.action_count} action tokens "
-            f"and there are {'no' if fast is None else fast.size} FAST tokens. A checkpoint keeps the kind of tokens "
-            f"that it was trained with; train a new one to change them."
-        )
-    if fast is not None and fast.horizon != config.horizon:
-        raise ValueError(f"The FAST tokens are of chunks of {fast.horizon} steps, but horizon is {config.horizon}.")
-
-
-def _chunks(
-    config: ProcessorConfig, groups: Sequence[tuple[Embodiment, list[Any]]], statistics: Sequence[Statistics]
-) -> list[np.ndarray]:  # fmt: skip
-    """Normalised chunks float32[T, a] of up to FAST_CHUNKS evenly spread rows; rows with NaN are left out."""
-    share = max(1, FAST_CHUNKS // sum(len(members) for _, members in groups))
-    found = []
-    for (embodiment, members), own in zip(groups, statistics, strict=True):
-        for dataset in members:
-            prepared = Prepared(dataset, _units(config, embodiment, own), config.horizon)
-            for row in np.unique(np.linspace(0, dataset.num_frames - 1, share).astype(np.int64)).tolist():
-                if prepared.has_actions(row):
-                    found.append(prepared.actions_at(row)[0][:, : embodiment.action_dim])
-    return found
-
-
-def _load_fast(path: Path) -> FastTokenizer:
-    try:
-        return FastTokenizer.from_json(json.loads(path.read_text()))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path} is missing; it holds the checkpoint's FAST tokens. Copy the folder.") from None
-    except Exception as error:  # the tokenizers library raises bare Exception on malformed files
-        raise ValueError(f"{path} is damaged: {error!r}. Copy the folder again.") from error
 
 
 def _sentences(dataset: Any) -> set[str]:
