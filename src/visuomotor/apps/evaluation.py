@@ -19,7 +19,7 @@ def evaluate_checkpoint(
     checkpoint: Path, plan: EvalPlan, out: Path, *, data: Sequence[Path] = (), **options: Any
 ) -> Results:
     """Load and roll out. `data`: collected data sets whose starts must not occur; `options` go to `evaluate`."""
-    chosen = {} if plan.actions_from is None else {"actions_from": plan.actions_from}
+    chosen: dict[str, Any] = {} if plan.actions_from is None else {"actions_from": plan.actions_from}
     policy = load_policy(checkpoint, think=plan.think, **chosen)
     plan = replace(plan, think=policy.think, actions_from=policy.actions_from)
     results = evaluate(policy, plan, out, training_scenarios=training_scenarios(data), **options)

@@ -81,7 +81,8 @@ class FastTokenizer:
             return None
         spelled = "".join(self._inner.id_to_token(i) or "" for i in ids)
         integers = np.array([ord(c) - FIRST + self.lowest for c in spelled], dtype=np.float64)
-        return idct(integers.reshape(self.horizon, width) / self.scale, axis=0, norm="ortho").astype(np.float32)
+        chunk = np.asarray(idct(integers.reshape(self.horizon, width) / self.scale, axis=0, norm="ortho"))
+        return chunk.astype(np.float32)
 
     def to_json(self) -> dict[str, Any]:
         vocabulary = json.loads(self._inner.to_str())
@@ -95,7 +96,8 @@ class FastTokenizer:
 
 def _coefficients(chunk: np.ndarray, scale: float) -> np.ndarray:
     """Rounded DCT coefficients int64[T * d], low frequencies first."""
-    return np.rint(dct(np.asarray(chunk, dtype=np.float64), axis=0, norm="ortho") * scale).astype(np.int64).reshape(-1)
+    frequencies = np.asarray(dct(np.asarray(chunk, dtype=np.float64), axis=0, norm="ortho"))
+    return np.rint(frequencies * scale).astype(np.int64).reshape(-1)
 
 
 def _spelled(coefficients: np.ndarray, lowest: int) -> str:
