@@ -200,6 +200,8 @@ def test_wrong_use_is_refused() -> None:
         Policy(Echo(), PROCESSOR, think=("action",))
     with pytest.raises(ValueError, match="choose 'flow' or 'tokens'"):
         Policy(Echo(), PROCESSOR, actions_from="thoughts")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="give at least 0, or None"):
+        Policy(Echo(), PROCESSOR, think_seconds=-1.0)
     with pytest.raises(ValueError, match="at most 3 tokens cannot be well-formed, which takes 6"):
         Policy(Echo(), PROCESSOR, think=("box",), max_new_tokens=3)
     behind = dataclasses.replace(PROCESSOR.config, level_order=("action", "subtask", "box", "trajectory"))

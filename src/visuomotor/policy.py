@@ -107,6 +107,8 @@ class Policy:
         self.think_seconds, self.constrain, self.box_names = think_seconds, constrain, tuple(box_names)
         if actions_from not in ("flow", "tokens"):
             raise ValueError(f"actions_from is {actions_from!r}; choose 'flow' or 'tokens'.")
+        if think_seconds is not None and think_seconds < 0:
+            raise ValueError(f"think_seconds is {think_seconds}; give at least 0, or None for no limit.")
         self.actions_from = actions_from
         self.malformed = 0
         order, written = processor.config.level_order, self.think
@@ -224,16 +226,18 @@ class Policy:
     def _line(self, level: str) -> Line:
         """How the model is asked for a level."""
         processor = self.processor
-        grammar = processor.grammar(level, self._index, self.box_names) if self.constrain or level == "action" else None
-        if level == "action" and grammar is not None:
+        if level == "action":
             length = processor.action_line.longest * self.embodiment.action_dim + 1
         elif isinstance(self.max_new_tokens, Mapping):
             length = self.max_new_tokens.get(level, MAX_NEW_TOKENS)
         else:
             length = self.max_new_tokens
-        header = torch.from_numpy(header_piece(processor.tokenizer, level).ids.copy())
-        turn = processor.config.turn(level)
-        return Line(header=header, length=length, turn=turn, grammar=grammar if self.constrain else None)
+        return Line(
+            header=torch.from_numpy(header_piece(processor.tokenizer, level).ids.copy()),
+            length=length,
+            turn=processor.config.turn(level),
+            grammar=processor.grammar(level, self._index, self.box_names) if self.constrain else None,
+        )
 
     def _sample(
         self,
