@@ -1,5 +1,7 @@
 import dataclasses
 import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +13,9 @@ from torch import Tensor, nn
 
 from tests.data.fakes import CORPUS, FakeDataset, embodiment
 from visuomotor.contract import Batch, Sampled
+from visuomotor.data.grammar import Line
 from visuomotor.data.processor import Processor, ProcessorConfig
+from visuomotor.data.scaffold import LEVELS
 from visuomotor.models import make_config, make_model
 from visuomotor.policy import Policy, Session, load_policy
 
@@ -30,11 +34,14 @@ class Echo(nn.Module):
         self.line, self.broken = line, broken
         self.asked: list[str] = []
 
-    def sample(self, batch: Batch, *, noise: Tensor, steps: int | None = None, generate: int = 0) -> Sampled:
+    def sample(self, batch: Batch, *, noise: Tensor, lines: Sequence[Line] = (), **_: object) -> Sampled:
         valid = [ids[mask].numpy() for ids, mask in zip(batch.text_ids, batch.text_valid, strict=True)]
         self.asked += [PROCESSOR.tokenizer.decode(ids) for ids in valid]
+        self.asked += [PROCESSOR.tokenizer.decode(line.header) for line in lines if not line.given]
         ids = torch.from_numpy(PROCESSOR.tokenizer.encode(self.line).copy()).repeat(batch.size, 1)
-        return Sampled(actions=noise * float("nan") if self.broken else noise, text_ids=ids if generate else None)
+        finished = torch.ones(batch.size, len(lines), dtype=torch.bool) if lines else None
+        actions = noise * float("nan") if self.broken else noise
+        return Sampled(actions=actions, lines=(ids,) * len(lines), finished=finished)
 
 
 def dm0(**overrides: Any) -> nn.Module:
@@ -114,7 +121,74 @@ def test_several_levels_are_thought_one_after_the_other() -> None:
     model = Echo(line=" red block 1 2 3 4\n")
     chunk = Policy(model, PROCESSOR, think=("box", "subtask")).infer(OBSERVATIONS[:1])[0]
     assert chunk.text == {"subtask": "red block 1 2 3 4", "box": "red block 1 2 3 4"}
-    assert model.asked[-1].endswith("Subtask: red block 1 2 3 4\nBox:")
+    assert model.asked[0].endswith("\nSubtask:")
+    assert model.asked[1:] == ["Box:"]  # one call: the prefix is not encoded again
+
+
+@pytest.mark.parametrize("scaffold", ["sequential", "parallel"])
+def test_what_is_written_is_well_formed_and_in_the_order_of_the_data(scaffold: str) -> None:
+    order = ("box", "subtask", "trajectory", "action") if scaffold == "sequential" else LEVELS
+    config = dataclasses.replace(PROCESSOR.config, scaffold=scaffold, level_order=order)
+    processor = Processor(config, PROCESSOR.embodiments, PROCESSOR.statistics, PROCESSOR.tokenizer)
+    limits = {"box": 30, "subtask": 6}
+    policy = Policy(dm0(), processor, think=("subtask", "box"), max_new_tokens=limits, box_names=("red block",))
+    assert policy.think == tuple(level for level in order if level in limits)
+    for chunk in policy.infer(OBSERVATIONS, seeds=[1, 2, 3]):
+        assert list(chunk.text) == list(policy.think)
+        assert re.fullmatch(r"red block( \d+){4}(; red block( \d+){4})*", chunk.text["box"])
+        assert chunk.text["subtask"]
+    free = Policy(dm0(), processor, think=("box",), constrain=False).infer(OBSERVATIONS, seeds=[1, 2, 3])
+    assert not any(chunk.text["box"].startswith("red block") for chunk in free)  # it is untrained
+
+
+def test_when_time_is_up_levels_are_dropped_and_the_chunk_is_that_of_a_policy_that_does_not_think() -> None:
+    hasty = Policy(dm0(), PROCESSOR, think=("subtask", "box"), think_seconds=0.0)
+    session = Session()
+    chunk = hasty.infer(OBSERVATIONS[:1], [session], seeds=[1])[0]
+    assert chunk.text == {}
+    assert chunk.extras["unfinished"] == ["subtask", "box"]
+    silent = Policy(dm0(), PROCESSOR).infer(OBSERVATIONS[:1], seeds=[1])[0]
+    np.testing.assert_allclose(chunk.actions, silent.actions, atol=1e-5)
+    assert not hasty._reusable(session)
+    patient = Policy(dm0(), PROCESSOR, think=("subtask",), think_seconds=60.0)
+    assert "unfinished" not in patient.infer(OBSERVATIONS[:1], seeds=[1])[0].extras
+
+
+@pytest.mark.parametrize("action_tokens", ["bins", "fast"])
+def test_a_chunk_may_be_read_from_action_tokens(action_tokens: str) -> None:
+    config = ProcessorConfig(action_tokens=action_tokens, fast_vocab=300)  # type: ignore[arg-type]
+    processor = Processor.build(config, [DATASET], CORPUS)
+    words = processor.tokenizer
+    ids = {"action_start_id": words.action_start, "action_token_count": words.action_count}
+    model = dm0(**ids, vocab_size=words.vocab_size, newline_id=words.newline_id)
+    policy = Policy(model, processor, actions_from="tokens", think=("subtask",), max_new_tokens=4)
+    first, second = (policy.infer(OBSERVATIONS, seeds=seeds) for seeds in ([1, 2, 3], [4, 5, 6]))
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_array_equal(a.actions, b.actions)  # greedy: no noise enters
+        assert list(a.text) == ["subtask"]
+        assert "malformed" not in a.extras
+    alone = policy.infer(OBSERVATIONS[1:2], seeds=[9])[0]
+    np.testing.assert_array_equal(alone.actions, first[1].actions)
+    assert policy.malformed == 0
+
+
+def test_a_malformed_line_of_action_tokens_is_counted_and_the_flow_acts() -> None:
+    policy = Policy(dm0(), PROCESSOR, actions_from="tokens", constrain=False)
+    chunks = policy.infer(OBSERVATIONS, seeds=[1, 2, 3])
+    flow = Policy(dm0(), PROCESSOR).infer(OBSERVATIONS, seeds=[1, 2, 3])
+    for a, b in zip(chunks, flow, strict=True):
+        assert a.extras["malformed"]
+        np.testing.assert_allclose(a.actions, b.actions, atol=1e-5)
+    assert policy.malformed == 3
+
+
+def test_what_the_text_points_at_comes_with_the_chunk_in_coordinates_of_the_image() -> None:
+    config = dataclasses.replace(PROCESSOR.config, coordinates=100)
+    processor = Processor(config, PROCESSOR.embodiments, PROCESSOR.statistics, PROCESSOR.tokenizer)
+    marks = Policy(Echo(" red block 1 2 3 99\n"), processor, think=("box",)).infer(OBSERVATIONS[:1])[0].extras["marks"]
+    assert marks == {"camera": "scene_camera", "boxes": {"red block": [15, 25, 35, 995]}, "trace": []}
+    assert [config.coordinate(v) for v in marks["boxes"]["red block"]] == [1, 2, 3, 99]
+    assert "marks" not in Policy(Echo(), PROCESSOR, think=("subtask",)).infer(OBSERVATIONS[:1])[0].extras
 
 
 def test_wrong_use_is_refused() -> None:
@@ -124,6 +198,16 @@ def test_wrong_use_is_refused() -> None:
         policy.infer(OBSERVATIONS[:1], seeds=[1, 2])
     with pytest.raises(ValueError, match="cannot think 'action'"):
         Policy(Echo(), PROCESSOR, think=("action",))
+    with pytest.raises(ValueError, match="choose 'flow' or 'tokens'"):
+        Policy(Echo(), PROCESSOR, actions_from="thoughts")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="give at least 0, or None"):
+        Policy(Echo(), PROCESSOR, think_seconds=-1.0)
+    with pytest.raises(ValueError, match="at most 3 tokens cannot be well-formed, which takes 6"):
+        Policy(Echo(), PROCESSOR, think=("box",), max_new_tokens=3)
+    behind = dataclasses.replace(PROCESSOR.config, level_order=("action", "subtask", "box", "trajectory"))
+    acting_first = Processor(behind, PROCESSOR.embodiments, PROCESSOR.statistics, PROCESSOR.tokenizer)
+    with pytest.raises(ValueError, match="puts 'box' behind the action tokens"):
+        Policy(Echo(), acting_first, think=("box",), actions_from="tokens")
     with pytest.raises(ValueError, match="NaN or infinite actions"):
         Policy(Echo(broken=True), PROCESSOR).infer(OBSERVATIONS[:1])
     with pytest.raises(ValueError, match="The model has horizon 5 but the processor 8"):

@@ -102,8 +102,8 @@ class Batch:
     images      {camera role: uint8[B, h, w, 3]}, present views only, in the embodiment's order
     views       one bool per camera of the embodiment, on the host, constant within a batch
     text_*      int64 / bool [B, L]: ids, valid, kind (TextKind), loss (token is a target of the text loss)
-    text_turn   int64[B, L]: tokens of turn k > 0 (a question with its answer) see the images and their own turn only,
-                as if each were asked alone; None: the text is one
+    text_turn   int64[B, L]: tokens of turn k > 0 (a question with its answer, a level that sees no other) see turn 0
+                (images, and the prompt that levels share) and their own, as if each were asked alone; None: one text
     state       float32[B, S] normalised
     actions     float32[B, T, A] normalised; None at inference
     action_valid bool[B, T, A]; False on padded steps and widths, and everywhere on samples without actions
@@ -168,10 +168,13 @@ class Sampled:
     """What a model samples: actions float[B, N, T, A] normalised, never sent to a robot as they are.
 
     text_ids: int64[B, G] generated token ids (padded with the model's pad id), None when no text was asked for.
+    lines, finished: int64[B, G] of each line that was asked for, and bool[B, lines]: written before time ran out.
     """
 
     actions: Tensor
     text_ids: Tensor | None = None
+    lines: tuple[Tensor, ...] = ()
+    finished: Tensor | None = None
     extras: dict[str, Any] = field(default_factory=dict)
 
 
@@ -258,6 +261,7 @@ class EvalPlan:
     execute          actions of a chunk that are executed before the policy looks again
     think            scaffold levels that the policy writes before it acts, e.g. ("subtask",); () acts at once, None
                      does what the checkpoint says
+    actions_from     "flow", or "tokens": chunks are the action tokens that the policy writes; None as for think
     options          of the world, for its environment or its scenarios, e.g. {"vocabulary": "full", "tasks": ["push"]}
     """
 
@@ -268,6 +272,7 @@ class EvalPlan:
     max_steps: int | None = None
     execute: int = 8
     think: tuple[str, ...] | None = None
+    actions_from: Literal["flow", "tokens"] | None = None
     seed: int = 100_000
     options: dict[str, Any] = field(default_factory=dict)
 

@@ -1,7 +1,7 @@
 """Policy: a model with its processor and embodiment; observations in, action chunks in robot units out.
 
 A checkpoint is a folder: config.json (model name and configuration), model.safetensors, processor.json and
-tokenizer.json, embodiment.json, provenance.json. Never a pickle.
+tokenizer.json (fast.json with FAST tokens), embodiment.json, provenance.json. Never a pickle.
 """
 
 import json
@@ -9,10 +9,10 @@ import secrets
 import shutil
 import time
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,14 +21,19 @@ from safetensors.torch import load_model, save_model
 
 import visuomotor
 from visuomotor.contract import ActionChunk, Embodiment, Observation, Sampled
+from visuomotor.data.grammar import Line
 from visuomotor.data.processor import Processor
-from visuomotor.data.scaffold import LEVELS
+from visuomotor.data.scaffold import LEVELS, header_piece
 
 __all__ = ["Policy", "Session", "load_policy"]
 
 FILES = ("config.json", "model.safetensors", "processor.json", "tokenizer.json", "embodiment.json", "provenance.json")
 THINKABLE = tuple(level for level in LEVELS if level != "action")
 HISTORY = 16
+MAX_NEW_TOKENS = 32
+SETTINGS = (
+    "think", "think_every", "max_new_tokens", "think_seconds", "constrain", "box_names", "actions_from", "steps",
+)  # fmt: skip
 
 
 @dataclass
@@ -58,7 +63,17 @@ class Policy:
         embodiment: which of the processor's embodiments is driven; the first one by default.
         think: levels that the model writes before it acts, e.g. ("subtask",); () acts at once.
         think_every: calls of a session for which its text is reused before it is written anew.
-        max_new_tokens: limit of one level's text. steps: denoising steps, None for the model's default.
+        max_new_tokens: limit of one level's text, or {level: limit} (32 for those not named).
+        think_seconds: time after which a call stops writing. A level that is unfinished then is dropped, the chunk is
+            made without it, and `extras["unfinished"]` names it. What is written then depends on the machine's speed.
+        constrain: let a level say only what is well-formed (data/grammar.py); box_names: what boxes may be called, any
+            words when empty.
+        actions_from: "flow", or "tokens": the policy writes its action tokens, and they are the chunk. A line of them
+            that is malformed (`malformed` counts them, `extras["malformed"]` says so) is replaced by the flow's chunk.
+        steps: denoising steps, None for the model's default.
+
+    Raises:
+        ValueError: contradictory options, or a model whose sizes or ids are not the processor's.
     """
 
     def __init__(
@@ -70,7 +85,11 @@ class Policy:
         *,
         think: Sequence[str] = (),
         think_every: int = 1,
-        max_new_tokens: int = 32,
+        max_new_tokens: int | Mapping[str, int] = MAX_NEW_TOKENS,
+        think_seconds: float | None = None,
+        constrain: bool = True,
+        box_names: Sequence[str] = (),
+        actions_from: Literal["flow", "tokens"] = "flow",
         steps: int | None = None,
     ) -> None:
         unknown = [level for level in think if level not in THINKABLE]
@@ -83,8 +102,22 @@ class Policy:
         self._index = processor.embodiment_index(self.embodiment, name="The policy")
         self.provenance = dict(provenance or {})
         self.path: Path | None = None  # the checkpoint folder it was loaded from
-        self.think = tuple(level for level in LEVELS if level in think)
+        self.think = tuple(level for level in processor.config.level_order if level in think)
         self.think_every, self.max_new_tokens, self.steps = think_every, max_new_tokens, steps
+        self.think_seconds, self.constrain, self.box_names = think_seconds, constrain, tuple(box_names)
+        if actions_from not in ("flow", "tokens"):
+            raise ValueError(f"actions_from is {actions_from!r}; choose 'flow' or 'tokens'.")
+        if think_seconds is not None and think_seconds < 0:
+            raise ValueError(f"think_seconds is {think_seconds}; give at least 0, or None for no limit.")
+        self.actions_from = actions_from
+        self.malformed = 0
+        order, written = processor.config.level_order, self.think
+        if actions_from == "tokens":
+            after = [level for level in self.think if order.index(level) > order.index("action")]
+            if after:
+                raise ValueError(f"level_order puts {after[0]!r} behind the action tokens; leave it out of think.")
+            written = (*self.think, "action")
+        self._lines = {level: self._line(level).to(self.device) for level in written}
 
     @property
     def device(self) -> torch.device:
@@ -92,6 +125,7 @@ class Policy:
 
     def to(self, device: torch.device | str) -> "Policy":
         self.model.to(device)
+        self._lines = {level: line.to(device) for level, line in self._lines.items()}
         return self
 
     @torch.no_grad()
@@ -105,7 +139,8 @@ class Policy:
 
         Noise is drawn for each request from its own seed: the given one, else the session's, else a fresh one. So a
         chunk never depends on who shared its batch (up to rounding). `extras` holds "latency" (seconds of the whole
-        batch) and "seed".
+        batch) and "seed"; "marks" (see Processor.marks) where the text points at something; "unfinished" and
+        "malformed" where it applies (see Policy).
 
         Raises:
             ValueError: an observation lacks a camera or has a wrong or NaN state; the model produced a NaN.
@@ -122,13 +157,17 @@ class Policy:
         fresh = [not self._reusable(s) for s in remembered]
         texts = [dict(s.text) if s is not None and not new else {} for s, new in zip(remembered, fresh, strict=True)]
         actions = np.empty((len(observations), *noise.shape[-2:]), dtype=np.float32)
+        notes: list[dict[str, Any]] = [{} for _ in observations]
+        deadline = None if self.think_seconds is None else started + self.think_seconds
         for think in (True, False):
             slots = [i for i, new in enumerate(fresh) if new == think]
             if slots:
                 group = [observations[i] for i in slots]
-                actions[slots], known = self._sample(group, [texts[i] for i in slots], noise[slots], think)
-                for i, text in zip(slots, known, strict=True):
-                    texts[i] = text
+                known = [texts[i] for i in slots]
+                levels = self._levels if think else self._levels[len(self.think) :]
+                actions[slots], known, noted = self._sample(group, known, noise[slots], levels, deadline)
+                for i, text, note in zip(slots, known, noted, strict=True):
+                    texts[i], notes[i] = text, note
         latency = time.perf_counter() - started
         chunks = []
         for i, observation in enumerate(observations):
@@ -136,7 +175,7 @@ class Policy:
                 actions=self.processor.robot_actions(actions[i], observation.state, self._index),
                 embodiment=self.embodiment,
                 text=texts[i],
-                extras={"latency": latency, "seed": chosen[i]},
+                extras={"latency": latency, "seed": chosen[i], **self._marks(texts[i]), **notes[i]},
             )
             _remember(remembered[i], chunk, fresh[i])
             chunks.append(chunk)
@@ -169,9 +208,8 @@ class Policy:
     def _write(self, folder: Path, provenance: dict[str, Any] | None) -> None:
         from visuomotor.models import config_to_json
 
-        names = ("think", "think_every", "max_new_tokens", "steps")
         name = getattr(self.model, "name", type(self.model).__name__.lower())
-        config = {**config_to_json(name, self.model.config), "policy": {n: getattr(self, n) for n in names}}
+        config = {**config_to_json(name, self.model.config), "policy": {n: getattr(self, n) for n in SETTINGS}}
         versions = {"visuomotor": visuomotor.__version__, "torch": torch.__version__}
         origin = {**self.provenance, **(provenance or {}), **versions}
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
@@ -180,39 +218,91 @@ class Policy:
         self.embodiment.save(folder / "embodiment.json")
         save_model(self.model, str(folder / "model.safetensors"))
 
-    def _sample(
-        self, observations: list[Observation], known: list[dict[str, str]], noise: torch.Tensor, think: bool
-    ) -> tuple[np.ndarray, list[dict[str, str]]]:
-        """Normalised actions [B, T, A] and the text of each; all but the last level take one denoising step."""
-        levels = self.think if think else ()
-        for level in levels[:-1]:
-            known = self._written(self._call(observations, known, noise, level, 1), level, known)
-        level = levels[-1] if levels else None
-        sampled = self._call(observations, known, noise, level, self.steps)
-        if level is not None:
-            known = self._written(sampled, level, known)
-        actions = sampled.actions[:, 0].float().cpu().numpy()
-        if not np.isfinite(actions).all():
-            raise ValueError("The model produced NaN or infinite actions, so none is sent; its weights are damaged.")
-        return actions, known
+    @property
+    def _levels(self) -> tuple[str, ...]:
+        """All that is written in a call that thinks, in this order."""
+        return tuple(self._lines)
 
-    def _call(
+    def _line(self, level: str) -> Line:
+        """How the model is asked for a level."""
+        processor = self.processor
+        if level == "action":
+            length = processor.action_line.longest * self.embodiment.action_dim + 1
+        elif isinstance(self.max_new_tokens, Mapping):
+            length = self.max_new_tokens.get(level, MAX_NEW_TOKENS)
+        else:
+            length = self.max_new_tokens
+        return Line(
+            header=torch.from_numpy(header_piece(processor.tokenizer, level).ids.copy()),
+            length=length,
+            turn=processor.config.turn(level),
+            grammar=processor.grammar(level, self._index, self.box_names) if self.constrain else None,
+        )
+
+    def _sample(
         self,
         observations: list[Observation],
         known: list[dict[str, str]],
         noise: torch.Tensor,
-        level: str | None,
-        steps: int | None,
-    ) -> Sampled:
-        batch = self.processor.observations(observations, self._index, (level,) if level else (), known)
-        generate = self.max_new_tokens if level else 0
-        return self.model.sample(batch.to(self.device), noise=noise, steps=steps, generate=generate)
+        levels: Sequence[str],
+        deadline: float | None,
+    ) -> tuple[np.ndarray, list[dict[str, str]], list[dict[str, Any]]]:
+        """Normalised actions [B, T, A], the text of each, and what is to be said of it in extras."""
+        batch = self.processor.observations(observations, self._index, levels, known).to(self.device)
+        first = self.processor.config.scaffold == "sequential"  # its header ends the batch's text
+        lines = tuple(replace(self._lines[level], given=first and i == 0) for i, level in enumerate(levels))
+        flow = "action" not in levels
+        sampled = self.model.sample(batch, noise=noise, steps=self.steps, lines=lines, deadline=deadline, flow=flow)
+        known, notes = self._read(sampled, [level for level in levels if level != "action"], known)
+        actions = sampled.actions[:, 0].float().cpu().numpy()
+        if not flow:
+            self._actions_from_tokens(actions, sampled.lines[-1].cpu().numpy(), observations, known, noise, notes)
+        if not np.isfinite(actions).all():
+            raise ValueError("The model produced NaN or infinite actions, so none is sent; its weights are damaged.")
+        return actions, known, notes
 
-    def _written(self, sampled: Sampled, level: str, known: list[dict[str, str]]) -> list[dict[str, str]]:
-        if sampled.text_ids is None:
-            raise ValueError(f"The model wrote no text although it was asked for {level!r}; set think=().")
-        lines = [self.processor.parse_text(ids, level) for ids in sampled.text_ids.cpu().numpy()]
-        return [{**before, level: line.get(level, "")} for before, line in zip(known, lines, strict=True)]
+    def _read(
+        self, sampled: Sampled, levels: Sequence[str], known: list[dict[str, str]]
+    ) -> tuple[list[dict[str, str]], list[dict[str, Any]]]:  # fmt: skip
+        """The text of each row with what was written, and the levels that were not finished in time."""
+        texts, notes = [dict(text) for text in known], [{} for _ in known]
+        if levels and sampled.finished is None:
+            raise ValueError(f"The model wrote no text although it was asked for {levels[0]!r}; set think=().")
+        finished = None if sampled.finished is None else sampled.finished.cpu().numpy()
+        for n, level in enumerate(levels):
+            for row, ids in enumerate(sampled.lines[n].cpu().numpy()):
+                if finished is not None and not finished[row, n]:
+                    notes[row].setdefault("unfinished", []).append(level)
+                else:
+                    texts[row][level] = self.processor.parse_text(ids, level).get(level, "")
+        return texts, notes
+
+    def _marks(self, text: dict[str, str]) -> dict[str, Any]:
+        marks = self.processor.marks(text, self._index)
+        return {"marks": marks} if marks else {}
+
+    def _actions_from_tokens(
+        self,
+        actions: np.ndarray,
+        ids: np.ndarray,
+        observations: list[Observation],
+        known: list[dict[str, str]],
+        noise: torch.Tensor,
+        notes: list[dict[str, Any]],
+    ) -> None:
+        """Fill `actions` [B, T, A] with what the action lines say; where they say nothing, with the flow's."""
+        bad = []
+        for row, line in enumerate(ids):
+            decoded = self.processor.decode_actions(line, self._index)
+            if decoded is None:
+                bad.append(row)
+                notes[row]["malformed"] = True
+            else:
+                actions[row] = decoded
+        if bad:
+            self.malformed += len(bad)
+            group, texts = [observations[i] for i in bad], [known[i] for i in bad]
+            actions[bad], _, _ = self._sample(group, texts, noise[bad], (), None)
 
     def _noise(self, seeds: Sequence[int]) -> torch.Tensor:
         """[B, 1, T, A], each row from its own generator, drawn on the CPU so that devices agree."""
@@ -233,11 +323,13 @@ def load_policy(
     embodiment: Embodiment | None = None,
     think: Sequence[str] | None = None,
     device: str = "cpu",
+    **settings: Any,
 ) -> Policy:
     """The policy in a checkpoint folder.
 
     Args:
         think: levels that it writes before it acts; None keeps what the checkpoint says.
+        settings: other options of Policy, in place of the checkpoint's, e.g. actions_from="tokens".
         embodiment: the robot that will be driven; refused when the checkpoint means other numbers.
 
     Raises:
@@ -272,8 +364,8 @@ def load_policy(
         ) from error
     except RuntimeError as error:
         raise ValueError(f"The weights in {path} do not fit its config.json: {error}") from error
-    settings = config.get("policy", {}) | ({} if think is None else {"think": tuple(think)})
-    policy = Policy(model.to(device), processor, robot, provenance, **settings)
+    chosen = settings if think is None else {**settings, "think": tuple(think)}
+    policy = Policy(model.to(device), processor, robot, provenance, **{**config.get("policy", {}), **chosen})
     policy.path = path
     return policy
 
@@ -287,6 +379,7 @@ def _require_fit(model: Any, processor: Processor) -> None:
         "pad_id": processor.tokenizer.pad_id,
         "newline_id": processor.tokenizer.newline_id,
         "action_start_id": processor.tokenizer.action_start,
+        "action_token_count": processor.tokenizer.action_count,
     }
     if processor.config.image_size is not None:  # otherwise images would be resized twice
         wanted["image_size"] = processor.config.image_size

@@ -316,6 +316,11 @@ def test_images_are_brought_to_the_models_size() -> None:
         ({"levels": {"dream": 1.0}}, "Unknown scaffold levels"),
         ({"levels": {"box": 2.0}}, "must lie in 0-1"),
         ({"horizon": 0}, "horizon is 0"),
+        ({"level_order": ("box", "subtask")}, "must name each of"),
+        ({"level_order": ("box", "subtask", "trajectory", "action"), "scaffold": "parallel"}, "has no meaning"),
+        ({"scaffold": "soft"}, "choose 'sequential' or 'parallel'"),
+        ({"action_tokens": "vq"}, "choose 'bins' or 'fast'"),
+        ({"fast_scale": 0.0}, "must be above 0"),
         ({"image_roles": ()}, "at least one camera role"),
     ],
 )
@@ -336,3 +341,89 @@ def test_coarse_coordinates_take_fewer_digits_in_texts() -> None:
     assert "Box: red block 10 20 16 26; left bowl 30 50 42 60\n" in text
     assert "(10,30)" in text
     assert processor.config.coordinate(1000) == 99
+
+
+def test_levels_stand_in_the_order_that_is_set_and_are_read_in_any(tmp_path: Path) -> None:
+    order = ("box", "trajectory", "subtask", "action")
+    dataset = FakeDataset()
+    processor = build(dataset, levels=ALL, level_order=order)
+    text = decoded(processor, sample(processor, dataset, 4))
+    found = [text.index(header) for header in ("Box:", "Trajectory:", "Subtask:", "Action:")]
+    assert found == sorted(found)
+    levels = {"subtask": "lift it", "box": "cup 1 2 3 4"}
+    batch = processor.observations([dataset.observation(0)], levels=("action",), text=[levels])
+    asked = processor.tokenizer.decode(batch.text_ids[0][batch.text_valid[0]].numpy())
+    assert asked.endswith("Box: cup 1 2 3 4\nSubtask: lift it\nAction:")
+    processor.save(tmp_path)
+    assert Processor.load(tmp_path).config.level_order == order
+
+
+def test_parallel_levels_are_turns_in_training_and_from_an_observation() -> None:
+    dataset = FakeDataset()
+    processor = build(dataset, levels={**ALL, "trajectory": 0.0}, scaffold="parallel")
+    one = sample(processor, dataset, 4)
+    assert one.text_turn is not None
+    assert set(one.text_turn[one.text_kind == TextKind.PROMPT]) == {0}
+    for turn, kind in ((1, TextKind.SUBTASK), (2, TextKind.BOX), (4, TextKind.ACTION)):
+        assert set(one.text_turn[one.text_kind == kind]) == {turn}
+    silent = sample(build(dataset, levels={}, scaffold="parallel"), dataset, 4)
+    assert silent.text_turn is None
+    batch = processor.collate([silent, one])  # whose first sample has one turn alone
+    assert batch.text_turn is not None
+    assert batch.text_turn[1].max() == 4
+    levels = {"box": "red block 104 200 164 260"}
+    batch = processor.observations([dataset.observation(0)], levels=("subtask",), text=[levels])
+    assert batch.text_turn is not None
+    text = processor.tokenizer.decode(batch.text_ids[0][batch.text_valid[0]].numpy())
+    assert text.endswith("\nBox: red block 104 200 164 260\n")  # no header: each level begins from the prompt
+    assert set(batch.text_turn[0][batch.text_kind[0] == TextKind.BOX].tolist()) == {2}
+
+
+def test_fast_tokens_stand_for_the_chunk_and_are_saved(tmp_path: Path) -> None:
+    dataset = FakeDataset()
+    processor = build(dataset, levels=ALL, action_tokens="fast", fast_vocab=300)
+    tokenizer = processor.tokenizer
+    assert processor.fast is not None
+    assert tokenizer.action_count == processor.fast.size
+    assert tokenizer.action_start + tokenizer.action_count == tokenizer.vocab_size
+    one = sample(processor, dataset, 4)
+    assert one.actions is not None
+    line = one.text_ids[one.text_loss & (one.text_kind == TextKind.ACTION)]
+    decoded_actions = processor.decode_actions(line)
+    assert decoded_actions is not None
+    error = decoded_actions - one.actions
+    assert np.sqrt((error**2).sum(0)).max() <= 0.5 * np.sqrt(8) / 10 + 1e-6
+    assert (decoded_actions[:, 6:] == 0).all()
+    assert processor.grammar("action").accepts(line)
+    assert processor.decode_actions(line[1:]) is None
+    processor.save(tmp_path)
+    loaded = Processor.load(tmp_path)
+    assert sample(loaded, dataset, 4).text_ids.tolist() == one.text_ids.tolist()
+    (tmp_path / "fast.json").write_text("{")
+    with pytest.raises(ValueError, match=r"fast\.json is damaged"):
+        Processor.load(tmp_path)
+    (tmp_path / "fast.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"fast\.json is missing"):
+        Processor.load(tmp_path)
+    with pytest.raises(ValueError, match="train a new one to change them"):
+        Processor(ProcessorConfig(), loaded.embodiments, loaded.statistics, loaded.tokenizer, loaded.fast)
+    longer = dataclasses.replace(loaded.config, horizon=9)
+    with pytest.raises(ValueError, match="chunks of 8 steps, but horizon is 9"):
+        Processor(longer, loaded.embodiments, loaded.statistics, loaded.tokenizer, loaded.fast)
+
+
+@pytest.mark.parametrize("stride", [1, 3])
+def test_a_line_of_bins_becomes_a_chunk_again(stride: int) -> None:
+    dataset = FakeDataset()
+    processor = build(dataset, levels={"action": 1.0}, action_token_stride=stride)
+    one = sample(processor, dataset, 4)
+    assert one.actions is not None
+    line = one.text_ids[one.text_loss]
+    assert processor.grammar("action").accepts(line)
+    back = processor.decode_actions(np.append(line, processor.tokenizer.pad_id))
+    assert back is not None
+    wanted = np.clip(one.actions, -1, 1)
+    np.testing.assert_allclose(back[::stride, :6], wanted[::stride, :6], atol=1 / 254 + 1e-6)
+    np.testing.assert_allclose(back[1], back[0] + (back[stride] - back[0]) / stride, atol=1e-6)
+    for broken in (line[1:], np.append(line, processor.tokenizer.eos_id), line[:0]):
+        assert processor.decode_actions(broken) is None

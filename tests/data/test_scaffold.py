@@ -32,6 +32,17 @@ def test_levels_read_as_the_docstring_says() -> None:
     }
 
 
+def test_boxes_and_points_are_read_back() -> None:
+    content = "".join(str(c) if isinstance(c, str) else f" {c}" for c in scaffold.box_content(BOXES, "red block"))
+    assert scaffold.parse_boxes(content) == {"red block": (1, 20, 300, 1000)}
+    assert scaffold.parse_boxes("cup 2 1 2 3 4; broken 1 2 3; 1 2 3 4; lid 5 6 7 8") == {
+        "cup 2": (1, 2, 3, 4),
+        "lid": (5, 6, 7, 8),
+    }
+    assert scaffold.parse_points(scaffold.trajectory_content([(1, 2), (30, 4)])) == [(1, 2), (30, 4)]
+    assert scaffold.parse_boxes("") == {}
+
+
 def test_targets_are_content_and_newline_but_neither_prompt_nor_header() -> None:
     pieces = scaffold.prompt_pieces(TOKENIZER, "open the drawer", "plain")
     pieces += scaffold.level_pieces(TOKENIZER, "subtask", " reach")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from visuomotor.evaluation.video import BAD, GOOD, Caption, Frame, draw, stride, write_sheet, write_video
+from visuomotor.evaluation.video import BAD, GOOD, MARK, PATH, Caption, Frame, draw, stride, write_sheet, write_video
 
 CAPTION = Caption(heading="train", instruction="put the red block into the bowl", success=True, outcome="success")
 
@@ -40,6 +40,27 @@ def test_words_and_outcome_are_drawn() -> None:
     lost = Caption(heading="train", instruction="x", success=False, outcome="failed")
     assert tuple(draw(frames(1)[0], CAPTION, ended=True)[-2, -2]) == GOOD
     assert tuple(draw(frames(1)[0], lost, ended=True)[-2, -2]) == BAD
+
+
+def test_what_the_policy_points_at_is_drawn_on_that_camera_alone() -> None:
+    images = frames(1)[0].images
+    plain = draw(Frame(images=images, step=0), CAPTION)
+    box = {"camera": "camera1", "boxes": {"cup": [750, 500, 250, 250]}, "trace": []}
+    marked = draw(Frame(images=images, step=0, marks=box), CAPTION)
+    assert (plain[:, :256] == marked[:, :256]).all()
+
+    def shows(picture: np.ndarray, colour: tuple[int, int, int], column: int, x: float, y: float) -> bool:
+        """Whether the colour is within three pixels of a place of a panel, 0 to 1."""
+        row, col = picture.shape[0] - 26 - 256 + round(y * 255), 256 * column + round(x * 255)
+        return bool((picture[row - 3 : row + 4, col - 3 : col + 4] == colour).all(-1).any())
+
+    for x, y in ((0.25, 0.4), (0.75, 0.4), (0.5, 0.25), (0.5, 0.5)):  # corners may come in any order
+        assert shows(marked, MARK, 1, x, y)
+    assert not shows(marked, MARK, 1, 0.5, 0.4)
+    path = {"camera": "camera0", "boxes": {}, "trace": [[100, 900], [500, 900], [900, 900]]}
+    traced = draw(Frame(images=images, step=0, marks=path), CAPTION)
+    assert all(shows(traced, PATH, 0, x, 0.9) for x in (0.1, 0.5, 0.9))
+    assert (plain[:, 256:] == traced[:, 256:]).all()
 
 
 def test_a_long_instruction_stays_inside() -> None:

@@ -1,5 +1,6 @@
 """Evaluate a checkpoint: the policy as the plan wants it, on starts that its training data does not hold."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,15 +12,20 @@ from visuomotor.evaluation.results import Results
 from visuomotor.evaluation.rollout import evaluate
 from visuomotor.policy import load_policy
 
+logger = logging.getLogger(__name__)
+
 
 def evaluate_checkpoint(
     checkpoint: Path, plan: EvalPlan, out: Path, *, data: Sequence[Path] = (), **options: Any
 ) -> Results:
     """Load and roll out. `data`: collected data sets whose starts must not occur; `options` go to `evaluate`."""
-    policy = load_policy(checkpoint, think=plan.think)
-    return evaluate(
-        policy, replace(plan, think=policy.think), out, training_scenarios=training_scenarios(data), **options
-    )
+    chosen: dict[str, Any] = {} if plan.actions_from is None else {"actions_from": plan.actions_from}
+    policy = load_policy(checkpoint, think=plan.think, **chosen)
+    plan = replace(plan, think=policy.think, actions_from=policy.actions_from)
+    results = evaluate(policy, plan, out, training_scenarios=training_scenarios(data), **options)
+    if policy.malformed:
+        logger.warning("%d lines of action tokens were malformed; the flow acted in their place.", policy.malformed)
+    return results
 
 
 def training_scenarios(data: Sequence[Path]) -> list[dict[str, Any]]:

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from visuomotor.data import scaffold
 from visuomotor.data.augment import AugmentConfig
 from visuomotor.data.normalization import NEAR_CONSTANT
+from visuomotor.data.scaffold import LEVELS, PromptStyle
 
 __all__ = ["ProcessorConfig"]
 
@@ -25,7 +25,12 @@ class ProcessorConfig:
     near_constant: dimensions whose range is below it are centred instead of stretched (published: 0).
     coordinates: the side of an image in the coordinates of texts; with at most 100, a tokenizer trained here has one
         token for each, which is learnt faster (nano: 100).
-    action_token_stride: every how many steps the discrete action line has a step.
+    level_order: all levels in the order in which they stand in the text.
+    scaffold: "sequential": each level sees those before it; "parallel": each sees images and prompt alone. The action
+        chunk sees all of them.
+    action_tokens: what the action line is made of: "bins", one of 255 tokens for each number, or "fast", frequencies in
+        a vocabulary of `fast_vocab` tokens trained on the data (data/fast.py), rounded to 1/`fast_scale`.
+    action_token_stride: every how many steps a line of bins has a step.
     trajectory_stride: frames between two points of the trajectory line.
     """
 
@@ -36,13 +41,18 @@ class ProcessorConfig:
     optional_roles: tuple[str, ...] = ()
     image_size: int | None = None
     levels: dict[str, float] = field(default_factory=lambda: {"subtask": 0.5, "action": 1.0})
-    prompt: scaffold.PromptStyle = "plain"
+    prompt: PromptStyle = "plain"
     max_text: int = 256
     action_reference: Literal["embodiment", "chunk_start"] = "embodiment"
     state_of: dict[str, str] = field(default_factory=dict)
     wrap_angles: bool = True
     near_constant: float = NEAR_CONSTANT
     coordinates: int = 1000
+    level_order: tuple[str, ...] = LEVELS
+    scaffold: Literal["sequential", "parallel"] = "sequential"
+    action_tokens: Literal["bins", "fast"] = "bins"
+    fast_vocab: int = 256
+    fast_scale: float = 10.0
     action_token_stride: int = 1
     trajectory_stride: int = 4
     questions_per_image: int = 4
@@ -51,9 +61,26 @@ class ProcessorConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def __post_init__(self) -> None:
-        unknown = set(self.levels) - set(scaffold.LEVELS)
+        unknown = set(self.levels) - set(LEVELS)
         if unknown:
-            raise ValueError(f"Unknown scaffold levels {sorted(unknown)}; choose from {list(scaffold.LEVELS)}.")
+            raise ValueError(f"Unknown scaffold levels {sorted(unknown)}; choose from {list(LEVELS)}.")
+        if sorted(self.level_order) != sorted(LEVELS):
+            raise ValueError(
+                f"level_order is {list(self.level_order)}; it must name each of {list(LEVELS)} once. A level is left "
+                f"out by a probability of 0 in levels."
+            )
+        if self.scaffold == "parallel" and self.level_order != LEVELS:
+            raise ValueError(
+                "level_order has no meaning where levels do not see each other; leave it, or set scaffold='sequential'."
+            )
+        for name, value, known in (
+            ("scaffold", self.scaffold, ("sequential", "parallel")),
+            ("action_tokens", self.action_tokens, ("bins", "fast")),
+        ):
+            if value not in known:
+                raise ValueError(f"ProcessorConfig.{name} is {value!r}; choose {known[0]!r} or {known[1]!r}.")
+        if self.fast_scale <= 0:
+            raise ValueError(f"ProcessorConfig.fast_scale is {self.fast_scale}; it must be above 0.")
         for level, probability in self.levels.items():
             if not 0 <= probability <= 1:
                 raise ValueError(f"The probability of level {level!r} is {probability}; it must lie in 0-1.")
@@ -65,9 +92,17 @@ class ProcessorConfig:
         if not self.image_roles:
             raise ValueError("image_roles is empty; a policy needs at least one camera role.")
 
+    def turn(self, level: str) -> int:
+        """The turn of a level's text (see contract.Batch): one of its own where levels do not see each other."""
+        return LEVELS.index(level) + 1 if self.scaffold == "parallel" else 0
+
     def coordinate(self, value: int) -> int:
         """A stored coordinate 0-1000 as texts have it; on a coarser scale the largest is one less than the scale."""
         return value if self.coordinates == 1000 else min(value * self.coordinates // 1000, self.coordinates - 1)
+
+    def stored(self, value: int) -> int:
+        """A coordinate of a text as stored ones are, 0-1000; on a coarser scale the middle of what it stands for."""
+        return value if self.coordinates == 1000 else min((2 * value + 1) * 500 // self.coordinates, 1000)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "ProcessorConfig":

@@ -47,11 +47,16 @@ class Prepared:
             raise ValueError(self._not_finite("observation.state", self.raw_state, row))
         return self.state[row]
 
+    def has_actions(self, row: int) -> bool:
+        """Whether the actions from a row on, as far as a chunk reaches, are all finite."""
+        steps = min(len(self._horizon), int(self.end[row]) - row)
+        return bool(self._bad_actions[row + steps] == self._bad_actions[row])
+
     def actions_at(self, row: int) -> tuple[np.ndarray, int, np.ndarray]:
         """(normalised float32[T, A], valid steps n, bins int64[n, a]); after the episode the last action repeats."""
         end = int(self.end[row])
         steps = min(len(self._horizon), end - row)
-        if self._bad_actions[row + steps] != self._bad_actions[row]:
+        if not self.has_actions(row):
             bad = row + int(np.argmax(~np.isfinite(self.raw_action[row : row + steps]).all(axis=1)))
             raise ValueError(self._not_finite("action", self.raw_action, bad))
         rows = np.minimum(row + self._horizon, end - 1)

@@ -1,12 +1,13 @@
 """Processor: everything between data or robot on one side and the model's tensors on the other, in both directions.
 
 It owns the embodiments, their statistics, the normalisation, the tokenizer and the text layout; `processor.json` and
-`tokenizer.json` keep them beside the weights.
+`tokenizer.json` keep them beside the weights, `fast.json` the FAST tokens where there are any.
 """
 
 import dataclasses
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,8 +15,12 @@ import numpy as np
 
 from visuomotor.contract import Batch, Embodiment, Observation
 from visuomotor.data import grounding, sample_text, scaffold
+from visuomotor.data.action_line import ActionLine, load_fast, train_fast
 from visuomotor.data.augment import Shift, augment, draw_shift
+from visuomotor.data.automaton import Grammar
 from visuomotor.data.config import ProcessorConfig
+from visuomotor.data.fast import FastTokenizer
+from visuomotor.data.grammar import level_grammar
 from visuomotor.data.images import fit
 from visuomotor.data.normalization import ReferenceChange, Units, normalizer, reference_change
 from visuomotor.data.prepared import Prepared
@@ -26,7 +31,7 @@ from visuomotor.data.tokenizer import TextTokenizer
 __all__ = ["Objective", "Processor", "ProcessorConfig"]
 
 Objective = Literal["robot", "grounding", "boxes"]
-PROCESSOR_FILE, TOKENIZER_FILE = "processor.json", "tokenizer.json"
+PROCESSOR_FILE, TOKENIZER_FILE, FAST_FILE = "processor.json", "tokenizer.json", "fast.json"
 FORMAT = 1
 SENTENCE_ROWS = 2000
 
@@ -40,6 +45,7 @@ class Processor:
         embodiments: Sequence[Embodiment],
         statistics: Sequence[Statistics],
         tokenizer: TextTokenizer,
+        fast: FastTokenizer | None = None,
     ) -> None:
         if len(embodiments) != len(statistics) or not embodiments:
             raise ValueError(f"{len(embodiments)} embodiments need as many statistics, not {len(statistics)}.")
@@ -47,6 +53,7 @@ class Processor:
         self.embodiments = tuple(embodiments)
         self.statistics = tuple(statistics)
         self.tokenizer = tokenizer
+        self.action_line = ActionLine(config, tokenizer, fast)
         self.units = tuple(_units(config, e, s) for e, s in zip(embodiments, statistics, strict=True))
         self.views = tuple(_views(config, e) for e in embodiments)
         self._prepared: dict[tuple[int, int], Prepared] = {}
@@ -59,13 +66,14 @@ class Processor:
         corpus: Iterable[str] = (),
         *,
         tokenizer: TextTokenizer | None = None,
+        fast: FastTokenizer | None = None,
         skip_bad: bool = False,
     ) -> "Processor":
         """Statistics from `datasets` (those with demonstrations, pooled by embodiment), tokenizer from `corpus`.
 
-        Instructions, sub-tasks and object names of the data join the corpus. `tokenizer` is taken as it is, e.g. the
-        one of the checkpoint that training starts from. `skip_bad` leaves NaN and infinity out of the statistics
-        instead of raising ValueError.
+        Instructions, sub-tasks and object names of the data join the corpus. `tokenizer` (and `fast`) are taken as
+        they are, e.g. those of the checkpoint that training starts from. `skip_bad` leaves NaN and infinity out of the
+        statistics instead of raising ValueError.
         """
         groups: list[tuple[Embodiment, list[Any]]] = []
         for dataset in (d for d in datasets if "action" in d.columns and not is_scenes(d)):
@@ -88,7 +96,12 @@ class Processor:
         if tokenizer is None:
             words = [*corpus, *scaffold.FIXED_TEXT, *grounding.PHRASES, *(t for d in datasets for t in _sentences(d))]
             tokenizer = TextTokenizer.train(words, config.vocab_size, digits=2 if config.coordinates <= 100 else 1)
-        return cls(config, [e for e, _ in groups], statistics, tokenizer)
+        if config.action_tokens == "fast" and fast is None:
+            units = (_units(config, e, s) for (e, _), s in zip(groups, statistics, strict=True))
+            members = ((d, u) for (_, found), u in zip(groups, units, strict=True) for d in found)
+            fast = train_fast(config, (Prepared(d, u, config.horizon) for d, u in members))
+            tokenizer = tokenizer.with_fast_tokens(fast.size)
+        return cls(config, [e for e, _ in groups], statistics, tokenizer, fast)
 
     def embodiment_index(self, embodiment: Embodiment, *, name: str = "The data") -> int:
         """Index of the embodiment that means the same numbers; ValueError naming both sides otherwise."""
@@ -138,7 +151,8 @@ class Processor:
             if config.progress:
                 labels["progress"] = prepared.progress_at(row, steps)
             valid[:steps, : bins.shape[1]] = True
-            pieces = sample_text.robot_text(config, self.tokenizer, prepared, row, bins, shifts, rng)
+            tokens = partial(self.action_line.encode, actions, bins)
+            pieces = sample_text.robot_text(config, self.tokenizer, prepared, row, tokens, shifts, rng)
         else:
             actions = np.zeros((config.horizon, config.action_width), dtype=np.float32)
             boxes_only = objective == "boxes"
@@ -187,7 +201,8 @@ class Processor:
     ) -> Batch:
         """Batch for inference, without actions.
 
-        levels: the first level to be thought; its header ends the text, and the model goes on from there.
+        levels: those to be written. The header of the first ends the text, and the model goes on from there; where
+            levels do not see each other, each begins from the prompt, and no header is in the text.
         text: per observation, levels that are known already; they stand between prompt and header.
         """
         samples = []
@@ -199,10 +214,11 @@ class Processor:
             pieces = scaffold.prompt_pieces(
                 self.tokenizer, observation.instruction, self.config.prompt, answers=bool(known or levels)
             )
-            for level in scaffold.LEVELS:
+            for level in self.config.level_order:
                 if known.get(level):
-                    pieces += scaffold.level_pieces(self.tokenizer, level, " " + known[level])
-            if levels:
+                    turn = self.config.turn(level)
+                    pieces += scaffold.level_pieces(self.tokenizer, level, " " + known[level], turn)
+            if levels and self.config.scaffold == "sequential":
                 pieces.append(scaffold.header_piece(self.tokenizer, levels[0]))
             ids, kinds, targets = scaffold.text_of(pieces)
             samples.append(
@@ -214,6 +230,7 @@ class Processor:
                     text_loss=np.zeros_like(targets),
                     state=state,
                     embodiment=embodiment,
+                    text_turn=scaffold.turns_of(pieces),
                 )
             )
         return self.collate(samples)
@@ -226,6 +243,35 @@ class Processor:
         """{level: text} of generated ids. `level`: the one whose header was forced, so that the ids go on from it."""
         text = self.tokenizer.decode(ids)
         return scaffold.parse_levels((scaffold.HEADERS[level] if level else "") + text)
+
+    def marks(self, text: Mapping[str, str], embodiment: int = 0) -> dict[str, Any]:
+        """What a text points at, to be drawn: {"camera": name, "boxes": {name: [x1, y1, x2, y2]}, "trace": [[x, y]]}.
+
+        Coordinates are 0-1000 of that camera's image. Empty when it points at nothing.
+        """
+        stored = self.config.stored
+        boxes = {n: [stored(v) for v in box] for n, box in scaffold.parse_boxes(text.get("box", "")).items()}
+        trace = [[stored(x), stored(y)] for x, y in scaffold.parse_points(text.get("trajectory", ""))]
+        if not boxes and not trace:
+            return {}
+        role = self.config.image_roles[self.views[embodiment].index(True)]
+        camera = next(c.name for c in self.embodiments[embodiment].cameras if c.role == role)
+        return {"camera": camera, "boxes": boxes, "trace": trace}
+
+    def grammar(self, level: str, embodiment: int = 0, names: Sequence[str] = ()) -> Grammar:
+        """What the line of a level may say (see data/grammar.py). `names`: what boxes may be called, else any words."""
+        if level != "action":
+            return level_grammar(level, self.tokenizer, self.config, names)
+        return self.action_line.grammar(self.embodiments[embodiment].action_dim)
+
+    def decode_actions(self, ids: np.ndarray, embodiment: int = 0) -> np.ndarray | None:
+        """Normalised float32[T, A] of a written action line (ids [G]); None if it is malformed."""
+        return self.action_line.decode(ids, self.embodiments[embodiment].action_dim)
+
+    @property
+    def fast(self) -> FastTokenizer | None:
+        """The FAST tokens, None where action lines are made of bins."""
+        return self.action_line.fast
 
     def to_json(self) -> dict[str, Any]:
         def meaning(embodiment: Embodiment) -> dict[str, Any]:
@@ -248,9 +294,11 @@ class Processor:
         }
 
     def save(self, folder: Path) -> None:
-        """Write processor.json and tokenizer.json into an existing folder."""
+        """Write processor.json, tokenizer.json and, with FAST tokens, fast.json into an existing folder."""
         (folder / PROCESSOR_FILE).write_text(json.dumps(self.to_json(), indent=2) + "\n")
         self.tokenizer.save(folder / TOKENIZER_FILE)
+        if self.fast is not None:
+            (folder / FAST_FILE).write_text(json.dumps(self.fast.to_json()) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> "Processor":
@@ -268,7 +316,8 @@ class Processor:
             ) from None
         except (KeyError, TypeError, json.JSONDecodeError) as error:
             raise ValueError(f"{path} is damaged or not a processor file: {error!r}. Copy the folder again.") from error
-        return cls(config, embodiments, statistics, TextTokenizer.load(Path(folder) / TOKENIZER_FILE))
+        fast = load_fast(Path(folder) / FAST_FILE) if config.action_tokens == "fast" else None
+        return cls(config, embodiments, statistics, TextTokenizer.load(Path(folder) / TOKENIZER_FILE), fast)
 
     def _pictures(
         self,

@@ -55,7 +55,9 @@ def collate(samples: Sequence[Sample], roles: Sequence[str], pad_id: int) -> Bat
     kinds = np.zeros((len(samples), length), dtype=np.int64)
     valid = np.zeros((len(samples), length), dtype=bool)
     loss = np.zeros((len(samples), length), dtype=bool)
-    turn = None if first.text_turn is None else np.zeros((len(samples), length), dtype=np.int64)
+    turn = None
+    if any(s.text_turn is not None for s in samples):  # a sample whose text is one stays in turn 0
+        turn = np.zeros((len(samples), length), dtype=np.int64)
     for i, s in enumerate(samples):
         n = len(s.text_ids)
         ids[i, :n], kinds[i, :n], valid[i, :n], loss[i, :n] = s.text_ids, s.text_kind, True, s.text_loss

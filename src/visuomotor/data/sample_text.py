@@ -3,6 +3,8 @@
 `shifts` holds the augmentation's shift per camera name, in the model's order: boxes and points refer to the first.
 """
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 
 from visuomotor.contract import TextKind
@@ -23,28 +25,33 @@ def robot_text(
     tokenizer: TextTokenizer,
     prepared: Prepared,
     row: int,
-    bins: np.ndarray,
+    action_tokens: Callable[[], np.ndarray],
     shifts: dict[str, Shift],
     rng: np.random.Generator,
 ) -> scaffold.Pieces:
-    """Prompt and the levels that the draw keeps; `bins` int[n, a] are the chunk's valid steps."""
+    """Prompt and the levels that the draw keeps, in their order; `action_tokens` gives those of the row's chunk."""
     kept = {level: rng.random() < config.levels.get(level, 0.0) for level in scaffold.LEVELS}
     instruction = prepared.instruction(row)
     pieces: scaffold.Pieces = []
-    if kept["subtask"] and prepared.annotation(row).subtask:
-        pieces += scaffold.level_pieces(tokenizer, "subtask", " " + prepared.annotation(row).subtask)
-    if kept["box"]:
-        annotation = prepared.annotation(row)
-        content = scaffold.box_content(_boxes(config, prepared, row, shifts)[0], f"{instruction} {annotation.subtask}")
-        if content:
-            pieces += scaffold.level_pieces(tokenizer, "box", content)
-    if kept["trajectory"]:
-        points = _points(config, prepared, row, shifts)
-        if points:
-            pieces += scaffold.level_pieces(tokenizer, "trajectory", scaffold.trajectory_content(points))
-    if kept["action"]:
-        pieces += scaffold.action_pieces(tokenizer, bins[:: config.action_token_stride])
+    for level in (level for level in config.level_order if kept[level]):
+        if level == "action":
+            pieces += scaffold.action_pieces(tokenizer, action_tokens(), config.turn(level))
+        elif content := _content(level, config, prepared, row, instruction, shifts):
+            pieces += scaffold.level_pieces(tokenizer, level, content, config.turn(level))
     return scaffold.prompt_pieces(tokenizer, instruction, config.prompt, answers=bool(pieces)) + pieces
+
+
+def _content(
+    level: str, config: ProcessorConfig, prepared: Prepared, row: int, instruction: str, shifts: dict[str, Shift]
+) -> Sequence[str | int] | str:
+    """What a level says of a row; empty when there is nothing to say."""
+    if level == "trajectory":
+        points = _points(config, prepared, row, shifts)
+        return scaffold.trajectory_content(points) if points else ""
+    annotation = prepared.annotation(row)
+    if level == "subtask":
+        return f" {annotation.subtask}" if annotation.subtask else ""
+    return scaffold.box_content(_boxes(config, prepared, row, shifts)[0], f"{instruction} {annotation.subtask}")
 
 
 def grounding_text(

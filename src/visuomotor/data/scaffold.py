@@ -6,11 +6,12 @@
     Trajectory: main gripper: (500,300) (492,310)
     Action:<action_127><action_90>...
 
-A line is absent when its level is dropped. What a level says and the newline that ends it are targets of the text
-loss. The header ("Subtask:") is not: at inference the caller decides which levels are thought and forces the header.
-Pieces are encoded separately, so training and inference see the same tokens.
+This is the default order. A line is absent when its level is dropped. What a level says and the newline that ends it
+are targets of the text loss. The header ("Subtask:") is not: at inference the caller decides which levels are thought
+and forces the header. Pieces are encoded separately, so training and inference see the same tokens.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -22,8 +23,8 @@ from visuomotor.data.tokenizer import TextTokenizer
 
 __all__ = [
     "HEADERS", "LEVELS", "LEVEL_NEEDS", "Piece", "Pieces", "PromptStyle", "action_pieces", "box_content",
-    "header_piece", "level_pieces", "parse_levels", "prompt_pieces", "text_of", "trajectory_content", "turns_of",
-    "words_piece",
+    "header_piece", "level_pieces", "parse_boxes", "parse_levels", "parse_points", "prompt_pieces", "text_of",
+    "trajectory_content", "turns_of", "words_piece",
 ]  # fmt: skip
 
 PromptStyle = Literal["plain", "dm0"]
@@ -37,6 +38,7 @@ KINDS = {
 }
 LEVEL_NEEDS = {"subtask": "subtask", "box": "boxes", "trajectory": "point"}  # level -> annotation it is made of
 MAX_POINTS = 25
+BOX, POINT = re.compile(r"(\D.*?) (\d+) (\d+) (\d+) (\d+)"), re.compile(r"\((\d+),(\d+)\)")
 DM0_SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. "
     "The assistant gives helpful, detailed, and polite answers to the user's questions. "
@@ -67,23 +69,23 @@ def prompt_pieces(tokenizer: TextTokenizer, instruction: str, style: PromptStyle
     return [Piece(tokenizer.encode(text), TextKind.PROMPT, False) for text in texts]
 
 
-def header_piece(tokenizer: TextTokenizer, level: str) -> Piece:
+def header_piece(tokenizer: TextTokenizer, level: str, turn: int = 0) -> Piece:
     """The header of a level, never a target."""
-    return Piece(tokenizer.encode(HEADERS[level]), KINDS[level], False)
+    return Piece(tokenizer.encode(HEADERS[level]), KINDS[level], False, turn)
 
 
-def level_pieces(tokenizer: TextTokenizer, level: str, content: Sequence[str | int] | str) -> Pieces:
+def level_pieces(tokenizer: TextTokenizer, level: str, content: Sequence[str | int] | str, turn: int = 0) -> Pieces:
     """Header, content (text, or words and coordinates 0-1000) and newline of one level."""
     ids = np.concatenate([*_encode(tokenizer, content), tokenizer.encode("\n")])
-    return [header_piece(tokenizer, level), Piece(ids, KINDS[level], True)]
+    return [header_piece(tokenizer, level, turn), Piece(ids, KINDS[level], True, turn)]
 
 
-def action_pieces(tokenizer: TextTokenizer, bins: np.ndarray) -> Pieces:
-    """Action line of bins int[n, d], time-major."""
-    ids = np.empty(bins.size + 1, dtype=np.int64)
-    np.add(bins.reshape(-1), tokenizer.action_start, out=ids[:-1])
+def action_pieces(tokenizer: TextTokenizer, tokens: np.ndarray, turn: int = 0) -> Pieces:
+    """Action line of action tokens from 0: bins int[n, d], time-major, or FAST tokens int[n]."""
+    ids = np.empty(tokens.size + 1, dtype=np.int64)
+    np.add(tokens.reshape(-1), tokenizer.action_start, out=ids[:-1])
     ids[-1] = tokenizer.newline_id
-    return [header_piece(tokenizer, "action"), Piece(ids, TextKind.ACTION, True)]
+    return [header_piece(tokenizer, "action", turn), Piece(ids, TextKind.ACTION, True, turn)]
 
 
 def words_piece(
@@ -131,6 +133,21 @@ def parse_levels(text: str) -> dict[str, str]:
             if line.startswith(header) and level not in found:
                 found[level] = line.removeprefix(header).strip()
     return found
+
+
+def parse_boxes(content: str) -> dict[str, tuple[int, int, int, int]]:
+    """{name: box} of a box level's content; what is not well-formed is passed over."""
+    found = {}
+    for part in content.split(";"):
+        if match := BOX.fullmatch(part.strip()):
+            name, x1, y1, x2, y2 = match.groups()
+            found[name] = (int(x1), int(y1), int(x2), int(y2))
+    return found
+
+
+def parse_points(content: str) -> list[tuple[int, int]]:
+    """The points of a trajectory level's content."""
+    return [(int(x), int(y)) for x, y in POINT.findall(content)]
 
 
 def _encode(tokenizer: TextTokenizer, content: Sequence[str | int] | str) -> list[np.ndarray]:

@@ -16,6 +16,7 @@ from visuomotor.data.action_tokens import BINS
 
 __all__ = ["TextTokenizer"]
 
+FAST_TOKEN = "<fast_{}>"
 PAD, EOS = "<pad>", "<eos>"
 QWEN_PAD, QWEN_EOS = "<|endoftext|>", "<|im_end|>"
 DIGIT_WEIGHT = 10_000
@@ -23,7 +24,11 @@ SPECIAL = [PAD, EOS, *(f"<action_{i}>" for i in range(BINS))]
 
 
 class TextTokenizer:
-    """Encodes text to int64 ids and back. Ids: pad, eos, newline, and the 255 action bins from `action_start`."""
+    """Encodes text to int64 ids and back.
+
+    Ids: pad, eos, newline, and from `action_start` the `action_count` action tokens: the FAST tokens where the
+    vocabulary has them, else the 255 bins.
+    """
 
     def __init__(self, inner: Tokenizer) -> None:
         self.inner = inner
@@ -39,6 +44,12 @@ class TextTokenizer:
                 "This tokenizer lacks a single newline token or consecutive <action_i> tokens; retrain it."
             )
         self.newline_id = newline[0]
+        self.action_count = BINS
+        if inner.token_to_id(FAST_TOKEN.format(0)) is not None:
+            self.action_start = self._special(FAST_TOKEN.format(0))
+            self.action_count = next(
+                i for i in range(inner.get_vocab_size()) if inner.token_to_id(FAST_TOKEN.format(i)) is None
+            )
 
     @classmethod
     def train(cls, corpus: Iterable[str], vocab_size: int = 1024, digits: Literal[1, 2] = 1) -> "TextTokenizer":
@@ -74,10 +85,23 @@ class TextTokenizer:
 
         return cls(read_qwen(Path(folder), add_dm0_tokens=add_dm0_tokens))
 
+    def with_fast_tokens(self, count: int) -> "TextTokenizer":
+        """The same vocabulary with `count` FAST tokens behind it, which become the action tokens."""
+        inner = Tokenizer.from_str(self.inner.to_str())
+        inner.add_special_tokens([FAST_TOKEN.format(i) for i in range(count)])
+        return TextTokenizer(inner)
+
     @property
     def vocab_size(self) -> int:
         """One more than the largest id."""
         return 1 + max(self.inner.get_vocab().values())
+
+    @cached_property
+    def text_tokens(self) -> dict[int, str]:
+        """{id: byte-level spelling} of the tokens of ordinary text: neither special nor with a line break."""
+        special = self.inner.get_added_tokens_decoder()
+        found = {i: token for token, i in self.inner.get_vocab().items() if i not in special}
+        return {i: found[i] for i in sorted(found) if "Ċ" not in found[i] and "č" not in found[i]}
 
     @cached_property
     def numbers(self) -> list[np.ndarray]:

@@ -305,7 +305,9 @@ class _Session:
                 f"The policy answered {len(observations)} observations with {len(chunks)} chunks."
             ) from None
         self.answered = True
-        return [Answer(actions=chunk.actions, text=_said(chunk)) for chunk in chunks]
+        return [
+            Answer(actions=chunk.actions, text=_said(chunk), marks=chunk.extras.get("marks", {})) for chunk in chunks
+        ]
 
     def _film(self, condition: str) -> tuple[bool, bool]:
         """Which outcomes the next episode of a condition should be kept of, as video."""

@@ -2,7 +2,7 @@
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -15,16 +15,21 @@ from PIL import Image, ImageDraw, ImageFont
 PANEL = 256  # pixels of one camera's picture in the video
 FRAMES_PER_SECOND = 10
 HOLD_SECONDS = 1.0  # the last picture stays, with the outcome
+MARK, PATH = (255, 214, 10), (23, 190, 207)
 GOOD, BAD, PAPER, INK, SOFT = (38, 128, 66), (176, 48, 48), (250, 250, 248), (24, 24, 24), (110, 110, 110)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """One moment of a rollout: cameras {name: uint8[h, w, 3]}, control step, what the policy said then."""
+    """One moment of a rollout: cameras {name: uint8[h, w, 3]}, control step, what the policy said then.
+
+    marks: what it pointed at, {"camera": name, "boxes": {name: [x1, y1, x2, y2]}, "trace": [[x, y]]}, 0-1000.
+    """
 
     images: Mapping[str, np.ndarray]
     step: int
     text: str = ""
+    marks: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +62,8 @@ def draw(frame: Frame, caption: Caption, *, ended: bool = False) -> np.ndarray:
     for row, line in enumerate(lines):
         pen.text((6, 20 + 20 * row), line, fill=INK, font=normal)
     for column, (name, panel) in enumerate(zip(frame.images, panels, strict=True)):
+        if name == frame.marks.get("camera"):
+            _draw_marks(panel, frame.marks)
         picture.paste(panel, (PANEL * column, top))
         pen.text(
             (PANEL * column + 6, top + PANEL - 17), name, fill="white", font=small, stroke_width=1, stroke_fill=INK
@@ -68,6 +75,21 @@ def draw(frame: Frame, caption: Caption, *, ended: bool = False) -> np.ndarray:
         pen.text((6, top + PANEL + 5), f"policy: {frame.text}"[: width // 7], fill=INK, font=small)
     even = picture.size[0] // 2 * 2, picture.size[1] // 2 * 2
     return np.asarray(picture.crop((0, 0, *even)))
+
+
+def _draw_marks(panel: Image.Image, marks: Mapping[str, Any]) -> None:
+    """Boxes with their names, and the path that the policy wants the hand to take."""
+    pen, scale = ImageDraw.Draw(panel), (PANEL - 1) / 1000
+    for name, (x1, y1, x2, y2) in marks.get("boxes", {}).items():
+        left, right, top, bottom = (v * scale for v in (*sorted((x1, x2)), *sorted((y1, y2))))
+        pen.rectangle((left, top, right, bottom), outline=MARK, width=2)
+        pen.text((left, max(top - 14, 0)), name, fill=MARK, font=_font(11), stroke_width=1, stroke_fill=INK)
+    points = [(x * scale, y * scale) for x, y in marks.get("trace", [])]
+    if len(points) > 1:
+        pen.line(points, fill=PATH, width=2)
+    if points:
+        x, y = points[-1]
+        pen.ellipse((x - 3, y - 3, x + 3, y + 3), fill=PATH)
 
 
 @cache

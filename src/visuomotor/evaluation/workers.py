@@ -50,10 +50,11 @@ class Start:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """The policy's chunk for one slot: actions [T, A] in robot units, and its text; or why it has none."""
+    """The policy's chunk for one slot: actions [T, A] in robot units, its text and marks; or why it has none."""
 
     actions: np.ndarray | None
     text: str = ""
+    marks: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
 
 
@@ -88,6 +89,7 @@ class Rollout:
         self.success, self.progress, self.ended = False, 0.0, False
         self.error: str | None = None
         self.text: list[tuple[int, str]] = []
+        self.marks: dict[str, Any] = {}
         self.frames: list[Frame] = []
         self.render_seconds = self.simulation_seconds = 0.0
         self.executor.reset()
@@ -115,6 +117,7 @@ class Rollout:
         """Execute a chunk until the policy must look again, or until the episode ends."""
         if answer.text and (not self.text or self.text[-1][1] != answer.text):
             self.text.append((self.step, answer.text))
+        self.marks = answer.marks
         with self._guard():
             if answer.actions is None:
                 raise ChunkError(answer.error)
@@ -185,11 +188,12 @@ class Rollout:
             self._render()
         elif due and self.frames[-1].step == self.step and self.text:
             last = self.frames.pop()  # filmed when the policy looked, before it said this
-            self.frames.append(Frame(images=last.images, step=last.step, text=self.text[-1][1]))
+            self.frames.append(Frame(images=last.images, step=last.step, text=self.text[-1][1], marks=self.marks))
 
     def _keep(self, images: Mapping[str, np.ndarray]) -> None:
         if self.step % stride(self.environment.embodiment.control_hz) == 0 or self.ended:
-            self.frames.append(Frame(images=images, step=self.step, text=self.text[-1][1] if self.text else ""))
+            said = self.text[-1][1] if self.text else ""
+            self.frames.append(Frame(images=images, step=self.step, text=said, marks=self.marks))
 
     def _write_video(self) -> tuple[str, str]:
         self._render()

@@ -118,6 +118,17 @@ class KVCache:
         self.buffer[layer, 1, :, :, self.length : end] = value
         return self.buffer[layer, 0, :, :, :end], self.buffer[layer, 1, :, :, :end]
 
+    def keep_recent(self, before: Sequence[Tensor | None], rows: Tensor) -> None:
+        """Take `recent` back to what it was `before` in rows (bool[B]) whose latest tokens were padding."""
+        self.recent = [
+            new if old is None or new is None else torch.where(rows[:, None, None], new, old)
+            for old, new in zip(before, self.recent, strict=True)
+        ]
+
+    def forget(self) -> None:
+        """Let what follows begin as a sequence of its own for the convolutions; keys and values stay."""
+        self.recent = [None] * len(self.recent)
+
 
 class SelfAttention(nn.Module):
     """Grouped-query attention with per-head RMSNorm on queries and keys."""

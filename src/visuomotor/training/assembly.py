@@ -86,14 +86,14 @@ def build_processor(run: Run, datasets: Mapping[str, Any], *, skip_bad: bool = F
         parent.embodiment_index(dataset.embodiment, name=f"Data set {name!r} ({dataset.root})")
     config = dataclasses.replace(parent.config, **fields)
     if statistics == "data":
-        return Processor.build(config, unique, (), tokenizer=parent.tokenizer, skip_bad=skip_bad)
+        return Processor.build(config, unique, (), tokenizer=parent.tokenizer, fast=parent.fast, skip_bad=skip_bad)
     meaning = [name for name in MEANING if name in fields]
     if meaning:
         raise ValueError(
             f"processor.{meaning[0]} changes what actions mean, but statistics come from {checkpoint}; "
             f"set processor.statistics to data."
         )
-    return Processor(config, parent.embodiments, parent.statistics, parent.tokenizer)
+    return Processor(config, parent.embodiments, parent.statistics, parent.tokenizer, parent.fast)
 
 
 def load_processor(folder: Path) -> Processor:
@@ -104,7 +104,14 @@ def load_processor(folder: Path) -> Processor:
 def build_model(run: Run, processor: Processor) -> Model:
     """The run's model; token ids in its configuration follow the tokenizer, which the recipe cannot know."""
     words = processor.tokenizer
-    tokens = {"newline_id": words.newline_id, "pad_id": words.pad_id, "action_start_id": words.action_start}
+    tokens = {
+        "newline_id": words.newline_id,
+        "pad_id": words.pad_id,
+        "action_start_id": words.action_start,
+        "action_token_count": words.action_count,
+    }
+    if processor.fast is not None:  # they stand behind the vocabulary that the recipe planned
+        tokens["vocab_size"] = max(words.vocab_size, getattr(run.config, "vocab_size", 0))
     known = {f.name for f in dataclasses.fields(run.config)}
     return make_model(run.model, dataclasses.replace(run.config, **{k: v for k, v in tokens.items() if k in known}))
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from visuomotor.data.action_tokens import BINS
 from visuomotor.nn.decoder import DecoderConfig
 from visuomotor.nn.vision import VisionConfig
 
@@ -31,6 +32,7 @@ class DM0Config:
     newline_id, pad_id    tokens that end a generated level, and that fill behind it
     action_start_id       first of the discrete action tokens, which the chunk never sees, not even where the model
                           writes one into its own text; None: the vocabulary has none
+    action_token_count    how many of them follow each other
     """
 
     image_size: int = 96
@@ -76,6 +78,7 @@ class DM0Config:
     newline_id: int = 2
     pad_id: int = 0
     action_start_id: int | None = 2
+    action_token_count: int = BINS
 
     def __post_init__(self) -> None:
         if self.decoupled_sources is not None and not self.gradient_decoupling:

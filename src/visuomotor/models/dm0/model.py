@@ -1,8 +1,9 @@
 """DM0: losses, prefix, denoising and sampling. Dimensions: P prefix slots, K draws, N samples; others as contract."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from time import perf_counter
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from visuomotor.contract import Batch, Losses, Sampled, Term, TextKind
-from visuomotor.data.action_tokens import BINS
+from visuomotor.data.grammar import Grammar, Line
 from visuomotor.models.base import Cost, Model
 from visuomotor.models.dm0.config import DM0Config
 from visuomotor.models.dm0.cost import sample_cost
@@ -22,9 +23,14 @@ from visuomotor.nn.vision import prepare_images
 
 __all__ = ["DM0", "Prefix", "layout"]
 
+HIDDEN = 1  # the block of `layout` that the chunk does not see
+
 
 def layout(draws: int) -> Layout:
-    """Causal prefix; each chunk is bidirectional, sees the prefix but no discrete action token, and no other chunk."""
+    """Causal prefix; each chunk is bidirectional, sees the prefix but no discrete action token, and no other chunk.
+
+    Text that was given up when time ran out is labelled as action tokens are: the chunk does not see it.
+    """
     chunks = tuple(f"chunk{i}" for i in range(draws))
     sees = {(q, k): See.EARLIER for q in ("prefix", "action_tokens") for k in ("prefix", "action_tokens")}
     for chunk in chunks:
@@ -47,6 +53,7 @@ class Prefix:
     `labels` int64[B, P] (index into `layout().blocks`) and `valid` bool[B, P] describe the filled slots of `cache`.
     `last` [B, W] is the state of each row's last valid token, None when no text is to be generated.
     `progress` [B] is how far the task is (DM0-Prog), None when the expert is not told.
+    `turns` int64[B, P] says who sees whom (see `turn_layout`), `turn_count` is their largest; None: the text is one.
     """
 
     cache: KVCache
@@ -55,6 +62,8 @@ class Prefix:
     state: Float[Tensor, "B S"]
     last: Float[Tensor, "B W"] | None = None
     progress: Float[Tensor, "B"] | None = None
+    turns: Int64[Tensor, "B P"] | None = None
+    turn_count: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,8 +224,13 @@ class DM0(Model):
         cache.length = x.shape[1]
         last = states[torch.arange(x.shape[0], device=x.device), valid.sum(1) - 1] if text else None
         told = batch.labels.get("progress") if self.config.progress_token else None
-        progress = None if told is None else told[:, 0]
-        return Prefix(cache=cache, labels=labels, valid=valid, state=batch.state, last=last, progress=progress)
+        prefix = Prefix(cache=cache, labels=labels, valid=valid, state=batch.state, last=last)
+        if told is not None:
+            prefix.progress = told[:, 0]
+        if parts.turn is not None:
+            prefix.turns = F.pad(parts.turn, (x.shape[1] - parts.turn.shape[1], 0))
+            prefix.turn_count = int(parts.turn.max())
+        return prefix
 
     @torch.no_grad()
     def generate(self, prefix: Prefix, length: int, stop_id: int | None = None) -> Int64[Tensor, "B G"]:
@@ -224,33 +238,95 @@ class DM0(Model):
 
         Generated tokens, the stop included, become visible to the action chunk; action tokens do not.
         """
-        if prefix.last is None:
-            raise ValueError("This prefix was encoded without text states; call encode(batch, text=True).")
         stop = self.config.newline_id if stop_id is None else stop_id
-        running = torch.ones_like(prefix.valid[:, 0])
-        prefix.cache.reserve(length)
-        tokens: list[Tensor] = []
-        state = prefix.last
-        for _ in range(length):
-            token = (
-                self._logits(state).argmax(-1).where(running, torch.full_like(prefix.labels[:, 0], self.config.pad_id))
-            )
-            tokens.append(token)
-            prefix.labels = torch.cat([prefix.labels, self._is_action(token)[:, None].long()], dim=1)
-            prefix.valid = torch.cat([prefix.valid, running[:, None]], dim=1)
-            attention = compile_attention(layout(0), prefix.labels, prefix.valid, first_query=prefix.cache.length)
-            states, _ = self.model.llm(self.model.llm.embed_tokens(token)[:, None], attention, cache=prefix.cache)
-            prefix.cache.length += 1
-            state = states[:, 0]
-            running = running & (token != stop)
-            if not bool(running.any()):
-                break
-        ids = torch.stack(tokens, dim=1)
+        ids, _ = self._continue(prefix, length, stop)
         return F.pad(ids, (0, length - ids.shape[1]), value=self.config.pad_id)
 
+    @torch.no_grad()
+    def write(
+        self, prefix: Prefix, lines: Sequence[Line], deadline: float | None = None
+    ) -> tuple[tuple[Int64[Tensor, "B G"], ...], Bool[Tensor, "B N"]]:
+        """Write `lines` one after the other into the prefix's cache: forced header, generated text, newline.
+
+        Returns each line's ids without its header, padded where a row stopped earlier, and which were finished before
+        `deadline` (of time.perf_counter). The chunk does not see the others. A line that reaches its length without a
+        newline is ended by one if another line follows.
+        """
+        written, finished = [], []
+        for i, line in enumerate(lines):
+            before = prefix.valid.sum(1) - (len(line.header) if line.given else 0)
+            ids, running = self._write_line(prefix, line, deadline)
+            late = running & _is_over(deadline)
+            hidden = late[:, None] & (prefix.valid.cumsum(1) > before[:, None])
+            prefix.labels = prefix.labels.masked_fill(hidden, HIDDEN)
+            if i + 1 < len(lines) and bool((running & ~late).any()):
+                self._advance(
+                    prefix, torch.full_like(before, self.config.newline_id)[:, None], running & ~late, line.turn
+                )
+            written.append(ids)
+            finished.append(~late)
+        return tuple(written), torch.stack(finished, dim=1)
+
+    def _write_line(self, prefix: Prefix, line: Line, deadline: float | None) -> tuple[Tensor, Tensor]:
+        everyone = torch.ones_like(prefix.valid[:, 0])
+        if _is_over(deadline):
+            return prefix.labels[:, :0], everyone
+        if not line.given:
+            if line.turn:  # the token convolution does not mix a turn with what stands before it
+                prefix.cache.forget()
+            self._advance(prefix, line.header.expand(len(everyone), -1), everyone, line.turn)
+        return self._continue(prefix, line.length, self.config.newline_id, line.grammar, deadline, line.turn)
+
+    def _continue(
+        self,
+        prefix: Prefix,
+        length: int,
+        stop: int,
+        grammar: Grammar | None = None,
+        deadline: float | None = None,
+        turn: int = 0,
+    ) -> tuple[Int64[Tensor, "B G"], Bool[Tensor, "B"]]:
+        """Up to `length` greedy tokens, and the rows that have not stopped."""
+        running = torch.ones_like(prefix.valid[:, 0])
+        where = torch.zeros_like(prefix.labels[:, 0])
+        prefix.cache.reserve(length)
+        tokens: list[Tensor] = []
+        while len(tokens) < length and bool(running.any()) and not _is_over(deadline):
+            if prefix.last is None:
+                raise ValueError("This prefix was encoded without text states; call encode(batch, text=True).")
+            logits = self._logits(prefix.last)
+            if grammar is not None:
+                logits = grammar.constrain(logits, where, length - len(tokens))
+            token = logits.argmax(-1).where(running, torch.full_like(where, self.config.pad_id))
+            if grammar is not None:
+                where = grammar.advance(where, token)
+            tokens.append(token)
+            self._advance(prefix, token[:, None], running, turn)
+            running = running & (token != stop)
+        return torch.stack(tokens, dim=1) if tokens else prefix.labels[:, :0], running
+
+    def _advance(self, prefix: Prefix, ids: Int64[Tensor, "B G"], rows: Bool[Tensor, "B"], turn: int) -> None:
+        """Put `ids` behind the prefix's text; in rows that are not chosen they are padding."""
+        turns = torch.zeros_like(prefix.labels) if prefix.turns is None else prefix.turns
+        prefix.labels = torch.cat([prefix.labels, self._is_action(ids).long()], dim=1)
+        prefix.valid = torch.cat([prefix.valid, rows[:, None].expand_as(ids)], dim=1)
+        prefix.turns = torch.cat([turns, torch.full_like(ids, turn)], dim=1)
+        prefix.turn_count = max(prefix.turn_count, turn)
+        attention = compile_attention(
+            turn_layout(prefix.turn_count), prefix.turns, prefix.valid, first_query=prefix.cache.length
+        )
+        prefix.cache.reserve(ids.shape[1])
+        recent = list(prefix.cache.recent)
+        states, _ = self.model.llm(self.model.llm.embed_tokens(ids), attention, cache=prefix.cache)
+        prefix.cache.keep_recent(recent, rows)
+        prefix.cache.length += ids.shape[1]
+        prefix.last = states[:, -1]
+
     def _is_action(self, token: Tensor) -> Tensor:
-        start = self.config.action_start_id
-        return torch.zeros_like(token, dtype=torch.bool) if start is None else (token >= start) & (token < start + BINS)
+        start, count = self.config.action_start_id, self.config.action_token_count
+        return (
+            torch.zeros_like(token, dtype=torch.bool) if start is None else (token >= start) & (token < start + count)
+        )
 
     def denoise(self, prefix: Prefix, x: Float[Tensor, "B N T A"], t: Float[Tensor, "B N"]) -> Tensor:
         """Velocities at x, differentiable in x; the N samples of a row share its prefix, nothing stays in the cache."""
@@ -267,10 +343,15 @@ class DM0(Model):
         steps: int | None = None,
         generate: int = 0,
         stop_id: int | None = None,
+        lines: Sequence[Line] = (),
+        deadline: float | None = None,
+        flow: bool = True,
         generator: torch.Generator | None = None,
     ) -> Sampled:
-        """Action chunks by Euler steps from noise. `generate` > 0 first writes up to that many text tokens.
+        """Action chunks by Euler steps from noise, which read all that was written before them.
 
+        generate: > 0 first writes up to that many text tokens; lines: or these lines of text, until `deadline`.
+        flow: False leaves actions at noise, for a policy that reads the action tokens it wrote.
         A prefix that knows its progress adds extras["progress"] [B, N]: the progress predicted for the chunk's end,
         the least of all steps, raw.
         """
@@ -279,10 +360,13 @@ class DM0(Model):
             noise = _normal(shape, generator, batch.text_ids.device)
         room = noise.shape[1] * self.config.chunk_tokens
         if prefix is None:
-            prefix = self.encode(batch, room=room + generate, text=generate > 0)
+            writing = generate + sum(len(line.header) + line.length + 1 for line in lines)
+            begun = generate > 0 or (len(lines) > 0 and lines[0].given)
+            prefix = self.encode(batch, room=room + writing, text=begun)
         ids = self.generate(prefix, generate, stop_id) if generate else None
-        sampled = self.denoise_all(prefix, noise, steps)
-        return replace(sampled, text_ids=ids)
+        written, finished = self.write(prefix, lines, deadline) if lines else ((), None)
+        sampled = self.denoise_all(prefix, noise, steps) if flow else Sampled(actions=noise)
+        return replace(sampled, text_ids=ids, lines=written, finished=finished)
 
     @torch.no_grad()
     def denoise_all(self, prefix: Prefix, noise: Float[Tensor, "B N T A"], steps: int | None = None) -> Sampled:
@@ -336,7 +420,7 @@ class DM0(Model):
             return replace(causal_attention(valid), groups=groups)
         turns = F.pad(text.turn, (before, 0))
         attention = compile_attention(turn_layout(int(text.turn.max())), turns, valid)
-        return replace(attention, groups=turns)
+        return replace(attention, groups=F.pad(text.turn + 1, (before, 0)))
 
     def _chunk_attention(self, labels: Tensor, valid: Tensor, draws: int, tokens: int) -> Attention:
         """Who sees whom among prefix and chunks; `tokens` of them are the chunks'."""
@@ -377,6 +461,10 @@ class DM0(Model):
     def cost(self, batch_size: int = 1, text_length: int = 100, steps: int | None = None) -> Mapping[str, Cost]:
         """Cost of one `sample` of one chunk per observation, by part, all cameras present."""
         return sample_cost(self.config, batch_size, text_length, steps or self.config.denoise_steps)
+
+
+def _is_over(deadline: float | None) -> bool:
+    return deadline is not None and perf_counter() >= deadline
 
 
 def _normal(shape: tuple[int, ...], generator: torch.Generator | None, device: torch.device) -> Tensor:
