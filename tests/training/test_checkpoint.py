@@ -26,7 +26,7 @@ def test_transplant_reports_every_tensor() -> None:
     assert report.loaded == ("embed.weight", "out.weight")  # tied: loaded under one name, there under both
     assert report.missing == ("head.bias",)
     assert report.unexpected == ("old.weight",)
-    assert report.mismatched == {"head.weight": ((5, 2), (3, 2))}
+    assert report.mismatched == (("head.weight", (5, 2), (3, 2)),)
     assert torch.equal(model.out.weight, torch.ones(4, 2))
     assert torch.equal(model.head.bias, kept)
     text = str(report)

@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from visuomotor.models.report import TensorReport
+
 __all__ = [
-    "TransplantReport", "checkpoint_folder", "last_step", "load_state", "prune", "read_weights", "save_state",
+    "checkpoint_folder", "last_step", "load_state", "prune", "read_weights", "save_state",
     "set_last", "state_folder", "step_name", "transplant", "write_folder",
 ]  # fmt: skip
 
@@ -171,49 +172,30 @@ def _restore_optimiser(model: nn.Module, optimiser: torch.optim.Optimizer, tenso
             optimiser.state[parameter] = state
 
 
-@dataclass(frozen=True, kw_only=True)
-class TransplantReport:
-    """Tensors copied, absent in the checkpoint, absent in the model; mismatched {name: (checkpoint, model) shape}."""
-
-    loaded: tuple[str, ...]
-    missing: tuple[str, ...]
-    unexpected: tuple[str, ...]
-    mismatched: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
-
-    def __str__(self) -> str:
-        counts = f"{len(self.loaded)} tensors loaded"
-        parts = [("missing", self.missing), ("unexpected", self.unexpected)]
-        text = [f"{len(names)} {what} ({_few(names)})" for what, names in parts if names]
-        if self.mismatched:
-            shapes = [f"{n}: {list(a)} against {list(b)}" for n, (a, b) in self.mismatched.items()]
-            text.append(f"{len(shapes)} mismatched ({_few(shapes)})")
-        return ", ".join([counts, *text])
-
-
 @torch.no_grad()
-def transplant(model: nn.Module, state: Mapping[str, Tensor]) -> TransplantReport:
+def transplant(model: nn.Module, state: Mapping[str, Tensor]) -> TensorReport:
     """Copy every tensor that fits by name and shape into the model; nothing is guessed, everything is reported.
 
     A tied tensor counts as loaded when one of its names was.
     """
     own = dict(model.state_dict(keep_vars=True))
-    loaded, mismatched, filled = [], {}, set()
+    loaded, mismatched, filled = [], [], set()
     for name, tensor in own.items():
         if name not in state:
             continue
         if state[name].shape != tensor.shape:
-            mismatched[name] = (tuple(state[name].shape), tuple(tensor.shape))
+            mismatched.append((name, tuple(state[name].shape), tuple(tensor.shape)))
             continue
         tensor.copy_(state[name])
         loaded.append(name)
         filled.add(id(tensor))
     tied = [n for n, t in own.items() if n not in state and id(t) in filled]
     missing = [n for n in own if n not in state and n not in tied]
-    return TransplantReport(
+    return TensorReport(
         loaded=(*loaded, *tied),
         missing=tuple(missing),
         unexpected=tuple(n for n in state if n not in own),
-        mismatched=mismatched,
+        mismatched=tuple(mismatched),
     )
 
 
@@ -232,11 +214,6 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 
 def _number(name: str) -> int:
     return int(name.removeprefix("step-"))
-
-
-def _few(names: Iterable[str], count: int = 5) -> str:
-    names = list(names)
-    return ", ".join(names[:count]) + (f", and {len(names) - count} more" if len(names) > count else "")
 
 
 def _flush(folder: Path) -> None:

@@ -200,8 +200,9 @@ class Trainer:
         report = checkpoint.transplant(self.model, checkpoint.read_weights(folder))
         if not report.loaded:
             raise ValueError(f"Nothing in {folder} fits this model ({report}); is it a checkpoint of another model?")
-        whole = not (report.missing or report.unexpected or report.mismatched)
-        log.log(logging.INFO if whole else logging.WARNING, "Stage %r starts from %s: %s.", name, folder, report)
+        log.log(
+            logging.INFO if report.complete else logging.WARNING, "Stage %r starts from %s: %s.", name, folder, report
+        )
         self.parents[name] = parent_of(folder)
         path = self.out / "transplant.json"
         known = json.loads(path.read_text()) if path.exists() else {}
