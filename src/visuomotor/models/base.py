@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from visuomotor.contract import Batch, Losses, Sampled
+from visuomotor.models.report import TensorReport
 
 __all__ = ["Cost", "Model"]
 
@@ -52,6 +53,10 @@ class Model(nn.Module, ABC):
     @abstractmethod
     def parts(self) -> dict[str, list[nn.Parameter]]:
         """Disjoint groups that cover all parameters, for learning rates, freezing and sharding."""
+
+    def load_backbones(self, sources: Mapping[str, str], *, generator: torch.Generator | None = None) -> TensorReport:
+        """Fill parts of a fresh model from public weights, {part: folder or name on the Hugging Face Hub}."""
+        raise ValueError(f"{type(self).__name__} has no parts that start from public weights, but {dict(sources)} are.")
 
     @abstractmethod
     def cost(self, batch_size: int, text_length: int, steps: int) -> Mapping[str, Cost]:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from visuomotor.nn.rotary import Rotation, grid_rotation, rotate_pairs
 
-__all__ = ["PerceptionEncoder", "VisionConfig", "prepare_images", "sinusoidal_grid"]
+__all__ = ["PerceptionEncoder", "VisionConfig", "prepare_images", "resize_positions", "sinusoidal_grid"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,12 +188,19 @@ class PerceptionEncoder(nn.Module):
         return reduced.flatten(2).transpose(1, 2)
 
     def _positions(self, side: int) -> Tensor:
-        native = self.config.grid
-        if side == native:
-            return self.positional_embedding
-        grid = self.positional_embedding[1:].T.unflatten(1, (native, native))[None]
-        resized = F.interpolate(grid, (side, side), mode="bilinear", align_corners=False)[0].flatten(1).T
-        return torch.cat([self.positional_embedding[:1], resized])
+        return resize_positions(self.positional_embedding, side)
+
+
+def resize_positions(table: Float[Tensor, "S W"], side: int) -> Float[Tensor, "R W"]:
+    """A position table (class token, then a square grid row by row) for a grid of `side`, bilinearly."""
+    native = math.isqrt(table.shape[0] - 1)
+    if native**2 != table.shape[0] - 1:
+        raise ValueError(f"A table of {table.shape[0]} positions is no class token and a square grid.")
+    if side == native:
+        return table
+    grid = table[1:].T.unflatten(1, (native, native))[None]
+    resized = F.interpolate(grid, (side, side), mode="bilinear", align_corners=False)[0].flatten(1).T
+    return torch.cat([table[:1], resized])
 
 
 def sinusoidal_grid(side: int, width: int) -> Float[Tensor, "S W"]:

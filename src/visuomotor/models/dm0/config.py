@@ -123,9 +123,9 @@ class DM0Config:
         )
 
 
-# Public weights: Qwen3-0.6B and PE-Core-S16-384 (`backbones.py`), with the vocabulary of the published model. The expert
-# is as narrow beside the language model as in `base`: half its width, a quarter of its MLP. Chunks are as long, too: the
-# horizon is tied to no weight, so a recipe may choose it by the robot's rate.
+# From public weights: Qwen3-0.6B and PE-Core-S16-384 (`backbones.py`), with the vocabulary of the published model. The
+# expert is as narrow beside the language model as in `base`: half its width, a quarter of its MLP. Chunks are as long,
+# too: the horizon is tied to no weight, so a recipe may choose it by the robot's rate.
 _SMALL = {
     "image_size": 384,
     "patch_size": 16,

@@ -15,6 +15,7 @@ from visuomotor.models.base import Cost, Model
 from visuomotor.models.dm0.config import DM0Config
 from visuomotor.models.dm0.cost import sample_cost
 from visuomotor.models.dm0.network import DM0Network
+from visuomotor.models.report import TensorReport
 from visuomotor.nn.decoder import KeyValue, KVCache
 from visuomotor.nn.flow import euler, interpolate, sample_time, velocity
 from visuomotor.nn.masks import Attention, Layout, See, causal_attention, compile_attention, valid_first
@@ -301,6 +302,12 @@ class DM0(Model):
     def _logits(self, states: Tensor) -> Tensor:
         weight = self.model.llm.embed_tokens.weight if self.config.tie_embeddings else self.lm_head.weight
         return F.linear(states, weight)
+
+    def load_backbones(self, sources: Mapping[str, str], *, generator: torch.Generator | None = None) -> TensorReport:
+        """See `backbones.load_backbones`."""
+        from visuomotor.models.dm0 import backbones
+
+        return backbones.load_backbones(self, sources, generator=generator)
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
         """vision (with its convolutions), projector, llm, embed, expert, action_io, and lm_head when not tied."""
