@@ -123,3 +123,16 @@ def test_chunk_start_refuses_quaternions() -> None:
     robot = dataclasses.replace(embodiment(), action=(quaternion,), state=(quaternion,))
     with pytest.raises(ValueError, match="differences of its numbers mean nothing"):
         reference_change(robot, {})
+
+
+def test_published_rules_stretch_everything_and_never_wrap() -> None:
+    part = component("quantile")
+    s = statistics(0.5, 0.5)
+    affine = normalizer((part,), s, 1, "action", near_constant=0)
+    np.testing.assert_allclose(affine.apply(np.array([[0.5], [0.5 + 5e-7]]))[:, 0], [-1.0, 0.0], atol=1e-6)
+    change = reference_change(embodiment(), {}, wrap=False)
+    assert change is not None
+    state = np.array([1.0, 2.0, 3.0, 3.0, 0.0, 0.05])
+    actions = np.array([[1.5, 2.0, 2.0, -3.0, 0.5, 1.0]])
+    np.testing.assert_allclose(change.apply(actions, state), [[0.5, 0.0, -1.0, -6.0, 0.5, 1.0]])
+    np.testing.assert_allclose(change.invert(change.apply(actions, state), state), actions)

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from visuomotor.data import scaffold
 from visuomotor.data.augment import AugmentConfig
+from visuomotor.data.normalization import NEAR_CONSTANT
 
 __all__ = ["ProcessorConfig"]
 
@@ -18,7 +19,9 @@ class ProcessorConfig:
     image_size: side in pixels to pad and resize to; None leaves images as they are stored.
     levels: {scaffold level: probability that its line is present in a training sample}.
     action_reference: "embodiment" keeps what the data says; "chunk_start" learns absolute components as differences
-        to the state at the start of the chunk; `state_of` pairs action with state components of other names.
+        to the state at the start of the chunk; `state_of` pairs action with state components of other names, and
+        `wrap_angles` takes angles the short way round (the servers of published models do not).
+    near_constant: dimensions whose range is below it are centred instead of stretched (published: 0).
     coordinates: the side of an image in the coordinates of texts; with at most 100, a tokenizer trained here has one
         token for each, which is learnt faster (nano: 100).
     action_token_stride: every how many steps the discrete action line has a step.
@@ -36,6 +39,8 @@ class ProcessorConfig:
     max_text: int = 256
     action_reference: Literal["embodiment", "chunk_start"] = "embodiment"
     state_of: dict[str, str] = field(default_factory=dict)
+    wrap_angles: bool = True
+    near_constant: float = NEAR_CONSTANT
     coordinates: int = 1000
     action_token_stride: int = 1
     trajectory_stride: int = 4

@@ -46,13 +46,18 @@ class Affine:
 
 
 def normalizer(
-    components: tuple[Component, ...], statistics: VectorStatistics, width: int, what: Literal["state", "action"]
+    components: tuple[Component, ...],
+    statistics: VectorStatistics,
+    width: int,
+    what: Literal["state", "action"],
+    near_constant: float = NEAR_CONSTANT,
 ) -> Affine:
     """The Affine of a state or action vector; each component says which normalisation it takes.
 
     A range (or std) of almost nothing would blow noise up. Such a dimension is centred on its median and reported;
     its scale is 1 unit for states (a robot off that value must not read as thousands) and the threshold itself for
-    actions (what the model adds to a constant must stay invisible).
+    actions (what the model adds to a constant must stay invisible). `near_constant` is that threshold, 0 stretches
+    everything, as published models do.
     """
     dims = [(c, i, name) for c in components for i, name in enumerate(c.dims)]
     if len(dims) > width:
@@ -67,20 +72,22 @@ def normalizer(
         )
     offset, scale, constant = np.zeros(len(dims)), np.ones(len(dims)), []
     for d, (component, i, name) in enumerate(dims):
-        offset[d], scale[d], spread = _one(component, i, statistics, d)
-        threshold = NEAR_CONSTANT * max(1.0, abs(statistics.q50[d]))
+        offset[d], scale[d], spread = _one(component, i, statistics, d, near_constant)
+        threshold = near_constant * max(1.0, abs(statistics.q50[d]))
         if spread is not None and spread < threshold:
             offset[d], scale[d] = statistics.q50[d], 1.0 if what == "state" else threshold
             constant.append(f"{component.name}.{name}")
     if constant:
         log.warning(
             "%s dimensions %s are nearly constant in the data (range below %g); they are centred, not stretched.",
-            what, constant, NEAR_CONSTANT,
+            what, constant, near_constant,
         )  # fmt: skip
     return Affine(offset, scale, width, tuple(constant))
 
 
-def _one(component: Component, i: int, s: VectorStatistics, d: int) -> tuple[float, float, float | None]:
+def _one(
+    component: Component, i: int, s: VectorStatistics, d: int, near_constant: float
+) -> tuple[float, float, float | None]:
     """(offset, scale, spread of the data or None where a small spread is harmless) of one dimension."""
     if component.normalization == "none":
         return 0.0, 1.0, None
@@ -100,7 +107,7 @@ def _one(component: Component, i: int, s: VectorStatistics, d: int) -> tuple[flo
     if component.normalization == "mean_std":
         return s.mean[d], s.std[d] + EPSILON, s.std[d]
     low, high = s.q01[d], s.q99[d]
-    if high - low < NEAR_CONSTANT * max(1.0, abs(s.q50[d])):
+    if high - low < near_constant * max(1.0, abs(s.q50[d])):
         low, high = s.min[d], s.max[d]  # e.g. a gripper that closes in fewer than 1 % of the frames
     half = (high - low + EPSILON) / 2
     return low + half, half, high - low
@@ -140,11 +147,11 @@ class ReferenceChange:
         return out
 
 
-def reference_change(embodiment: Embodiment, state_of: dict[str, str]) -> ReferenceChange | None:
+def reference_change(embodiment: Embodiment, state_of: dict[str, str], wrap: bool = True) -> ReferenceChange | None:
     """The change from `absolute` to `chunk_start`, or None when no component is absolute.
 
     Grippers stay absolute (the published non-delta mask). `state_of` maps an action component to its state component;
-    the same name is the default.
+    the same name is the default. `wrap` takes angles the short way round.
     """
     actions, states, periods, lows, highs = [], [], [], [], []
     action_slices, state_slices = embodiment.action_slices(), embodiment.state_slices()
@@ -167,7 +174,7 @@ def reference_change(embodiment: Embodiment, state_of: dict[str, str]) -> Refere
             )
         actions += range(action_slices[component.name].start, action_slices[component.name].stop)
         states += range(found.start, found.stop)
-        angular = component.kind in ("rotation", "joint")
+        angular = wrap and component.kind in ("rotation", "joint")
         periods += [PERIODS.get(component.unit, 0.0) if angular else 0.0] * n
         lows += component.low or [math.nan] * n
         highs += component.high or [math.nan] * n

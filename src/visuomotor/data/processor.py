@@ -17,7 +17,7 @@ from visuomotor.data import grounding, sample_text, scaffold
 from visuomotor.data.augment import Shift, augment, draw_shift
 from visuomotor.data.config import ProcessorConfig
 from visuomotor.data.images import fit
-from visuomotor.data.normalization import Units, normalizer, reference_change
+from visuomotor.data.normalization import ReferenceChange, Units, normalizer, reference_change
 from visuomotor.data.prepared import Prepared
 from visuomotor.data.sample import Sample, collate
 from visuomotor.data.statistics import Statistics, compute_statistics, is_scenes
@@ -79,7 +79,7 @@ class Processor:
             raise ValueError("No data set holds demonstrations (an 'action' column), so actions have no statistics.")
         statistics = []
         for embodiment, members in groups:
-            change = reference_change(embodiment, config.state_of) if config.action_reference != "embodiment" else None
+            change = _reference(config, embodiment)
             statistics.append(
                 compute_statistics(
                     members, horizon=config.horizon, transform=change.apply if change else None, skip_bad=skip_bad
@@ -331,10 +331,16 @@ def _sentences(dataset: Any) -> set[str]:
 
 def _units(config: ProcessorConfig, embodiment: Embodiment, statistics: Statistics) -> Units:
     return Units(
-        state=normalizer(embodiment.state, statistics.state, config.state_width, "state"),
-        action=normalizer(embodiment.action, statistics.action, config.action_width, "action"),
-        reference=reference_change(embodiment, config.state_of) if config.action_reference == "chunk_start" else None,
+        state=normalizer(embodiment.state, statistics.state, config.state_width, "state", config.near_constant),
+        action=normalizer(embodiment.action, statistics.action, config.action_width, "action", config.near_constant),
+        reference=_reference(config, embodiment),
     )
+
+
+def _reference(config: ProcessorConfig, embodiment: Embodiment) -> ReferenceChange | None:
+    if config.action_reference == "embodiment":
+        return None
+    return reference_change(embodiment, config.state_of, config.wrap_angles)
 
 
 def _views(config: ProcessorConfig, embodiment: Embodiment) -> tuple[bool, ...]:

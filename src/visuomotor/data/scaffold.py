@@ -59,10 +59,10 @@ Pieces = list[Piece]
 
 def prompt_pieces(tokenizer: TextTokenizer, instruction: str, style: PromptStyle, *, answers: bool = False) -> Pieces:
     """The instruction as the user's turn. `answers`: levels or an answer follow (the DM0 layout marks them)."""
-    words = " ".join(instruction.split())
     if style == "plain":
-        texts = [words + "\n"]
+        texts = [" ".join(instruction.split()) + "\n"]
     else:
+        words = instruction.strip().replace("\n", " ")  # other spaces stay as they are, as published
         texts = [DM0_SYSTEM, "USER: ", words + " ", *(["ASSISTANT: "] if answers else [])]
     return [Piece(tokenizer.encode(text), TextKind.PROMPT, False) for text in texts]
 

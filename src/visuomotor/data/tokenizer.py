@@ -17,6 +17,7 @@ from visuomotor.data.action_tokens import BINS
 __all__ = ["TextTokenizer"]
 
 PAD, EOS = "<pad>", "<eos>"
+QWEN_PAD, QWEN_EOS = "<|endoftext|>", "<|im_end|>"
 DIGIT_WEIGHT = 10_000
 SPECIAL = [PAD, EOS, *(f"<action_{i}>" for i in range(BINS))]
 
@@ -28,8 +29,9 @@ class TextTokenizer:
         self._inner = inner
         inner.encode_special_tokens = True  # "<eos>" typed by a user is text, never the token
         self._cache: dict[str, np.ndarray] = {}
-        self.pad_id = self._special(PAD)
-        self.eos_id = self._special(EOS)
+        qwen = inner.token_to_id(PAD) is None
+        self.pad_id = self._special(QWEN_PAD if qwen else PAD)
+        self.eos_id = self._special(QWEN_EOS if qwen else EOS)
         self.action_start = self._special("<action_0>")
         newline = inner.encode("\n", add_special_tokens=False).ids
         if len(newline) != 1 or self._special(f"<action_{BINS - 1}>") != self.action_start + BINS - 1:
@@ -65,9 +67,17 @@ class TextTokenizer:
         inner.train_from_iterator([*sorted(set(corpus)), *often], trainer)
         return cls(inner)
 
+    @classmethod
+    def from_qwen(cls, folder: Path, *, add_dm0_tokens: bool = True) -> "TextTokenizer":
+        """The tokenizer of a Qwen3 or published DM0 folder: see `qwen.read_qwen`."""
+        from visuomotor.data.qwen import read_qwen
+
+        return cls(read_qwen(Path(folder), add_dm0_tokens=add_dm0_tokens))
+
     @property
     def vocab_size(self) -> int:
-        return self._inner.get_vocab_size()
+        """One more than the largest id."""
+        return 1 + max(self._inner.get_vocab().values())
 
     @cached_property
     def numbers(self) -> list[np.ndarray]:
@@ -105,5 +115,8 @@ class TextTokenizer:
     def _special(self, token: str) -> int:
         found = self._inner.token_to_id(token)
         if found is None:
-            raise ValueError(f"This tokenizer has no token {token!r}; train it with TextTokenizer.train.")
+            raise ValueError(
+                f"This tokenizer has no token {token!r}; train it with TextTokenizer.train, or read it with "
+                f"TextTokenizer.from_qwen."
+            )
         return found
