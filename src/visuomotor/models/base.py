@@ -54,6 +54,18 @@ class Model(nn.Module, ABC):
     def parts(self) -> dict[str, list[nn.Parameter]]:
         """Disjoint groups that cover all parameters, for learning rates, freezing and sharding."""
 
+    def checkpoint_activations(self, on: bool) -> None:
+        """Whether layers keep only their inputs and are computed again in the backward pass; the result is the same.
+
+        Raises:
+            ValueError: asked of a model without layers that can.
+        """
+        layers = [module for module in self.modules() if hasattr(module, "checkpoint")]
+        if on and not layers:
+            raise ValueError(f"{type(self).__name__} has no layers that can be computed again; switch it off.")
+        for layer in layers:
+            layer.checkpoint = on  # pyright: ignore[reportArgumentType]
+
     def load_backbones(self, sources: Mapping[str, str], *, generator: torch.Generator | None = None) -> TensorReport:
         """Fill parts of a fresh model from public weights, {part: folder or name on the Hugging Face Hub}."""
         raise ValueError(f"{type(self).__name__} has no parts that start from public weights, but {dict(sources)} are.")

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from visuomotor.nn.rotary import Rotation, grid_rotation, rotate_pairs
 
@@ -148,7 +149,12 @@ class Transformer(nn.Module):
 
 
 class PerceptionEncoder(nn.Module):
-    """Square images in [-1, 1] -> tokens [B, S, `output_width`]; S is `VisionConfig.tokens()`."""
+    """Square images in [-1, 1] -> tokens [B, S, `output_width`]; S is `VisionConfig.tokens()`.
+
+    `checkpoint`: blocks keep only their inputs, and are computed again in the backward pass.
+    """
+
+    checkpoint = False
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -180,7 +186,10 @@ class PerceptionEncoder(nn.Module):
         cos, sin = grid_rotation(side, self.config.width // self.config.heads, device=x.device)
         rotation = (cos.to(x.dtype), sin.to(x.dtype))
         for block in self.transformer.resblocks:
-            x = block(x, rotation)
+            if self.checkpoint and torch.is_grad_enabled():
+                x = checkpoint(block, x, rotation, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x = block(x, rotation)
         grid = x[:, 1:].transpose(1, 2).unflatten(2, (side, side))  # channels-last memory, no copy
         reduced = self.vit_downsampler1(grid)
         if self.config.downsamples == 2:

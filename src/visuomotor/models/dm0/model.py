@@ -1,6 +1,7 @@
 """DM0: losses, prefix, denoising and sampling. Dimensions: P prefix slots, K draws, N samples; others as contract."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -98,17 +99,32 @@ class DM0(Model):
     ) -> Losses:
         """Terms "text", "action_tokens" (cross-entropy per supervised token) and "flow" (squared velocity error).
 
-        Samples without supervised text or without a valid action add nothing to the respective term.
+        Samples without supervised text or without a valid action add nothing to the respective term. In training, a
+        prefix that stands still is run without gradients, and its text, which teaches nobody, is not predicted.
         """
         text = _Text.of(batch)
-        x = self._embed(batch, text)
-        labels, valid = self._slots(text, x.shape[1])
-        rows, slots = text.loss.nonzero(as_tuple=True)
-        attention = self._prefix_attention(text, labels, valid)
-        states, lent = self.model.llm(x, attention, keys_only=len(rows) == 0)
+        still = self.training and not self._prefix_learns()
+        if still:
+            text = replace(text, loss=torch.zeros_like(text.loss))
+        with torch.no_grad() if still else nullcontext():
+            x = self._embed(batch, text)
+            labels, valid = self._slots(text, x.shape[1])
+            rows, slots = text.loss.nonzero(as_tuple=True)
+            attention = self._prefix_attention(text, labels, valid)
+            states, lent = self.model.llm(x, attention, keys_only=len(rows) == 0)
         terms = self._text_terms(states, x.shape[1] - text.ids.shape[1], rows, slots, text)
         terms["flow"] = self._flow_term(batch, lent, labels, valid, noise, time, generator)
         return Losses(terms=terms)
+
+    def _prefix_learns(self) -> bool:
+        """Whether anything trains that keys and values of the prefix, or its text, are computed with."""
+        network = self.model
+        modules: list[nn.Module] = [network.mm_vision_tower, network.mm_projector, network.llm]
+        if self.config.state_token == "prefix":
+            modules.append(network.state_proj)
+        if not self.config.tie_embeddings:
+            modules.append(self.lm_head)
+        return any(parameter.requires_grad for module in modules for parameter in module.parameters())
 
     def _text_terms(self, states: Tensor, start: int, rows: Tensor, slots: Tensor, text: _Text) -> dict[str, Term]:
         """Next-token cross-entropy. `start` is the slot of the first text token; only supervised tokens are read."""
