@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["find_weights"]
+__all__ = ["TOKENIZER_FILES", "find_weights"]
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "added_tokens.json", "vocab.json", "merges.txt")
 
 
 def find_weights(source: str, patterns: Sequence[str], *, option: str) -> Path:

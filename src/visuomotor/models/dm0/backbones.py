@@ -14,15 +14,16 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from visuomotor.data.qwen import read_qwen
 from visuomotor.models.dm0.config import DM0Config
 from visuomotor.models.dm0.model import DM0
-from visuomotor.models.hub import find_weights
+from visuomotor.models.hub import TOKENIZER_FILES, find_weights
 from visuomotor.models.report import TensorReport
 from visuomotor.nn.vision import resize_positions
 
 __all__ = ["LLM_FILES", "VISION_FILES", "load_backbones"]
 
-LLM_FILES = ("*.safetensors", "*.safetensors.index.json", "config.json", "tokenizer.json", "tokenizer_config.json")
+LLM_FILES = ("*.safetensors", "*.safetensors.index.json", "config.json", *TOKENIZER_FILES)
 VISION_FILES = ("*.pt", "*.safetensors", "config.json")
 TOWER = "model.mm_vision_tower.vision_tower."
 NEW_ROW_NOISE = 0.1  # of the used rows' own deviation, in each dimension
@@ -119,12 +120,9 @@ def _extended(rows: Tensor, used: int, size: int, generator: torch.Generator) ->
 
 def _used_rows(folder: Path, rows: int) -> int:
     """How many tokens the folder's tokenizer has: public tables are padded with rows that were never trained."""
-    path = folder / "tokenizer.json"
-    if not path.exists():
+    if not any((folder / name).exists() for name in ("tokenizer.json", "vocab.json")):
         return rows
-    from tokenizers import Tokenizer
-
-    return min(rows, max(Tokenizer.from_file(str(path)).get_vocab().values()) + 1)
+    return min(rows, max(read_qwen(folder, add_dm0_tokens=False).get_vocab().values()) + 1)
 
 
 def _require_same_llm(config: DM0Config, public: dict[str, Any], used: int, folder: Path) -> None:
