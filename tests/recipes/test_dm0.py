@@ -75,11 +75,12 @@ def vision(data: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run_of(data: str, **options: Any) -> Any:
     recipe = find_recipe("dm0")
-    return override(recipe(data=data, size="nano", batch_size=4, accumulate=2, horizon=4, **options), TINY)
+    return override(recipe(data=data, size="nano", batch_size=4, horizon=4, **options), TINY)
 
 
 def test_a_policy_from_public_weights(data: str, llm: Path, vision: Path, tmp_path: Path) -> None:
     run = run_of(data, llm=str(llm), vision=str(vision), lora=2, steps=2, act=0.5)
+    run = override(run, {"stages.train.accumulate": "2", "stages.act.accumulate": "2"})
     last = train(run, tmp_path, threads=1)
     policy = load_policy(last)
     tokens = policy.processor.tokenizer
@@ -141,7 +142,7 @@ def test_two_origins_are_refused(data: str, llm: Path, tmp_path: Path) -> None:
 def test_on_the_command_line(data: str, llm: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     fields = [part for name, value in TINY.items() for part in (f"--{name}", value)]
     arguments = ["train", "dm0", "--data", data, "--size", "nano", "--llm", str(llm), "--steps", "1", "--act", "0"]
-    arguments += ["--batch-size", "2", "--accumulate", "1", "--horizon", "4", "--threads", "1"]
+    arguments += ["--batch-size", "2", "--horizon", "4", "--threads", "1"]
     assert main([*arguments, "--out", str(tmp_path / "run"), *fields]) == 0, capfd.readouterr().err
     capfd.readouterr()
     assert main([*arguments[:7], str(tmp_path / "nowhere"), "--out", str(tmp_path / "b"), *fields]) != 0

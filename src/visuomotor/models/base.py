@@ -1,9 +1,9 @@
 """What every model offers. Trainer, policy, evaluation and command line use nothing else."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +53,19 @@ class Model(nn.Module, ABC):
     @abstractmethod
     def parts(self) -> dict[str, list[nn.Parameter]]:
         """Disjoint groups that cover all parameters, for learning rates, freezing and sharding."""
+
+    def training_memory(
+        self,
+        *,
+        batch_size: int,
+        text_length: int,
+        trains: Collection[str],
+        lora: int = 0,
+        precision: Literal["house", "float32"] = "house",
+        checkpoint_activations: bool = False,
+    ) -> dict[str, int]:
+        """Bytes by use of one training step on a GPU, {} when nobody has worked them out for this model."""
+        return {}
 
     def checkpoint_activations(self, on: bool) -> None:
         """Whether layers keep only their inputs and are computed again in the backward pass; the result is the same.

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -15,6 +16,7 @@ from visuomotor.data.action_tokens import BINS
 from visuomotor.models.base import Cost, Model
 from visuomotor.models.dm0.config import DM0Config
 from visuomotor.models.dm0.cost import sample_cost
+from visuomotor.models.dm0.memory import training_memory
 from visuomotor.models.dm0.network import DM0Network
 from visuomotor.models.report import TensorReport
 from visuomotor.nn.decoder import KeyValue, KVCache
@@ -347,6 +349,10 @@ class DM0(Model):
     def cost(self, batch_size: int = 1, text_length: int = 100, steps: int | None = None) -> Mapping[str, Cost]:
         """Cost of one `sample` of one chunk per observation, by part, all cameras present."""
         return sample_cost(self.config, batch_size, text_length, steps or self.config.denoise_steps)
+
+    def training_memory(self, **options: Any) -> dict[str, int]:
+        """See `memory.training_memory`."""
+        return training_memory(self.config, self.parts(), **options)
 
 
 def _normal(shape: tuple[int, ...], generator: torch.Generator | None, device: torch.device) -> Tensor:
