@@ -13,6 +13,8 @@ from tokenizers import Tokenizer, models
 from torch import Tensor
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from visuomotor.models import make_config
+from visuomotor.models import make_model as make_model_of
 from visuomotor.models.dm0 import DM0
 from visuomotor.nn.masks import causal_attention
 from visuomotor.nn.vision import resize_positions
@@ -95,6 +97,23 @@ def test_a_language_model_of_another_size_is_refused(make_model: Make, public: M
         public().__class__(
             public().config.__class__(**{**vars(public().config), "token_convolution": 4})
         ).load_backbones({"llm": str(tmp_path / "b")})
+
+
+@pytest.mark.parametrize(("size", "width", "mlp_width"), [("small", 1024, 3072), ("base", 2048, 6144)])
+def test_the_published_configurations_are_those_of_the_sizes(
+    tmp_path: Path, size: str, width: int, mlp_width: int
+) -> None:
+    """As in config.json of Qwen3-0.6B and Qwen3-1.7B, where the rotary base has a place of its own."""
+    (tmp_path / "config.json").write_text(json.dumps({
+        "architectures": ["Qwen3ForCausalLM"], "attention_bias": False, "head_dim": 128, "hidden_act": "silu",
+        "hidden_size": width, "intermediate_size": mlp_width, "model_type": "qwen3", "num_attention_heads": 16,
+        "num_hidden_layers": 28, "num_key_value_heads": 8, "rms_norm_eps": 1e-06, "rope_scaling": None,
+        "rope_theta": 1000000, "tie_word_embeddings": True, "vocab_size": 151936,
+    }))  # fmt: skip
+    with torch.device("meta"):
+        model = make_model_of("dm0", make_config("dm0", size))
+    with pytest.raises(FileNotFoundError, match=r"lacks \*\.safetensors"):  # all else was accepted
+        model.load_backbones({"llm": str(tmp_path)})
 
 
 def test_damaged_folders_are_named(public: Make, tmp_path: Path) -> None:
@@ -197,6 +216,9 @@ def test_pickles_are_never_run(public: Make, tmp_path: Path, capsys: pytest.Capt
     with pytest.raises(ValueError, match="more than tensors"):
         public().load_backbones({"vision": str(tmp_path)})
     assert "sprung" not in capsys.readouterr().out
+    torch.save(torch.ones(3), tmp_path / "tower.pt")
+    with pytest.raises(ValueError, match="missing"):
+        public().load_backbones({"vision": str(tmp_path)})
 
 
 def test_offline_says_what_to_fetch(public: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ Projector, convolutions behind the tower and action expert stay as they were ini
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +61,10 @@ def load_backbones(model: DM0, sources: Mapping[str, str], *, generator: torch.G
 
 @torch.no_grad()
 def _fill(model: DM0, prefixes: tuple[str, ...], found: Tensors, folder: Path, ignored: list[str]) -> TensorReport:
-    """Copy `found` (under the model's names); ValueError when a tensor below `prefixes` is not filled."""
+    """Copy `found` (under the model's names); ValueError when a tensor below `prefixes` is not filled.
+
+    `ignored` is read when `found` is exhausted, which may add to it.
+    """
     own = {n: t for n, t in model.state_dict(keep_vars=True).items() if n.startswith(prefixes)}
     loaded, unexpected, mismatched = [], [], []
     for name, tensor in found:
@@ -91,7 +93,7 @@ def _fill(model: DM0, prefixes: tuple[str, ...], found: Tensors, folder: Path, i
 
 def _load_llm(model: DM0, folder: Path, generator: torch.Generator) -> TensorReport:
     public = _read_json(folder / "config.json")
-    used = _used_rows(folder, public.get("vocab_size", 0))
+    used = _used_rows(folder, public.get("vocab_size", model.config.vocab_size))
     _require_same_llm(model.config, public, used, folder)
     tied, own_output = public.get("tie_word_embeddings", False), not model.config.tie_embeddings
     ignored: list[str] = []
@@ -107,8 +109,7 @@ def _load_llm(model: DM0, folder: Path, generator: torch.Generator) -> TensorRep
             if name == "model.embed_tokens.weight" and tied and own_output:
                 yield "lm_head.weight", tensor
 
-    report = _fill(model, ("model.llm.", "lm_head."), tensors(), folder, ignored)
-    return replace(report, ignored=tuple(ignored))
+    return _fill(model, ("model.llm.", "lm_head."), tensors(), folder, ignored)
 
 
 def _extended(rows: Tensor, used: int, size: int, generator: torch.Generator) -> Tensor:
@@ -200,12 +201,12 @@ def _read_vision(folder: Path) -> Tensors:
     if len(files) > 1:
         raise ValueError(f"{folder} holds several .pt files ({', '.join(f.name for f in files)}); keep one.")
     try:
-        data = torch.load(files[0], map_location="cpu", weights_only=True, mmap=True)
+        data = torch.load(files[0], map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler refuses with many types
         raise ValueError(f"{files[0]} holds more than tensors, or is damaged: {error}") from error
     for key in ("state_dict", "weights"):  # where training code keeps them
-        data = data.get(key, data)
-    yield from data.items()
+        data = data.get(key, data) if isinstance(data, dict) else {}
+    yield from ((name, value) for name, value in data.items() if isinstance(value, Tensor))
 
 
 # Files ------------------------------------------------------------------------------------------------------------
