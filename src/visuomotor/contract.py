@@ -224,6 +224,10 @@ class Stage:
     warmup       steps of linear warm-up, at most a fifth of the stage
     start        None goes on from the stage before (or fresh weights), a checkpoint folder, or "stage:NAME"
     optimiser    "adamw", or "muon": Muon for hidden matrices, AdamW for the rest
+    lora         rank of adapters through which the parts in `lora_parts` train (as fast as `trains` says) while their
+                 own weights stand still; 0: the weights train
+    checkpoint_activations   keep only each layer's input and compute the rest again in the backward pass: less memory,
+                 about a third more time, the same result
     precision    "float32", or "house" (also "bf16"): float32 master weights, bfloat16 products
     *_every      cadence in steps, 0 is never; `validation_batches` per validation, at least one of each source;
                  `keep` checkpoints are kept
@@ -243,6 +247,9 @@ class Stage:
     ema: float = 0.0
     precision: str = "float32"
     optimiser: Literal["adamw", "muon"] = "adamw"
+    lora: int = 0
+    lora_parts: tuple[str, ...] = ("llm",)
+    checkpoint_activations: bool = False
     start: str | None = None
     seed: int = 0
     minutes: float | None = None
@@ -281,7 +288,9 @@ class EvalPlan:
 class Run:
     """A recipe's result: model name and configuration, stages by name, evaluation plan.
 
-    processor    fields of ProcessorConfig, or {"checkpoint": folder} to take that checkpoint's
+    weights      {part: folder or name on the Hugging Face Hub} of public weights that a fresh model starts from
+    processor    fields of ProcessorConfig, or {"checkpoint": folder} to take that checkpoint's; {"tokenizer": folder or
+                 name} takes the tokenizer of a public language model instead of training one
     corpus       sentences for the tokenizer beside those found in the data
     overrides    what was changed on the command line, for the record
     """
@@ -291,6 +300,7 @@ class Run:
     config: Any
     stages: dict[str, Stage]
     evaluation: EvalPlan | None = None
+    weights: dict[str, str] = field(default_factory=dict)
     processor: dict[str, Any] = field(default_factory=dict)
     corpus: tuple[str, ...] = ()
     overrides: dict[str, str] = field(default_factory=dict)

@@ -106,6 +106,10 @@ def test_info_and_model(command: Command) -> None:
     base = json.loads(command("model", "dm0", "--size", "base", "--json").out)
     assert base["total_parameters"] > 2e9
     assert base["roofline_ms"] == pytest.approx(sum(part["roofline_ms"] for part in base["sample"]))
+    held = {(r["learns"], r["precision"], r["checkpoint_activations"]): r for r in base["training_memory"]}
+    house = [held[learns, "house", False]["total"] for learns in ("everything", "lora 16", "expert")]
+    assert house == sorted(house, reverse=True)
+    assert all(row["total"] < held[learns, how, False]["total"] for (learns, how, again), row in held.items() if again)
     assert "roofline time" in command("model", "dm0", "--size", "nano").out
 
 

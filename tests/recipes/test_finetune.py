@@ -71,3 +71,17 @@ def test_a_folder_that_is_no_checkpoint_is_named(tmp_path: Path) -> None:
 def test_data_and_checkpoint_must_be_given() -> None:
     with pytest.raises(ValueError, match="missing a required argument"):
         find_recipe("finetune")()
+
+
+def test_what_learns_may_be_limited(parent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened(monkeypatch, FakeDataset())
+    recipe = find_recipe("finetune")
+    for options, learning in (
+        ({}, {"*"}),
+        ({"lora": 4}, {"llm", "expert", "action_io"}),
+        ({"freeze_prefix": True}, {"expert", "action_io"}),
+    ):
+        stage = recipe(data="mine", start=str(parent), **options).stages["train"]
+        assert (set(stage.trains), stage.lora) == (learning, options.get("lora", 0))
+    with pytest.raises(ValueError, match="choose one"):
+        recipe(data="mine", start=str(parent), lora=4, freeze_prefix=True)

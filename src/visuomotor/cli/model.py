@@ -2,16 +2,23 @@
 
 import json
 from dataclasses import dataclass
-from typing import Annotated
+from itertools import product
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from visuomotor.cli.console import console, parse, table
 
+if TYPE_CHECKING:
+    from visuomotor.models import Model
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Parameters by part, FLOPs, bytes and roofline time of one sample. Large sizes are built on the meta device."""
+    """Parameters by part; FLOPs, bytes and roofline time of one sample; memory of one training step by what learns.
+
+    Large sizes are built on the meta device. Memory is an estimate (docs/design.md), per micro-batch of --batch-size.
+    """
 
     name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")] = "dm0"
     """The model."""
@@ -29,6 +36,8 @@ class Options:
     """Memory bandwidth of the device in TB/s."""
     bytes_per_value: float = 2.0
     """2 for bf16, 4 for float32."""
+    lora: int = 16
+    """Rank of the adapters whose training memory is shown."""
     json: bool = False
     """Print JSON."""
 
@@ -54,6 +63,7 @@ def run(arguments: list[str]) -> int:
         "parameters": parts,
         "total_parameters": sum(p.numel() for p in model.parameters()),
         "sample": rows,
+        "training_memory": memory_rows(model, options),
         "roofline_ms": sum(row["roofline_ms"] for row in rows),
         "device": {"tflops": options.tflops, "bandwidth_tb_s": options.bandwidth},
     }
@@ -66,5 +76,32 @@ def run(arguments: list[str]) -> int:
         (r["part"], f"{r['flops'] / 1e9:,.1f}", f"{r['bytes'] / 1e9:.3f}", f"{r['roofline_ms']:.3f}") for r in rows
     ]
     table("one sample", ("part", "GFLOP", "GB moved", "roofline ms"), shown)
+    held = [
+        (r["learns"], r["precision"], "yes" if r["checkpoint_activations"] else "no", f"{r['total'] / 1e9:.1f}")
+        for r in facts["training_memory"]
+    ]
+    table("one training step", ("learns", "precision", "layers again", "GB"), held)
     console.print(f"roofline time {facts['roofline_ms']:.2f} ms at {options.tflops} TFLOP/s, {options.bandwidth} TB/s")
     return 0
+
+
+def memory_rows(model: "Model", options: Options) -> list[dict[str, Any]]:
+    """Memory of a training step, in bytes, for what may learn and how; none where the model does not say."""
+    everything, expert = tuple(model.parts()), ("expert", "action_io")
+    methods = {"everything": (everything, 0), f"lora {options.lora}": (("llm", *expert), options.lora)}
+    rows = []
+    for (learns, (trains, lora)), precision, again in product(
+        (methods | {"expert": (expert, 0)}).items(), ("house", "float32"), (False, True)
+    ):
+        held = model.training_memory(
+            batch_size=options.batch_size,
+            text_length=options.text_length,
+            trains=trains,
+            lora=lora,
+            precision=precision,
+            checkpoint_activations=again,
+        )
+        if held:
+            row = {"learns": learns, "precision": precision, "checkpoint_activations": again}
+            rows.append({**row, **held, "total": sum(held.values())})
+    return rows

@@ -1,14 +1,15 @@
 """What every model offers. Trainer, policy, evaluation and command line use nothing else."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from visuomotor.contract import Batch, Losses, Sampled
+from visuomotor.models.report import TensorReport
 
 __all__ = ["Cost", "Model"]
 
@@ -52,6 +53,35 @@ class Model(nn.Module, ABC):
     @abstractmethod
     def parts(self) -> dict[str, list[nn.Parameter]]:
         """Disjoint groups that cover all parameters, for learning rates, freezing and sharding."""
+
+    def training_memory(
+        self,
+        *,
+        batch_size: int,
+        text_length: int,
+        trains: Collection[str],
+        lora: int = 0,
+        precision: Literal["house", "float32"] = "house",
+        checkpoint_activations: bool = False,
+    ) -> dict[str, int]:
+        """Bytes by use of one training step on a GPU, {} when nobody has worked them out for this model."""
+        return {}
+
+    def checkpoint_activations(self, on: bool) -> None:
+        """Whether layers keep only their inputs and are computed again in the backward pass; the result is the same.
+
+        Raises:
+            ValueError: asked of a model without layers that can.
+        """
+        layers = [module for module in self.modules() if hasattr(module, "checkpoint")]
+        if on and not layers:
+            raise ValueError(f"{type(self).__name__} has no layers that can be computed again; switch it off.")
+        for layer in layers:
+            layer.checkpoint = on  # pyright: ignore[reportArgumentType]
+
+    def load_backbones(self, sources: Mapping[str, str], *, generator: torch.Generator | None = None) -> TensorReport:
+        """Fill parts of a fresh model from public weights, {part: folder or name on the Hugging Face Hub}."""
+        raise ValueError(f"{type(self).__name__} has no parts that start from public weights, but {dict(sources)} are.")
 
     @abstractmethod
     def cost(self, batch_size: int, text_length: int, steps: int) -> Mapping[str, Cost]:

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from visuomotor.nn.masks import Attention
 from visuomotor.nn.rotary import Rotation, decoder_rotation, rotate_halves
@@ -258,7 +259,12 @@ class DecoderLayer(nn.Module):
 
 
 class Decoder(nn.Module):
-    """A stack of layers and a final norm; parameter names are those of transformers' Qwen3Model."""
+    """A stack of layers and a final norm; parameter names are those of transformers' Qwen3Model.
+
+    `checkpoint`: layers keep only their inputs, and are computed again in the backward pass.
+    """
+
+    checkpoint = False
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
@@ -296,18 +302,38 @@ class Decoder(nn.Module):
         if first.convolution is not None and attention.groups is not None:
             same = first.convolution.same_group(attention.groups, x.dtype)
         own: list[KeyValue] = []
-        for index, layer in enumerate(self.layers):
-            assert isinstance(layer, DecoderLayer)
-            normed = layer.inputs(x, index, attention, same, cache)
-            key, value = layer.self_attn.key_value(normed, rotation)
-            own.append((key, value))
-            if cache is not None:
-                key, value = cache.write(index, key, value)
-            elif past is not None:
-                key = torch.cat([past[index][0], key], dim=2)
-                value = torch.cat([past[index][1], value], dim=2)
-            if keys_only and index == len(self.layers) - 1:
-                return x, own
-            query = layer.self_attn.query(normed, rotation)
-            x = layer.finish(x, layer.self_attn.attend(query, key, value, attention))
-        return self.norm(x), own
+        for index in range(len(self.layers)):
+            before = None if past is None else past[index]
+            stop = keys_only and index == len(self.layers) - 1
+            given = (index, x, attention, rotation, same, before, cache, stop)
+            if self.checkpoint and cache is None and torch.is_grad_enabled():
+                x, pair = checkpoint(self._layer, *given, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x, pair = self._layer(*given)
+            own.append(pair)
+        return (x if keys_only else self.norm(x)), own
+
+    def _layer(
+        self,
+        index: int,
+        x: Tensor,
+        attention: Attention,
+        rotation: Rotation,
+        same: Tensor | None,
+        past: KeyValue | None,
+        cache: KVCache | None,
+        stop: bool,
+    ) -> tuple[Tensor, KeyValue]:
+        """(output, own keys and values) of one layer; with `stop` the output is `x`."""
+        layer = self.layers[index]
+        assert isinstance(layer, DecoderLayer)
+        normed = layer.inputs(x, index, attention, same, cache)
+        own = key, value = layer.self_attn.key_value(normed, rotation)
+        if cache is not None:
+            key, value = cache.write(index, key, value)
+        elif past is not None:
+            key, value = torch.cat([past[0], key], dim=2), torch.cat([past[1], value], dim=2)
+        if stop:
+            return x, own
+        query = layer.self_attn.query(normed, rotation)
+        return layer.finish(x, layer.self_attn.attend(query, key, value, attention)), own

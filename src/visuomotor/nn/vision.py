@@ -11,10 +11,11 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from visuomotor.nn.rotary import Rotation, grid_rotation, rotate_pairs
 
-__all__ = ["PerceptionEncoder", "VisionConfig", "prepare_images", "sinusoidal_grid"]
+__all__ = ["PerceptionEncoder", "VisionConfig", "prepare_images", "resize_positions", "sinusoidal_grid"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +149,12 @@ class Transformer(nn.Module):
 
 
 class PerceptionEncoder(nn.Module):
-    """Square images in [-1, 1] -> tokens [B, S, `output_width`]; S is `VisionConfig.tokens()`."""
+    """Square images in [-1, 1] -> tokens [B, S, `output_width`]; S is `VisionConfig.tokens()`.
+
+    `checkpoint`: blocks keep only their inputs, and are computed again in the backward pass.
+    """
+
+    checkpoint = False
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -180,7 +186,10 @@ class PerceptionEncoder(nn.Module):
         cos, sin = grid_rotation(side, self.config.width // self.config.heads, device=x.device)
         rotation = (cos.to(x.dtype), sin.to(x.dtype))
         for block in self.transformer.resblocks:
-            x = block(x, rotation)
+            if self.checkpoint and torch.is_grad_enabled():
+                x = checkpoint(block, x, rotation, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x = block(x, rotation)
         grid = x[:, 1:].transpose(1, 2).unflatten(2, (side, side))  # channels-last memory, no copy
         reduced = self.vit_downsampler1(grid)
         if self.config.downsamples == 2:
@@ -188,12 +197,19 @@ class PerceptionEncoder(nn.Module):
         return reduced.flatten(2).transpose(1, 2)
 
     def _positions(self, side: int) -> Tensor:
-        native = self.config.grid
-        if side == native:
-            return self.positional_embedding
-        grid = self.positional_embedding[1:].T.unflatten(1, (native, native))[None]
-        resized = F.interpolate(grid, (side, side), mode="bilinear", align_corners=False)[0].flatten(1).T
-        return torch.cat([self.positional_embedding[:1], resized])
+        return resize_positions(self.positional_embedding, side)
+
+
+def resize_positions(table: Float[Tensor, "S W"], side: int) -> Float[Tensor, "R W"]:
+    """A position table (class token, then a square grid row by row) for a grid of `side`, bilinearly."""
+    native = math.isqrt(table.shape[0] - 1)
+    if native**2 != table.shape[0] - 1:
+        raise ValueError(f"A table of {table.shape[0]} positions is no class token and a square grid.")
+    if side == native:
+        return table
+    grid = table[1:].T.unflatten(1, (native, native))[None]
+    resized = F.interpolate(grid, (side, side), mode="bilinear", align_corners=False)[0].flatten(1).T
+    return torch.cat([table[:1], resized])
 
 
 def sinusoidal_grid(side: int, width: int) -> Float[Tensor, "S W"]:

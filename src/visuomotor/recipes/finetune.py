@@ -21,6 +21,8 @@ def finetune(
     steps: int = 2000,
     batch_size: int = 64,
     learning_rate: float = 1e-4,
+    lora: int = 0,
+    freeze_prefix: bool = False,
     seed: int = 0,
 ) -> Run:
     """Fine-tune a checkpoint (--from) on a LeRobot v3 data set (--data) of the same embodiment, or of a new robot.
@@ -28,6 +30,8 @@ def finetune(
     new_robot: keep the checkpoint's weights and words, but take embodiment and statistics from the data.
     statistics: normalise by the checkpoint's statistics, so that its actions keep their meaning, or by the data's
     own, when the ranges differ much.
+    lora: rank of adapters through which the language model learns, its tower and words standing still; 0 trains all.
+    freeze_prefix: the vision-language model stands still, the action expert learns alone.
 
     Raises:
         ValueError: data and checkpoint are of different embodiments, or a new robot has more dimensions than the
@@ -60,13 +64,21 @@ def finetune(
         steps=steps,
         batch_size=batch_size,
         mixture=Mixture(sources=(Source(name="robot", path=data),)),
-        trains={"*": learning_rate},
+        trains={part: learning_rate for part in _learning_parts(lora, freeze_prefix)},
+        lora=lora,
         start=start,
         validate_every=250,
         checkpoint_every=250,
         seed=seed,
     )
     return Run(name="finetune", model=model, config=config, stages={"train": stage}, processor=processor)
+
+
+def _learning_parts(lora: int, freeze_prefix: bool) -> tuple[str, ...]:
+    if lora and freeze_prefix:
+        raise ValueError(f"lora {lora} teaches the language model, but freeze_prefix keeps it still; choose one.")
+    expert = ("expert", "action_io")
+    return expert if freeze_prefix else ("llm", *expert) if lora else ("*",)
 
 
 def _require_same_robot(dataset: Dataset, data: str, folder: Path) -> None:

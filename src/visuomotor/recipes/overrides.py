@@ -69,7 +69,12 @@ def _deeper(value: Any, path: list[str], text: str, full: str, hint: Any) -> Any
 
 def _processor(current: dict[str, Any], path: list[str], text: str, full: str) -> dict[str, Any]:
     """The run's processor fields: names and types are those of ProcessorConfig."""
-    hints = get_type_hints(ProcessorConfig) | {"checkpoint": str, "statistics": str, "embodiment": str}
+    hints = get_type_hints(ProcessorConfig) | {
+        "checkpoint": str,
+        "tokenizer": str,
+        "statistics": str,
+        "embodiment": str,
+    }
     name = _known(path[0], hints, full)
     if len(path) == 1:
         return {**current, name: parse(text, hints[name], full, now=current.get(name))}

@@ -11,8 +11,10 @@ from visuomotor.contract import Batch, Mixture, Run, Stage
 from visuomotor.data.lerobot import Dataset
 from visuomotor.data.loader import Loader, held_out
 from visuomotor.data.processor import Processor, ProcessorConfig
+from visuomotor.data.tokenizer import TextTokenizer
 from visuomotor.models import make_model
 from visuomotor.models.base import Model
+from visuomotor.models.hub import TOKENIZER_FILES, find_weights
 from visuomotor.training.step import seed_for
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "build_processor",
     "load_processor",
     "open_datasets",
+    "public_tokenizer",
     "train_loader",
     "validation_batches",
 ]
@@ -67,14 +70,18 @@ def open_datasets(run: Run, cache: Path) -> dict[str, Any]:
 def build_processor(run: Run, datasets: Mapping[str, Any], *, skip_bad: bool = False) -> Processor:
     """From the run's processor fields and the data, or the one of the checkpoint that the run names.
 
+    `tokenizer` names the public language model whose tokenizer is taken; otherwise one is trained on the run's words.
     With a checkpoint, `statistics` and `embodiment` say whose to take, "checkpoint" (default) or "data": the data's own
     embodiment teaches the checkpoint's weights and words another robot.
     """
     fields = dict(run.processor)
-    checkpoint = fields.pop("checkpoint", None)
+    checkpoint, public = fields.pop("checkpoint", None), fields.pop("tokenizer", None)
     unique = list({id(d): d for d in datasets.values()}.values())
+    if checkpoint is not None and public is not None:
+        raise ValueError(f"The tokenizer comes from checkpoint {checkpoint} or from {public}; name one of them.")
     if checkpoint is None:
-        return Processor.build(ProcessorConfig(**fields), unique, run.corpus, skip_bad=skip_bad)
+        words = None if public is None else public_tokenizer(public)
+        return Processor.build(ProcessorConfig(**fields), unique, run.corpus, tokenizer=words, skip_bad=skip_bad)
     parent = Processor.load(Path(checkpoint))
     robot, statistics = fields.pop("embodiment", "checkpoint"), fields.pop("statistics", "checkpoint")
     for name, value in (("embodiment", robot), ("statistics", statistics)):
@@ -94,6 +101,11 @@ def build_processor(run: Run, datasets: Mapping[str, Any], *, skip_bad: bool = F
             f"set processor.statistics to data."
         )
     return Processor(config, parent.embodiments, parent.statistics, parent.tokenizer, parent.fast)
+
+
+def public_tokenizer(source: str) -> TextTokenizer:
+    """The tokenizer of a public Qwen3 (folder or Hub name) with the tokens that DM0 adds."""
+    return TextTokenizer.from_qwen(find_weights(source, TOKENIZER_FILES, option="--llm"))
 
 
 def load_processor(folder: Path) -> Processor:

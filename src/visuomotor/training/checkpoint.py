@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from visuomotor.models.report import TensorReport
 
 __all__ = [
-    "checkpoint_folder", "last_step", "load_state", "prune", "read_weights", "save_state",
+    "checkpoint_folder", "last_step", "load_facts", "load_state", "prune", "read_weights", "save_state",
     "set_last", "state_folder", "step_name", "transplant", "write_folder",
 ]  # fmt: skip
 
@@ -130,14 +130,11 @@ def load_state(
     folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer | None
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Put saved weights (and optimiser moments, if given) back; returns the facts and the averaged weights."""
+    facts = load_facts(folder)
     try:
-        facts = json.loads((folder / "state.json").read_text())
         tensors = load_file(folder / "tensors.safetensors")
-    except (OSError, SafetensorError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f"The training state in {folder} cannot be read: {error}. Start over with --overwrite, or start a new run "
-            f"from its checkpoint with --from."
-        ) from error
+    except (OSError, SafetensorError) as error:
+        raise _unreadable(folder, error) from error
     own = own_tensors(model)
     saved = {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
     if own.keys() != saved.keys() or any(own[n].shape != saved[n].shape for n in own):
@@ -148,6 +145,21 @@ def load_state(
     if optimiser is not None:
         _restore_optimiser(model, optimiser, tensors)
     return facts, {n.removeprefix("average."): t for n, t in tensors.items() if n.startswith("average.")}
+
+
+def load_facts(folder: Path) -> dict[str, Any]:
+    """The facts of a training state."""
+    try:
+        return json.loads((folder / "state.json").read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise _unreadable(folder, error) from error
+
+
+def _unreadable(folder: Path, error: Exception) -> ValueError:
+    return ValueError(
+        f"The training state in {folder} cannot be read: {error}. Start over with --overwrite, or start a new run "
+        f"from its checkpoint with --from."
+    )
 
 
 def own_tensors(model: nn.Module) -> dict[str, Tensor]:

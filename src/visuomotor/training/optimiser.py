@@ -11,6 +11,7 @@ from torch import nn
 
 from visuomotor.contract import Stage
 from visuomotor.models.base import Model
+from visuomotor.training.lora import adapter_parameters
 from visuomotor.training.muon import Muon
 
 __all__ = ["Schedule", "learning_rates", "make_optimiser", "undecayed"]
@@ -60,15 +61,18 @@ def make_optimiser(model: Model, stage: Stage) -> torch.optim.AdamW:
     """The stage's optimiser over its parts; sets `requires_grad` on every parameter. Groups carry `part` and `peak`.
 
     With `optimiser="muon"`, hidden matrices are Muon's; vectors, tables, convolutions and narrow matrices (what reads
-    actions, what writes them) stay with AdamW, at a third of Muon's rate.
+    actions, what writes them) stay with AdamW, at a third of Muon's rate. Of parts with adapters only these train.
     """
     parts = model.parts()
     rates = learning_rates(stage.trains, parts)
+    adapters = _adapters(model, stage, rates)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     plain, groups, seen, muon = undecayed(model), [], set(), stage.optimiser == "muon"
     for part, rate in rates.items():
         own = [p for p in parts[part] if id(p) not in seen]
+        if stage.lora and part in stage.lora_parts:
+            own = [p for p in own if id(p) in adapters]
         seen |= {id(p) for p in own}
         for parameter in own:
             parameter.requires_grad_(True)
@@ -85,6 +89,17 @@ def make_optimiser(model: Model, stage: Stage) -> torch.optim.AdamW:
                 groups.append({**common, "muon": kind})
     kind = Muon if muon else torch.optim.AdamW
     return kind(groups, betas=BETAS, eps=EPSILON, fused=True)
+
+
+def _adapters(model: Model, stage: Stage, rates: Mapping[str, float]) -> set[int]:
+    """ids of the adapters' parameters; ValueError when a part that has them does not train."""
+    idle = [part for part in stage.lora_parts if part not in rates] if stage.lora else []
+    if idle:
+        raise ValueError(
+            f"Stage {stage.name!r} has adapters of rank {stage.lora} in {idle[0]!r}, but `trains` gives that part no "
+            f"learning rate; name it there, or leave it out of lora_parts."
+        )
+    return adapter_parameters(model)
 
 
 @dataclass

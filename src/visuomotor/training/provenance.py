@@ -8,10 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from visuomotor.contract import Run
+from visuomotor.models.report import TensorReport
 from visuomotor.versions import commit, installed
 
-__all__ = ["parent_of", "provenance", "run_to_json"]
+__all__ = ["parent_of", "provenance", "public_weights", "run_to_json"]
 
 PACKAGES = ("visuomotor", "torch", "numpy", "tokenizers", "safetensors", "av", "pyarrow", "mujoco")
 
@@ -25,15 +28,20 @@ def provenance(
     samples: int,
     seconds: float,
     parents: Mapping[str, Any],
+    weights: Mapping[str, Any],
     precision: str,
 ) -> dict[str, Any]:
-    """JSON facts of one checkpoint. `data`: {source: hash}; `parents`: {stage: `parent_of` its start}."""
+    """JSON facts of one checkpoint. `data`: {source: hash}; `parents`: {stage: `parent_of` its start}.
+
+    `weights`: `public_weights` that the run started from.
+    """
     return {
         "code": {"commit": commit(), "packages": installed(PACKAGES), "python": platform.python_version()},
         "recipe": run.name,
         "overrides": dict(run.overrides),
         "data": dict(data),
         "parents": dict(parents),
+        "weights": dict(weights),
         "stage": stage,
         "steps": step,
         "samples": samples,
@@ -51,6 +59,15 @@ def parent_of(folder: Path) -> dict[str, Any]:
     path = folder / "provenance.json"
     origin = json.loads(path.read_text()) if path.exists() else {}
     return {"checkpoint": folder.name, "weights": digest, "provenance": origin}
+
+
+def public_weights(sources: Mapping[str, str], report: TensorReport, model: nn.Module) -> dict[str, Any]:
+    """What a run started from: names without paths, a hash of the tensors as they were loaded, what became of them."""
+    tensors, digest = model.state_dict(), hashlib.sha256()
+    for name in report.loaded:
+        digest.update(tensors[name].detach().cpu().contiguous().numpy().tobytes())
+    names = {part: Path(source).name if Path(source).is_dir() else source for part, source in sources.items()}
+    return {"sources": names, "loaded": digest.hexdigest()[:16], "report": report.summary()}
 
 
 def run_to_json(run: Run) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from visuomotor.contract import Batch, Stage
 from visuomotor.training import assembly, checkpoint, metrics
 from visuomotor.training.ema import MovingAverage
+from visuomotor.training.lora import add_adapters, merge_adapters
 from visuomotor.training.optimiser import Schedule, make_optimiser
 from visuomotor.training.progress import Progress, Rate
 from visuomotor.training.step import (
@@ -31,6 +32,11 @@ __all__ = ["StageTraining", "check_stage"]
 
 def check_stage(name: str, stage: Stage) -> None:
     """Refuse numbers that cannot be trained with, before anything is built."""
+    if stage.lora < 0 or (stage.lora and not stage.lora_parts):
+        raise ValueError(
+            f"Stage {name!r} has lora {stage.lora} in parts {list(stage.lora_parts)}; give a rank of at least 1 and a "
+            f"part, or 0 for no adapters."
+        )
     if stage.steps < 1 or stage.batch_size < 1 or stage.accumulate < 1:
         raise ValueError(
             f"Stage {name!r} has steps {stage.steps}, batch_size {stage.batch_size} and accumulate {stage.accumulate}; "
@@ -53,6 +59,9 @@ class StageTraining:
     def __init__(self, trainer: "Trainer", stage: Stage, *, restore: str | None = None) -> None:
         self.trainer, self.stage, self.name = trainer, stage, stage.name
         self.model, self.device, self.position = trainer.model, trainer.device, trainer.position
+        if stage.lora:
+            add_adapters(self.model, stage)
+        self.model.checkpoint_activations(stage.checkpoint_activations)
         self.optimiser = make_optimiser(self.model, stage)
         self.parameters: list[Tensor] = [p for group in self.optimiser.param_groups for p in group["params"]]
         self.average = MovingAverage(self.model, stage.ema) if stage.ema else None
@@ -80,7 +89,7 @@ class StageTraining:
         try:
             while not self.schedule.done(self.position.stage_step):
                 if self.trainer.stop_wanted():
-                    self.trainer.save(self)
+                    self._save()
                     return False
                 result = self._step()
                 self.schedule.elapsed = time.monotonic() - began
@@ -121,7 +130,7 @@ class StageTraining:
         try:
             return next(self.loader)
         except (ValueError, OSError):
-            self.trainer.save(self)  # a bad sample costs no training that was done
+            self._save()  # a bad sample costs no training that was done
             raise
 
     def _report(self, result: StepResult) -> None:
@@ -185,9 +194,16 @@ class StageTraining:
         if self.average is not None:
             self.average.copy_to_model()
             self.average = None
+        merge_adapters(self.model)
         position = self.position
         position.ended = {**position.ended, self.name: checkpoint.step_name(position.step)}
         position.stage, position.stage_step = position.stage + 1, 0
+        self.trainer.save(self)
+
+    def _save(self) -> None:
+        """Save where the stage stands. One without a step has changed nothing, so it starts again when resumed."""
+        if self.position.stage_step == 0:
+            merge_adapters(self.model)
         self.trainer.save(self)
 
     def saved_weights(self) -> AbstractContextManager[None]:

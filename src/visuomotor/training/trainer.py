@@ -13,18 +13,21 @@ import os
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from visuomotor.contract import Run
 from visuomotor.models.base import Model
+from visuomotor.models.report import TensorReport
 from visuomotor.policy import Policy
 from visuomotor.training import assembly, checkpoint, metrics
 from visuomotor.training.assembly import BadSamples
 from visuomotor.training.folder import prepare_folder
 from visuomotor.training.interrupts import Interrupted, Interrupts
+from visuomotor.training.lora import merged
 from visuomotor.training.progress import ProgressCallback
-from visuomotor.training.provenance import parent_of, provenance
+from visuomotor.training.provenance import parent_of, provenance, public_weights
 from visuomotor.training.stage import StageTraining, check_stage
 from visuomotor.training.step import seed_for
 
@@ -63,6 +66,11 @@ def train(
         if name != stage.name:
             raise ValueError(f"Run {run.name!r} keeps stage {stage.name!r} under {name!r}; use one name.")
         check_stage(name, stage)
+    start = next(iter(run.stages.values())).start
+    if run.weights and start is not None:
+        raise ValueError(
+            f"Run {run.name!r} starts from checkpoint {start} and from public weights {run.weights}; choose one."
+        )
     torch.set_num_threads(threads or _default_threads())
     prepare_folder(run, out, resume=resume, overwrite=overwrite)
     deadline = time.monotonic() + stop_after_seconds if stop_after_seconds is not None else None
@@ -104,7 +112,7 @@ class Trainer:
         self.progress, self._deadline = progress, deadline
         self.stages = list(run.stages.values())
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.position, self.parents = Position(), {}
+        self.position, self.parents, self.weights = Position(), {}, {}
         self._before, self._started = 0.0, time.monotonic()
         last = checkpoint.last_step(out)
         self.datasets = assembly.open_datasets(run, out / "cache")
@@ -113,7 +121,10 @@ class Trainer:
         else:
             self.processor = assembly.load_processor(checkpoint.checkpoint_folder(out, last))
         torch.manual_seed(seed_for(self.stages[0].seed, "weights"))
-        self.model: Model = assembly.build_model(run, self.processor).to(self.device)
+        self.model: Model = assembly.build_model(run, self.processor)
+        if last is None and run.weights:
+            self._load_public(run.weights)
+        self.model.to(self.device)
         self.policy = Policy(self.model, self.processor, think=(run.evaluation and run.evaluation.think) or ())
         self._hashes = {name: dataset.hash() for name, dataset in self.datasets.items()}
 
@@ -155,9 +166,10 @@ class Trainer:
             samples=self.position.samples,
             seconds=self.seconds(),
             parents=self.parents,
+            weights=self.weights,
             precision=stage.stage.precision,
         )
-        with stage.saved_weights():
+        with stage.saved_weights(), merged(self.model):
             checkpoint.write_folder(
                 checkpoint.checkpoint_folder(self.out, name), lambda folder: self.policy.save(folder, facts)
             )
@@ -165,6 +177,7 @@ class Trainer:
             "position": asdict(self.position),
             "seconds": self.seconds(),
             "parents": self.parents,
+            "weights": self.weights,
             "data": self._hashes,
             **stage.facts(),
         }
@@ -176,7 +189,10 @@ class Trainer:
         checkpoint.prune(self.out, stage.stage.keep, self.position.ended.values())
 
     def _restore(self, name: str) -> None:
-        facts, _ = checkpoint.load_state(checkpoint.state_folder(self.out, name), self.model, None)
+        folder = checkpoint.state_folder(self.out, name)
+        facts = checkpoint.load_facts(folder)
+        if not facts["position"]["stage_step"]:  # inside a stage it is the stage that loads, with its adapters
+            checkpoint.load_state(folder, self.model, None)
         changed = [s for s, known in facts.get("data", {}).items() if self._hashes.get(s) != known]
         if changed:
             raise ValueError(
@@ -185,7 +201,16 @@ class Trainer:
             )
         self.position = Position(**facts["position"])
         self.parents, self._before = facts["parents"], facts["seconds"]
+        self.weights = facts.get("weights", {})
         log.info("Going on from %s.", checkpoint.checkpoint_folder(self.out, name))
+
+    def _load_public(self, sources: dict[str, str]) -> None:
+        """Fill the fresh model from public weights; the report is logged and kept."""
+        generator = torch.Generator().manual_seed(seed_for(self.stages[0].seed, "public weights"))
+        report = self.model.load_backbones(sources, generator=generator)
+        log.log(logging.INFO if report.complete else logging.WARNING, "Starting from %s: %s.", sources, report)
+        self.weights = public_weights(sources, report, self.model)
+        self._keep("public weights", sources, report)
 
     def _load_weights(self, name: str, start: str) -> None:
         """Fill the model from a checkpoint folder or an earlier stage; the report is logged and kept."""
@@ -204,9 +229,13 @@ class Trainer:
             logging.INFO if report.complete else logging.WARNING, "Stage %r starts from %s: %s.", name, folder, report
         )
         self.parents[name] = parent_of(folder)
+        self._keep(name, str(folder), report)
+
+    def _keep(self, name: str, source: Any, report: TensorReport) -> None:
+        """Add to transplant.json what became of every tensor."""
         path = self.out / "transplant.json"
         known = json.loads(path.read_text()) if path.exists() else {}
-        path.write_text(json.dumps({**known, name: {"from": str(folder), **asdict(report)}}, indent=2) + "\n")
+        path.write_text(json.dumps({**known, name: {"from": source, **asdict(report)}}, indent=2) + "\n")
 
     def _stopped(self) -> None:
         """After an early stop: raise for a signal, log for the time limit."""

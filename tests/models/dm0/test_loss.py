@@ -212,3 +212,103 @@ def test_questions_on_one_image_are_answered_as_if_each_was_asked_alone(
             )
             alone = alone + model.loss(question).terms["text"].sum
     torch.testing.assert_close(found.sum, alone)
+
+
+FROZEN = ("expert", "action_io")
+
+
+def trained(model: DM0, parts: tuple[str, ...]) -> DM0:
+    for name, parameters in model.parts().items():
+        for parameter in parameters:
+            parameter.requires_grad_(name in parts)
+    return model
+
+
+def test_a_prefix_that_stands_still_is_run_without_gradients(make_model: Make, make_batch: MakeBatch) -> None:
+    batch = make_batch()
+    learning, still = make_model(), trained(make_model(), FROZEN)
+    expected, found = fixed(learning, batch), fixed(still, batch)
+    assert torch.equal(found.terms["flow"].sum, expected.terms["flow"].sum)
+    left, right = (
+        gradients(model, losses.terms["flow"].sum) for model, losses in ((learning, expected), (still, found))
+    )
+    for part in FROZEN:
+        for a, b in zip(left[part], right[part], strict=True):
+            assert a is not None
+            assert b is not None
+            assert torch.equal(a, b)
+    assert [int(found.terms[name].count) for name in ("text", "action_tokens")] == [0, 0]
+    flow = found.terms["flow"]
+    assert float(found.total.detach()) == pytest.approx(float(flow.sum.detach() / flow.count))
+    evaluated = fixed(still.eval(), batch)  # validation goes on to report the text
+    assert all(torch.equal(evaluated.terms[name].sum, term.sum) for name, term in expected.terms.items())
+
+
+def test_nothing_of_a_still_prefix_is_kept_for_the_backward_pass(make_model: Make, make_batch: MakeBatch) -> None:
+    model = trained(make_model(token_convolution=0), FROZEN)
+    seen: list[bool] = []
+
+    def note(module: torch.nn.Module, args: object, output: object) -> None:
+        seen.append(torch.is_grad_enabled())
+
+    for module in (model.model.vision_tower, model.model.mm_projector, model.model.llm):
+        module.register_forward_hook(note)
+    fixed(model, make_batch())
+    assert seen == [False] * 3
+
+
+@pytest.mark.parametrize("part", ["vision", "projector", "llm", "embed", "lm_head"])
+def test_one_part_of_the_prefix_is_enough_to_go_on_learning_from_text(
+    make_model: Make, make_batch: MakeBatch, part: str
+) -> None:
+    model = trained(make_model(tie_embeddings=False), (*FROZEN, part))
+    losses = fixed(model, make_batch())
+    assert int(losses.terms["text"].count) > 0
+    assert any(grad is not None and bool(grad.any()) for grad in gradients(model, losses.total)[part])
+
+
+def test_a_state_token_in_the_prefix_learns_from_a_coupled_flow(make_model: Make, make_batch: MakeBatch) -> None:
+    model = trained(make_model(state_token="prefix", gradient_decoupling=False), FROZEN)
+    fixed(model, make_batch()).total.backward()
+    grad = model.model.state_proj.weight.grad
+    assert grad is not None
+    assert bool(grad.any())
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"token_convolution": 0, "gradient_decoupling": False, "state_token": "expert"}]
+)
+def test_computing_layers_again_changes_nothing(make_model: Make, make_batch: MakeBatch, options: dict) -> None:
+    plain, again = make_model(**options), make_model(**options)
+    again.checkpoint_activations(True)
+    calls: list[int] = []
+    again.model.llm.layers[0].mlp.register_forward_pre_hook(lambda *_: calls.append(1))
+    expected, found = fixed(plain, make_batch()), fixed(again, make_batch())
+    assert torch.equal(found.total, expected.total)
+    assert len(calls) == 1
+    left, right = gradients(plain, expected.total), gradients(again, found.total)
+    assert len(calls) == 2
+    for part, grads in left.items():
+        for a, b in zip(grads, right[part], strict=True):
+            assert (a is None) == (b is None)
+            assert a is None or b is None or torch.equal(a, b)
+    again.eval().sample(make_batch(), steps=1)
+    assert len(calls) == 3  # no recomputation where nothing is learnt
+
+
+def test_computing_layers_again_keeps_less(make_model: Make, make_batch: MakeBatch) -> None:
+    def kept(model: DM0) -> int:
+        storages: dict[int, int] = {}
+
+        def pack(tensor: torch.Tensor) -> torch.Tensor:
+            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            losses = fixed(model, make_batch())
+        assert losses.total.requires_grad
+        return sum(storages.values())
+
+    plain, again = make_model(), make_model()
+    again.checkpoint_activations(True)
+    assert kept(again) < 0.6 * kept(plain)

@@ -84,13 +84,21 @@ def test_cost_equals_counted_operations(
     assert all(part.values_moved > 0 for part in model.cost(1, 9, 3).values())
 
 
-def test_nano_and_small_are_small() -> None:
+def test_nano_is_small() -> None:
+    assert 1e6 < sum(p.numel() for p in make_model("dm0", make_config("dm0", "nano")).parameters()) < 3e6
+
+
+def test_small_holds_the_public_backbones() -> None:
+    config = make_config("dm0", "small")
     with torch.device("meta"):
-        nano, small = (
-            sum(p.numel() for p in make_model("dm0", make_config("dm0", size)).parameters())
-            for size in ("nano", "small")
-        )
-    assert 1e6 < nano < 3e6 < small < 5e7
+        model = make_model("dm0", config)
+    counts = {name: sum(p.numel() for p in parameters) for name, parameters in model.parts().items()}
+    assert counts["llm"] == 596_049_920 - 151_936 * 1024  # Qwen3-0.6B as published, less its embedding
+    assert counts["embed"] == 152_701 * 1024
+    assert config.vision.tokens() == 36
+    base = make_config("dm0", "base")
+    assert config.expert_width / config.width == base.expert_width / base.width
+    assert config.expert_mlp_width / config.mlp_width == base.expert_mlp_width / base.mlp_width
 
 
 def test_configuration_round_trip() -> None:

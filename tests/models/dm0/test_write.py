@@ -122,7 +122,7 @@ def test_a_line_that_time_cuts_off_is_as_if_it_had_not_been_asked(
     torch.testing.assert_close(over.actions, silent.actions, atol=1e-5, rtol=0)
 
     now = iter(range(100))
-    monkeypatch.setattr("visuomotor.models.dm0.model.perf_counter", lambda: float(next(now)))
+    monkeypatch.setattr("visuomotor.models.dm0.writing.perf_counter", lambda: float(next(now)))
     first = model.sample(begun, noise=noise, lines=lines[:1])
     cut = model.sample(begun, noise=noise, lines=lines, deadline=4.0)  # three looks at the clock later: in the middle
     assert 0 < cut.lines[0].shape[1] < first.lines[0].shape[1]

@@ -12,7 +12,10 @@ __all__ = ["SIZES", "DM0Config"]
 
 @dataclass(frozen=True, kw_only=True)
 class DM0Config:
-    """Defaults are the nano size; `SIZES["base"]` is the published model.
+    """Defaults are the nano size, which is trained from nothing.
+
+    `SIZES["small"]` starts from the public Qwen3-0.6B and PE-Core-S16-384, `SIZES["base"]` is the published model and
+    starts from a published DM0, or like its authors from the public Qwen3-1.7B and PE-Lang-L14-448.
 
     num_views             cameras when all are present (only `cost` reads it)
     state_token           where proprioception enters, through one linear token: nowhere (published), between images
@@ -129,25 +132,34 @@ class DM0Config:
         )
 
 
+# From public weights: Qwen3-0.6B and PE-Core-S16-384 (`backbones.py`), with the vocabulary of the published model. The
+# expert is as narrow beside the language model as in `base`: half its width, a quarter of its MLP. Chunks are as long,
+# too: the horizon is tied to no weight, so a recipe may choose it by the robot's rate.
 _SMALL = {
-    "image_size": 128,
-    "patch_size": 8,
-    "vision_downsamples": 2,
-    "vision_width": 192,
-    "vision_layers": 6,
+    "image_size": 384,
+    "patch_size": 16,
+    "num_views": 3,
+    "vision_width": 384,
+    "vision_layers": 12,
     "vision_heads": 6,
-    "vision_mlp_width": 768,
-    "vocab_size": 4096,
-    "width": 320,
-    "mlp_width": 896,
-    "expert_width": 192,
-    "expert_mlp_width": 512,
-    "layers": 8,
-    "heads": 8,
-    "kv_heads": 4,
-    "head_dim": 40,
+    "vision_mlp_width": 1536,
+    "vision_downsamples": 2,
+    "vocab_size": 152701,
+    "width": 1024,
+    "mlp_width": 3072,
+    "expert_width": 512,
+    "expert_mlp_width": 768,
+    "layers": 28,
+    "heads": 16,
+    "kv_heads": 8,
+    "head_dim": 128,
     "token_convolution": 0,
-    "horizon": 16,
+    "action_dim": 32,
+    "state_dim": 32,
+    "horizon": 50,
+    "newline_id": 198,
+    "pad_id": 151643,
+    "action_start_id": 151698,
 }
 
 # The published model: Perception Encoder L/14 at 728 px, Qwen3-1.7B, chunks of 50. The embedding doubles as output

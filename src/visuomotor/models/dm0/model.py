@@ -1,9 +1,9 @@
 """DM0: losses, prefix, denoising and sampling. Dimensions: P prefix slots, K draws, N samples; others as contract."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
-from time import perf_counter
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -11,78 +11,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from visuomotor.contract import Batch, Losses, Sampled, Term, TextKind
-from visuomotor.data.grammar import Grammar, Line
+from visuomotor.data.grammar import Line
 from visuomotor.models.base import Cost, Model
 from visuomotor.models.dm0.config import DM0Config
 from visuomotor.models.dm0.cost import sample_cost
+from visuomotor.models.dm0.memory import training_memory
 from visuomotor.models.dm0.network import DM0Network
+from visuomotor.models.dm0.prefix import Prefix, PrefixText, layout, turn_layout
+from visuomotor.models.dm0.writing import Writer
+from visuomotor.models.report import TensorReport
 from visuomotor.nn.decoder import KeyValue, KVCache
 from visuomotor.nn.flow import euler, interpolate, sample_time, velocity
-from visuomotor.nn.masks import Attention, Layout, See, causal_attention, compile_attention, valid_first
+from visuomotor.nn.masks import Attention, causal_attention, compile_attention
 from visuomotor.nn.vision import prepare_images
 
 __all__ = ["DM0", "Prefix", "layout"]
-
-HIDDEN = 1  # the block of `layout` that the chunk does not see
-
-
-def layout(draws: int) -> Layout:
-    """Causal prefix; each chunk is bidirectional, sees the prefix but no discrete action token, and no other chunk.
-
-    Text that was given up when time ran out is labelled as action tokens are: the chunk does not see it.
-    """
-    chunks = tuple(f"chunk{i}" for i in range(draws))
-    sees = {(q, k): See.EARLIER for q in ("prefix", "action_tokens") for k in ("prefix", "action_tokens")}
-    for chunk in chunks:
-        sees[chunk, "prefix"] = sees[chunk, chunk] = See.ALL
-    return Layout(blocks=("prefix", "action_tokens", *chunks), sees=sees)
-
-
-@lru_cache(maxsize=64)
-def turn_layout(turns: int) -> Layout:
-    """Block 0 holds the images, block k the k-th turn, which sees block 0 and itself."""
-    blocks = ("images", *(f"turn{i + 1}" for i in range(turns)))
-    sees = {(block, key): See.EARLIER for block in blocks for key in ("images", block)}
-    return Layout(blocks=blocks, sees=sees)
-
-
-@dataclass(kw_only=True)
-class Prefix:
-    """An encoded observation: what every denoising step reads.
-
-    `labels` int64[B, P] (index into `layout().blocks`) and `valid` bool[B, P] describe the filled slots of `cache`.
-    `last` [B, W] is the state of each row's last valid token, None when no text is to be generated.
-    `progress` [B] is how far the task is (DM0-Prog), None when the expert is not told.
-    `turns` int64[B, P] says who sees whom (see `turn_layout`), `turn_count` is their largest; None: the text is one.
-    """
-
-    cache: KVCache
-    labels: Int64[Tensor, "B P"]
-    valid: Bool[Tensor, "B P"]
-    state: Float[Tensor, "B S"]
-    last: Float[Tensor, "B W"] | None = None
-    progress: Float[Tensor, "B"] | None = None
-    turns: Int64[Tensor, "B P"] | None = None
-    turn_count: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Text:
-    """The text of a batch with its padding moved to the end."""
-
-    ids: Tensor
-    valid: Tensor
-    kind: Tensor
-    loss: Tensor
-    turn: Tensor | None
-
-    @classmethod
-    def of(cls, batch: Batch) -> "_Text":
-        order = valid_first(batch.text_valid)
-        parts = (batch.text_ids, batch.text_valid, batch.text_kind, batch.text_loss)
-        ids, valid, kind, loss = (part.gather(1, order) for part in parts)
-        turn = None if batch.text_turn is None else batch.text_turn.gather(1, order)
-        return cls(ids=ids, valid=valid, kind=kind, loss=loss & valid, turn=turn)
 
 
 class DM0(Model):
@@ -110,19 +53,34 @@ class DM0(Model):
 
         With `progress_token` and labels "progress" float[B, 2] (now, at the chunk's end) also "progress", the squared
         error of the predicted progress at the chunk's end.
-        Samples without supervised text or without a valid action add nothing to the respective term.
+        Samples without supervised text or without a valid action add nothing to the respective term. In training, a
+        prefix that stands still is run without gradients, and its text, which teaches nobody, is not predicted.
         """
-        text = _Text.of(batch)
-        x = self._embed(batch, text)
-        labels, valid = self._slots(text, x.shape[1])
-        rows, slots = text.loss.nonzero(as_tuple=True)
-        attention = self._prefix_attention(text, labels, valid)
-        states, lent = self.model.llm(x, attention, keys_only=len(rows) == 0)
+        text = PrefixText.of(batch)
+        still = self.training and not self._prefix_learns()
+        if still:
+            text = replace(text, loss=torch.zeros_like(text.loss))
+        with torch.no_grad() if still else nullcontext():
+            x = self._embed(batch, text)
+            labels, valid = self._slots(text, x.shape[1])
+            rows, slots = text.loss.nonzero(as_tuple=True)
+            attention = self._prefix_attention(text, labels, valid)
+            states, lent = self.model.llm(x, attention, keys_only=len(rows) == 0)
         terms = self._text_terms(states, x.shape[1] - text.ids.shape[1], rows, slots, text)
         terms |= self._expert_terms(batch, lent, labels, valid, noise, time, generator)
         return Losses(terms=terms)
 
-    def _text_terms(self, states: Tensor, start: int, rows: Tensor, slots: Tensor, text: _Text) -> dict[str, Term]:
+    def _prefix_learns(self) -> bool:
+        """Whether anything trains that keys and values of the prefix, or its text, are computed with."""
+        network = self.model
+        modules: list[nn.Module] = [network.mm_vision_tower, network.mm_projector, network.llm]
+        if self.config.state_token == "prefix":
+            modules.append(network.state_proj)
+        if not self.config.tie_embeddings:
+            modules.append(self.lm_head)
+        return any(parameter.requires_grad for module in modules for parameter in module.parameters())
+
+    def _text_terms(self, states: Tensor, start: int, rows: Tensor, slots: Tensor, text: PrefixText) -> dict[str, Term]:
         """Next-token cross-entropy. `start` is the slot of the first text token; only supervised tokens are read."""
         weights = {"text": self.config.text_weight, "action_tokens": self.config.action_tokens_weight}
         if not len(rows):
@@ -216,7 +174,7 @@ class DM0(Model):
     @torch.no_grad()
     def encode(self, batch: Batch, *, room: int = 0, text: bool = False) -> Prefix:
         """Run the VLM once. `room` reserves cache slots behind the prefix; `text` prepares for generation."""
-        parts = _Text.of(batch)
+        parts = PrefixText.of(batch)
         x = self._embed(batch, parts)
         labels, valid = self._slots(parts, x.shape[1])
         cache = KVCache(self.config.llm, x.shape[0], x.shape[1] + room, like=x)
@@ -238,8 +196,8 @@ class DM0(Model):
 
         Generated tokens, the stop included, become visible to the action chunk; action tokens do not.
         """
-        stop = self.config.newline_id if stop_id is None else stop_id
-        ids, _ = self._continue(prefix, length, stop)
+        line = Line(header=prefix.labels[0, :0], length=length)
+        ids, _ = self._writer(prefix).go_on(line, self.config.newline_id if stop_id is None else stop_id)
         return F.pad(ids, (0, length - ids.shape[1]), value=self.config.pad_id)
 
     @torch.no_grad()
@@ -252,81 +210,10 @@ class DM0(Model):
         `deadline` (of time.perf_counter). The chunk does not see the others. A line that reaches its length without a
         newline is ended by one if another line follows.
         """
-        written, finished = [], []
-        for i, line in enumerate(lines):
-            before = prefix.valid.sum(1) - (len(line.header) if line.given else 0)
-            ids, running = self._write_line(prefix, line, deadline)
-            late = running & _is_over(deadline)
-            hidden = late[:, None] & (prefix.valid.cumsum(1) > before[:, None])
-            prefix.labels = prefix.labels.masked_fill(hidden, HIDDEN)
-            if i + 1 < len(lines) and bool((running & ~late).any()):
-                self._advance(
-                    prefix, torch.full_like(before, self.config.newline_id)[:, None], running & ~late, line.turn
-                )
-            written.append(ids)
-            finished.append(~late)
-        return tuple(written), torch.stack(finished, dim=1)
+        return self._writer(prefix).write(lines, deadline)
 
-    def _write_line(self, prefix: Prefix, line: Line, deadline: float | None) -> tuple[Tensor, Tensor]:
-        everyone = torch.ones_like(prefix.valid[:, 0])
-        if _is_over(deadline):
-            return prefix.labels[:, :0], everyone
-        if not line.given:
-            if line.turn:  # the token convolution does not mix a turn with what stands before it
-                prefix.cache.forget()
-            self._advance(prefix, line.header.expand(len(everyone), -1), everyone, line.turn)
-        return self._continue(prefix, line.length, self.config.newline_id, line.grammar, deadline, line.turn)
-
-    def _continue(
-        self,
-        prefix: Prefix,
-        length: int,
-        stop: int,
-        grammar: Grammar | None = None,
-        deadline: float | None = None,
-        turn: int = 0,
-    ) -> tuple[Int64[Tensor, "B G"], Bool[Tensor, "B"]]:
-        """Up to `length` greedy tokens, and the rows that have not stopped."""
-        running = torch.ones_like(prefix.valid[:, 0])
-        where = torch.zeros_like(prefix.labels[:, 0])
-        prefix.cache.reserve(length)
-        tokens: list[Tensor] = []
-        while len(tokens) < length and bool(running.any()) and not _is_over(deadline):
-            if prefix.last is None:
-                raise ValueError("This prefix was encoded without text states; call encode(batch, text=True).")
-            logits = self._logits(prefix.last)
-            if grammar is not None:
-                logits = grammar.constrain(logits, where, length - len(tokens))
-            token = logits.argmax(-1).where(running, torch.full_like(where, self.config.pad_id))
-            if grammar is not None:
-                where = grammar.advance(where, token)
-            tokens.append(token)
-            self._advance(prefix, token[:, None], running, turn)
-            running = running & (token != stop)
-        return torch.stack(tokens, dim=1) if tokens else prefix.labels[:, :0], running
-
-    def _advance(self, prefix: Prefix, ids: Int64[Tensor, "B G"], rows: Bool[Tensor, "B"], turn: int) -> None:
-        """Put `ids` behind the prefix's text; in rows that are not chosen they are padding."""
-        turns = torch.zeros_like(prefix.labels) if prefix.turns is None else prefix.turns
-        prefix.labels = torch.cat([prefix.labels, self._is_action(ids).long()], dim=1)
-        prefix.valid = torch.cat([prefix.valid, rows[:, None].expand_as(ids)], dim=1)
-        prefix.turns = torch.cat([turns, torch.full_like(ids, turn)], dim=1)
-        prefix.turn_count = max(prefix.turn_count, turn)
-        attention = compile_attention(
-            turn_layout(prefix.turn_count), prefix.turns, prefix.valid, first_query=prefix.cache.length
-        )
-        prefix.cache.reserve(ids.shape[1])
-        recent = list(prefix.cache.recent)
-        states, _ = self.model.llm(self.model.llm.embed_tokens(ids), attention, cache=prefix.cache)
-        prefix.cache.keep_recent(recent, rows)
-        prefix.cache.length += ids.shape[1]
-        prefix.last = states[:, -1]
-
-    def _is_action(self, token: Tensor) -> Tensor:
-        start, count = self.config.action_start_id, self.config.action_token_count
-        return (
-            torch.zeros_like(token, dtype=torch.bool) if start is None else (token >= start) & (token < start + count)
-        )
+    def _writer(self, prefix: Prefix) -> Writer:
+        return Writer(self.config, self.model.llm, self._logits, prefix)
 
     def denoise(self, prefix: Prefix, x: Float[Tensor, "B N T A"], t: Float[Tensor, "B N"]) -> Tensor:
         """Velocities at x, differentiable in x; the N samples of a row share its prefix, nothing stays in the cache."""
@@ -401,18 +288,18 @@ class DM0(Model):
 
     # Shared -----------------------------------------------------------------------------------------------------
 
-    def _embed(self, batch: Batch, text: _Text) -> Tensor:
+    def _embed(self, batch: Batch, text: PrefixText) -> Tensor:
         size, pad = self.config.image_size, self.config.image_pad
         images = [prepare_images(image, size, pad) for image in batch.images.values()]
         return self.model.embed_prefix(images, batch.state, text.ids)
 
-    def _slots(self, text: _Text, length: int) -> tuple[Tensor, Tensor]:
+    def _slots(self, text: PrefixText, length: int) -> tuple[Tensor, Tensor]:
         """Labels and validity of all prefix slots; only text can be padding, absent views have no slots."""
         before = length - text.ids.shape[1]
         labels = F.pad((text.kind == TextKind.ACTION).long(), (before, 0))
         return labels, F.pad(text.valid, (before, 0), value=True)
 
-    def _prefix_attention(self, text: _Text, labels: Tensor, valid: Tensor) -> Attention:
+    def _prefix_attention(self, text: PrefixText, labels: Tensor, valid: Tensor) -> Attention:
         """Causal; turns see the images and themselves. The token convolution mixes neither with the other."""
         before = labels.shape[1] - text.ids.shape[1]
         if text.turn is None:
@@ -436,6 +323,12 @@ class DM0(Model):
     def _logits(self, states: Tensor) -> Tensor:
         weight = self.model.llm.embed_tokens.weight if self.config.tie_embeddings else self.lm_head.weight
         return F.linear(states, weight)
+
+    def load_backbones(self, sources: Mapping[str, str], *, generator: torch.Generator | None = None) -> TensorReport:
+        """See `backbones.load_backbones`."""
+        from visuomotor.models.dm0 import backbones
+
+        return backbones.load_backbones(self, sources, generator=generator)
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
         """vision (with its convolutions), projector, llm, embed, expert, action_io, and lm_head when not tied."""
@@ -462,9 +355,9 @@ class DM0(Model):
         """Cost of one `sample` of one chunk per observation, by part, all cameras present."""
         return sample_cost(self.config, batch_size, text_length, steps or self.config.denoise_steps)
 
-
-def _is_over(deadline: float | None) -> bool:
-    return deadline is not None and perf_counter() >= deadline
+    def training_memory(self, **options: Any) -> dict[str, int]:
+        """See `memory.training_memory`."""
+        return training_memory(self.config, self.parts(), **options)
 
 
 def _normal(shape: tuple[int, ...], generator: torch.Generator | None, device: torch.device) -> Tensor:
