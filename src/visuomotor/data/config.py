@@ -6,7 +6,9 @@ from typing import Any, Literal
 from visuomotor.data import scaffold
 from visuomotor.data.augment import AugmentConfig
 
-__all__ = ["ProcessorConfig"]
+__all__ = ["Objective", "ProcessorConfig"]
+
+Objective = Literal["robot", "grounding", "boxes", "questions", "conversation"]
 
 
 @dataclass(frozen=True, kw_only=True)

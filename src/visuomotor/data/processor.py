@@ -6,16 +6,17 @@ It owns the embodiments, their statistics, the normalisation, the tokenizer and 
 
 import dataclasses
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from visuomotor.contract import Batch, Embodiment, Observation
 from visuomotor.data import grounding, sample_text, scaffold
 from visuomotor.data.augment import Shift, augment, draw_shift
-from visuomotor.data.config import ProcessorConfig
+from visuomotor.data.config import Objective, ProcessorConfig
+from visuomotor.data.conversations import Conversations
 from visuomotor.data.images import fit
 from visuomotor.data.normalization import Units, normalizer, reference_change
 from visuomotor.data.prepared import Prepared
@@ -25,7 +26,6 @@ from visuomotor.data.tokenizer import TextTokenizer
 
 __all__ = ["Objective", "Processor", "ProcessorConfig"]
 
-Objective = Literal["robot", "grounding", "boxes"]
 PROCESSOR_FILE, TOKENIZER_FILE = "processor.json", "tokenizer.json"
 FORMAT = 1
 SENTENCE_ROWS = 2000
@@ -115,14 +115,16 @@ class Processor:
         objective: Objective = "robot",
         *,
         source: int = 0,
+        kinds: Mapping[str, float] | None = None,
     ) -> Sample:
         """One training sample.
 
         Args:
             dataset_index: index of the data set's embodiment in `embodiments`.
             row: global row of `dataset`; images: {camera name: uint8[h, w, 3]} of that row.
-            objective: "robot" (actions and scaffold text), "grounding" (questions on the boxes, no actions) or "boxes"
-                (the first view alone, and where things are in it: what a model learns to look with).
+            objective: "robot" (actions and scaffold text), "grounding" (questions on the boxes, no actions), "boxes"
+                (the first view alone, and where things are in it: what a model learns to look with) or "questions"
+                (the first view alone, `kinds` of questions by weight).
 
         Raises:
             ValueError: missing camera, NaN in state or action, missing annotation, text longer than max_text.
@@ -138,10 +140,7 @@ class Processor:
             pieces = sample_text.robot_text(config, self.tokenizer, prepared, row, bins, shifts, rng)
         else:
             actions = np.zeros((config.horizon, config.action_width), dtype=np.float32)
-            boxes_only = objective == "boxes"
-            pieces = sample_text.grounding_text(
-                config, self.tokenizer, prepared, row, shifts, rng, boxes_only=boxes_only
-            )
+            pieces = sample_text.grounding_text(config, self.tokenizer, prepared, row, shifts, rng, objective, kinds)
         ids, kinds, targets = scaffold.text_of(pieces)
         if len(ids) > config.max_text:
             raise ValueError(
@@ -165,7 +164,7 @@ class Processor:
     def sample_views(self, embodiment: int, objective: Objective) -> tuple[bool, ...]:
         """Which views a training sample has."""
         views = self.views[embodiment]
-        if objective != "boxes":
+        if objective not in ("boxes", "questions"):
             return views
         first = views.index(True)
         return tuple(i == first for i in range(len(views)))
@@ -320,9 +319,11 @@ class Processor:
 
 
 def _sentences(dataset: Any) -> set[str]:
-    """Instructions, and the sub-tasks and object names of up to SENTENCE_ROWS evenly spread rows."""
+    """Instructions, and the sub-tasks and object names (or conversations) of up to SENTENCE_ROWS evenly spread rows."""
     count = min(SENTENCE_ROWS, dataset.num_frames)
     rows = np.unique(np.linspace(0, dataset.num_frames - 1, count).astype(np.int64))
+    if isinstance(dataset, Conversations):
+        return set(dataset.texts(rows.tolist()))
     found = {dataset.instruction(e) for e in range(dataset.num_episodes)}
     for annotation in dataset.annotations(rows) or ():
         found |= {annotation.subtask, *(name for boxes in annotation.boxes.values() for name in boxes)}

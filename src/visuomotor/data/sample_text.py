@@ -3,12 +3,13 @@
 `shifts` holds the augmentation's shift per camera name, in the model's order: boxes and points refer to the first.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 
-from visuomotor.contract import TextKind
-from visuomotor.data import grounding, scaffold
+from visuomotor.data import grounding, scaffold, scene_questions
 from visuomotor.data.augment import Shift
-from visuomotor.data.config import ProcessorConfig
+from visuomotor.data.config import Objective, ProcessorConfig
 from visuomotor.data.prepared import Prepared
 from visuomotor.data.tokenizer import TextTokenizer
 
@@ -54,29 +55,30 @@ def grounding_text(
     row: int,
     shifts: dict[str, Shift],
     rng: np.random.Generator,
-    *,
-    boxes_only: bool = False,
+    objective: Objective = "grounding",
+    kinds: Mapping[str, float] | None = None,
 ) -> scaffold.Pieces:
     """`questions_per_image` questions with answers, each a turn of its own; those beyond max_text are left out whole.
 
     No question sees another one's answer: boxes that were already given away would otherwise tell which are left, and a
     model learns that before it learns to look.
     Most are on the first view, which the box level refers to, the others spread over the other views at random; a
-    question on another view than the first begins with the camera's name. `boxes_only`: just where the things of the
-    first view are that come and go, each asked once.
+    question on another view than the first begins with the camera's name. Objective "boxes": just where the things of
+    the first view are that come and go, each asked once; "questions": on the first view, of the given kinds and weights
+    (all alike when None).
     """
     boxes = _boxes(config, prepared, row, shifts)
-    if boxes_only:
+    if objective == "boxes":
         asked = grounding.box_questions(boxes[0], prepared.vocabulary(), rng, config.questions_per_image)
+    elif objective == "questions":
+        weights = kinds or dict.fromkeys(scene_questions.KINDS, 1.0)
+        asked = scene_questions.ask(boxes[0], prepared.vocabulary(), rng, weights, config.questions_per_image)
     else:
         asked = _spread(config, prepared, boxes, list(shifts), rng)
     pieces: scaffold.Pieces = []
     length = 0
     for turn, q in enumerate(asked, 1):
-        pair = [
-            scaffold.words_piece(tokenizer, q.ask, TextKind.PROMPT, target=False, turn=turn),
-            scaffold.words_piece(tokenizer, q.answer, TextKind.ANSWER, target=True, turn=turn),
-        ]
+        pair = scaffold.exchange_pieces(tokenizer, q.ask, q.answer, config.prompt, turn=turn)
         length += sum(len(p.ids) for p in pair)
         if pieces and length > config.max_text:
             break
