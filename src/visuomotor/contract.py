@@ -145,11 +145,15 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True)
 class Term:
-    """A loss as a sum over `count` entries; the mean is taken after adding micro-batches and ranks."""
+    """A loss as a sum over `count` entries; the mean is taken after adding micro-batches and ranks.
+
+    rows: float[2, B], sum and count of each sample without gradient, for losses by source; None: not known.
+    """
 
     sum: Tensor
     count: Tensor
     weight: float = 1.0
+    rows: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,9 @@ class ProcessorConfig:
         token for each, which is learnt faster (nano: 100).
     action_token_stride: every how many steps the discrete action line has a step.
     trajectory_stride: frames between two points of the trajectory line.
+    templates: "grammar" asks in words drawn from data/templates.py, and at inference in the canonical ones, "heldout"
+        is the same with held-out words at inference (a control); "none" says the bare instruction or question.
+    tags: the user's turn of a robot sample begins with robot and control mode (data/tags.py).
     """
 
     horizon: int = 8
@@ -43,6 +46,8 @@ class ProcessorConfig:
     trajectory_stride: int = 4
     questions_per_image: int = 4
     vocab_size: int = 1024
+    templates: Literal["none", "grammar", "heldout"] = "none"
+    tags: bool = False
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def __post_init__(self) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from visuomotor.contract import Batch, Embodiment, Observation
-from visuomotor.data import grounding, sample_text, scaffold
+from visuomotor.data import grounding, sample_text, scaffold, tags, templates
 from visuomotor.data.augment import Shift, augment, draw_shift
 from visuomotor.data.config import Objective, ProcessorConfig
 from visuomotor.data.conversations import Conversations
@@ -47,6 +47,9 @@ class Processor:
         self.embodiments = tuple(embodiments)
         self.statistics = tuple(statistics)
         self.tokenizer = tokenizer
+        if config.tags:
+            for embodiment in embodiments:
+                tags.tags_of(embodiment)  # refuses those whose control cannot be told
         self.units = tuple(_units(config, e, s) for e, s in zip(embodiments, statistics, strict=True))
         self.views = tuple(_views(config, e) for e in embodiments)
         self._prepared: dict[tuple[int, int], Prepared] = {}
@@ -87,6 +90,8 @@ class Processor:
             )
         if tokenizer is None:
             words = [*corpus, *scaffold.FIXED_TEXT, *grounding.PHRASES, *(t for d in datasets for t in _sentences(d))]
+            words += templates.corpus() if config.templates != "none" else []
+            words += [f"{tag} " for e, _ in groups for tag in tags.tags_of(e)] if config.tags else []
             tokenizer = TextTokenizer.train(words, config.vocab_size, digits=2 if config.coordinates <= 100 else 1)
         return cls(config, [e for e, _ in groups], statistics, tokenizer)
 
@@ -137,7 +142,9 @@ class Processor:
         if objective == "robot":
             actions, steps, bins = prepared.actions_at(row)
             valid[:steps, : bins.shape[1]] = True
-            pieces = sample_text.robot_text(config, self.tokenizer, prepared, row, bins, shifts, rng)
+            pieces = sample_text.robot_text(
+                config, self.tokenizer, self.embodiments[dataset_index], prepared, row, bins, shifts, rng
+            )
         else:
             actions = np.zeros((config.horizon, config.action_width), dtype=np.float32)
             pieces = sample_text.grounding_text(config, self.tokenizer, prepared, row, shifts, rng, objective, kinds)
@@ -191,8 +198,9 @@ class Processor:
             views = self.views[embodiment]
             _, pictures = self._pictures(embodiment, observation.images, None, views, place=lambda: "the observation")
             known = text[i] if text else {}
-            pieces = scaffold.prompt_pieces(
-                self.tokenizer, observation.instruction, self.config.prompt, answers=bool(known or levels)
+            written = (*(level for level in scaffold.LEVELS if known.get(level)), *levels[:1])
+            pieces = sample_text.robot_prompt(
+                self.config, self.tokenizer, self.embodiments[embodiment], observation.instruction, written
             )
             for level in scaffold.LEVELS:
                 if known.get(level):

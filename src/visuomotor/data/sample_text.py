@@ -3,25 +3,47 @@
 `shifts` holds the augmentation's shift per camera name, in the model's order: boxes and points refer to the first.
 """
 
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from visuomotor.data import grounding, scaffold, scene_questions
+from visuomotor.data import grounding, scaffold, scene_questions, templates
 from visuomotor.data.augment import Shift
 from visuomotor.data.config import Objective, ProcessorConfig
 from visuomotor.data.prepared import Prepared
+from visuomotor.data.tags import tag_pieces
 from visuomotor.data.tokenizer import TextTokenizer
+from visuomotor.embodiment import Embodiment
 
-__all__ = ["grounding_text", "robot_text"]
+__all__ = ["grounding_text", "robot_prompt", "robot_text"]
 
 FIRST_VIEW_SHARE = 0.75  # of the grounding questions, where there are several views
 Boxes = dict[str, tuple[int, int, int, int]]
 
 
+def robot_prompt(
+    config: ProcessorConfig,
+    tokenizer: TextTokenizer,
+    embodiment: Embodiment,
+    instruction: str,
+    levels: Sequence[str],
+    rng: np.random.Generator | None = None,
+) -> scaffold.Pieces:
+    """The user's turn, for a text of `levels`. Without `rng` in the words of inference, the same ones each time."""
+    if config.templates != "none":
+        wording: templates.Wording = "train" if rng is not None else "canonical"
+        if rng is None and config.templates == "heldout":
+            wording, rng = "heldout", np.random.default_rng(zlib.crc32(instruction.encode()))
+        instruction = templates.instruct(instruction, levels, embodiment.name, wording, rng)
+    tags = tag_pieces(tokenizer, embodiment) if config.tags else []
+    return scaffold.prompt_pieces(tokenizer, instruction, config.prompt, answers=bool(levels), tags=tags)
+
+
 def robot_text(
     config: ProcessorConfig,
     tokenizer: TextTokenizer,
+    embodiment: Embodiment,
     prepared: Prepared,
     row: int,
     bins: np.ndarray,
@@ -31,21 +53,22 @@ def robot_text(
     """Prompt and the levels that the draw keeps; `bins` int[n, a] are the chunk's valid steps."""
     kept = {level: rng.random() < config.levels.get(level, 0.0) for level in scaffold.LEVELS}
     instruction = prepared.instruction(row)
-    pieces: scaffold.Pieces = []
+    written: dict[str, scaffold.Pieces] = {}
     if kept["subtask"] and prepared.annotation(row).subtask:
-        pieces += scaffold.level_pieces(tokenizer, "subtask", " " + prepared.annotation(row).subtask)
+        written["subtask"] = scaffold.level_pieces(tokenizer, "subtask", " " + prepared.annotation(row).subtask)
     if kept["box"]:
         annotation = prepared.annotation(row)
         content = scaffold.box_content(_boxes(config, prepared, row, shifts)[0], f"{instruction} {annotation.subtask}")
         if content:
-            pieces += scaffold.level_pieces(tokenizer, "box", content)
+            written["box"] = scaffold.level_pieces(tokenizer, "box", content)
     if kept["trajectory"]:
         points = _points(config, prepared, row, shifts)
         if points:
-            pieces += scaffold.level_pieces(tokenizer, "trajectory", scaffold.trajectory_content(points))
+            written["trajectory"] = scaffold.level_pieces(tokenizer, "trajectory", scaffold.trajectory_content(points))
     if kept["action"]:
-        pieces += scaffold.action_pieces(tokenizer, bins[:: config.action_token_stride])
-    return scaffold.prompt_pieces(tokenizer, instruction, config.prompt, answers=bool(pieces)) + pieces
+        written["action"] = scaffold.action_pieces(tokenizer, bins[:: config.action_token_stride])
+    prompt = robot_prompt(config, tokenizer, embodiment, instruction, tuple(written), rng)
+    return [*prompt, *(piece for pieces in written.values() for piece in pieces)]
 
 
 def grounding_text(
@@ -78,7 +101,8 @@ def grounding_text(
     pieces: scaffold.Pieces = []
     length = 0
     for turn, q in enumerate(asked, 1):
-        pair = scaffold.exchange_pieces(tokenizer, q.ask, q.answer, config.prompt, turn=turn)
+        ask = q.ask if config.templates == "none" else templates.question_words(q, "train", rng)
+        pair = scaffold.exchange_pieces(tokenizer, ask, q.answer, config.prompt, turn=turn)
         length += sum(len(p.ids) for p in pair)
         if pieces and length > config.max_text:
             break

@@ -58,14 +58,17 @@ class Piece:
 Pieces = list[Piece]
 
 
-def prompt_pieces(tokenizer: TextTokenizer, instruction: str, style: PromptStyle, *, answers: bool = False) -> Pieces:
-    """The instruction as the user's turn. `answers`: levels or an answer follow (the DM0 layout marks them)."""
+def prompt_pieces(
+    tokenizer: TextTokenizer, instruction: str, style: PromptStyle, *, answers: bool = False, tags: Sequence[Piece] = ()
+) -> Pieces:
+    """The instruction as the user's turn, which `tags` begin. `answers`: levels follow, which the DM0 layout marks."""
     words = " ".join(instruction.split())
     if style == "plain":
-        texts = [words + "\n"]
+        before, after = [], [words + "\n"]
     else:
-        texts = [DM0_SYSTEM, "USER: ", words + " ", *(["ASSISTANT: "] if answers else [])]
-    return [Piece(tokenizer.encode(text), TextKind.PROMPT, False) for text in texts]
+        before, after = [DM0_SYSTEM, "USER: "], [words + " ", *(["ASSISTANT: "] if answers else [])]
+    opening, said = ([Piece(tokenizer.encode(t), TextKind.PROMPT, False) for t in texts] for texts in (before, after))
+    return [*opening, *tags, *said]
 
 
 def header_piece(tokenizer: TextTokenizer, level: str) -> Piece:

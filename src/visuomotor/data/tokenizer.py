@@ -85,6 +85,12 @@ class TextTokenizer:
             self._cache[text] = ids
         return ids
 
+    def special(self, token: str) -> np.ndarray | None:
+        """int64[1], the id of a special token; None where there is none of that name. `encode` never gives it."""
+        found = self._inner.token_to_id(token)
+        known = found is not None and found in self._inner.get_added_tokens_decoder()
+        return np.array([found], dtype=np.int64) if known else None
+
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """The text of `ids`; special tokens (padding, end, action bins) are left out."""
         return self._inner.decode([int(i) for i in ids], skip_special_tokens=True)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from visuomotor.contract import Batch, Mixture, Run, Stage
 from visuomotor.data import scene_questions
 from visuomotor.data.conversations import Conversations
@@ -162,7 +164,9 @@ def validation_batches(stage: Stage, data: DataSource) -> list[Batch]:
         for source in mixture.sources
     ]
     turns = max(stage.validation_batches, len(loaders))
-    return [next(loaders[turn % len(loaders)]) for turn in range(turns)]
+    places = [stage.mixture.sources.index(source) for source in mixture.sources]
+    batches = [(places[turn % len(loaders)], next(loaders[turn % len(loaders)])) for turn in range(turns)]
+    return [dataclasses.replace(b, source=torch.full_like(b.source, place)) for place, b in batches]
 
 
 def _with_held_out(mixture: Mixture, datasets: Mapping[str, Any]) -> Mixture:

@@ -119,7 +119,12 @@ class DM0(Model):
         discrete = text.kind[rows, slots] == TextKind.ACTION
         chosen = {"text": ~discrete, "action_tokens": discrete}
         return {
-            name: Term(sum=(entropy * chosen[name]).sum(), count=chosen[name].sum(), weight=weight)
+            name: Term(
+                sum=(entropy * chosen[name]).sum(),
+                count=chosen[name].sum(),
+                weight=weight,
+                rows=_by_row(entropy * chosen[name], chosen[name], rows, len(text.ids)),
+            )
             for name, weight in weights.items()
         }
 
@@ -151,6 +156,7 @@ class DM0(Model):
         lent = self._decouple(lent, batch.source)
         keep = entries.flatten(1).any(1)
         state = batch.state
+        rows = torch.arange(len(keep), device=device)
         if not bool(keep.all()):  # rows without actions cost the expert nothing
             rows = keep.nonzero()[:, 0]
             if not len(rows):
@@ -163,8 +169,9 @@ class DM0(Model):
         states, _ = self.model.expert(self.model.embed_chunk(x, time, state), attention, past=lent)
         error = (self.model.read_chunk(states).float() - velocity(actions[:, None], noise)).square()
         counted = entries if self.config.mask_padded else torch.ones_like(entries)
-        total = (error * (counted * importance[..., None])[:, None]).sum()
-        return Term(sum=total, count=draws * counted.sum(), weight=weight)
+        weighted = error * (counted * importance[..., None])[:, None]
+        by_row = _by_row(weighted.flatten(1).sum(1), draws * counted.flatten(1).sum(1), rows, len(keep))
+        return Term(sum=weighted.sum(), count=draws * counted.sum(), weight=weight, rows=by_row)
 
     def _decouple(self, lent: list[KeyValue], source: Tensor) -> list[KeyValue]:
         """Stop the gradient at the edge from the VLM to the expert; the values are unchanged."""
@@ -329,6 +336,13 @@ class DM0(Model):
 def _normal(shape: tuple[int, ...], generator: torch.Generator | None, device: torch.device) -> Tensor:
     source = generator.device if generator is not None else device
     return torch.randn(shape, generator=generator, device=source).to(device)
+
+
+@torch.no_grad()
+def _by_row(values: Tensor, counts: Tensor, rows: Tensor, size: int) -> Tensor:
+    """float[2, size]: values and counts added up by the sample that each belongs to."""
+    both = torch.stack([values, counts.to(values.dtype)])
+    return both.new_zeros(2, size).index_add_(1, rows, both)
 
 
 def _nothing(weight: float, device: torch.device) -> Term:
