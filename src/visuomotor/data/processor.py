@@ -19,7 +19,7 @@ from visuomotor.data.config import Objective, ProcessorConfig
 from visuomotor.data.conversations import Conversations
 from visuomotor.data.images import fit
 from visuomotor.data.normalization import Units, normalizer, reference_change
-from visuomotor.data.prepared import Prepared
+from visuomotor.data.prepared import Prepared, spread_rows
 from visuomotor.data.sample import Sample, collate
 from visuomotor.data.statistics import Statistics, compute_statistics, is_scenes
 from visuomotor.data.tokenizer import TextTokenizer
@@ -328,8 +328,7 @@ class Processor:
 
 def _sentences(dataset: Any) -> set[str]:
     """Instructions, and the sub-tasks and object names (or conversations) of up to SENTENCE_ROWS evenly spread rows."""
-    count = min(SENTENCE_ROWS, dataset.num_frames)
-    rows = np.unique(np.linspace(0, dataset.num_frames - 1, count).astype(np.int64))
+    rows = spread_rows(dataset.num_frames, SENTENCE_ROWS)
     if isinstance(dataset, Conversations):
         return set(dataset.texts(rows.tolist()))
     found = {dataset.instruction(e) for e in range(dataset.num_episodes)}
