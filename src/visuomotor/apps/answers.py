@@ -32,6 +32,8 @@ class AnswerPlan:
     questions   at most, spread evenly over what is held out; `per_image` of them on each annotated image
     kinds       {kind: weight} of generated questions; empty: all alike
     wording     of generated questions: canonical, or templates that training uses or holds out
+    begin       {kind: words} with which its answers have to begin, e.g. {"box": "Box:"} for a policy that was trained
+                to think boxes and never to answer questions
     """
 
     data: str
@@ -41,6 +43,7 @@ class AnswerPlan:
     per_image: int = 8
     kinds: Mapping[str, float] = field(default_factory=dict)
     wording: Wording = "canonical"
+    begin: Mapping[str, str] = field(default_factory=dict)
     seed: int = 100_000
     batch_size: int = 32
     max_new_tokens: int = 64
@@ -101,16 +104,18 @@ def _open(plan: AnswerPlan) -> Dataset | Conversations:
 def _answered(
     policy: Policy, plan: AnswerPlan, data: Dataset | Conversations, progress: Callable[[int, int], None] | None
 ) -> Iterator[Answer]:
-    """Questions with equally many images are answered together."""
+    """Questions with equally many images, whose answers begin alike, are answered together."""
     asked = list(_asked(policy, plan, data))
-    groups: dict[int, list[Conversation]] = {}
+    groups: dict[tuple[int, str], list[Conversation]] = {}
     for conversation in asked:
-        groups.setdefault(len(conversation.images), []).append(conversation)
+        key = (len(conversation.images), plan.begin.get(conversation.kind, ""))
+        groups.setdefault(key, []).append(conversation)
     done = 0
-    for group in groups.values():
+    for (_, begin), group in groups.items():
         for start in range(0, len(group), plan.batch_size):
             batch = group[start : start + plan.batch_size]
-            for conversation, given in zip(batch, policy.answer(batch, plan.max_new_tokens), strict=True):
+            answers = policy.answer(batch, plan.max_new_tokens, begin=begin)
+            for conversation, given in zip(batch, answers, strict=True):
                 question, expected = conversation.turns[-1]
                 yield Answer(kind=conversation.kind, question=question, expected=expected, given=given)
             done += len(batch)

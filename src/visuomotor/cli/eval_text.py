@@ -31,6 +31,8 @@ class Options:
     """Kinds of generated questions with their weights, e.g. --kinds box 2 count 1 (default: all alike)."""
     wording: Literal["canonical", "train", "heldout"] = "canonical"
     """How generated questions are put: in the canonical words, or by templates that training uses or holds out."""
+    begin: Annotated[dict[str, str], tyro.conf.arg(metavar="KIND WORDS")] = field(default_factory=dict)
+    """Words with which answers of a kind have to begin, e.g. --begin box Box: (default: none)."""
     seed: int = 100_000
     """Of the generated questions."""
     overwrite: bool = False
@@ -50,6 +52,7 @@ def run(arguments: list[str]) -> int:
         per_image=options.per_image,
         kinds=options.kinds,
         wording=options.wording,
+        begin=options.begin,
         seed=options.seed,
     )
     with progress_bar("asking") as update:

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from visuomotor.contract import TextKind
 from visuomotor.data import scaffold
 from visuomotor.data.augment import Shift, augment
 from visuomotor.data.config import ProcessorConfig
@@ -20,8 +21,11 @@ def conversation_sample(
     rng: np.random.Generator | None = None,
     *,
     source: int = 0,
+    begin: str = "",
 ) -> Sample:
     """A training sample with `rng`; without it the same up to the last question, which a model is to answer.
+
+    `begin`: words with which that answer has to begin.
 
     Every answer sees the turns before it. Pictures are never shifted, because words may say where things are. State
     and actions are zero, and no action is valid.
@@ -33,6 +37,8 @@ def conversation_sample(
     if rng is not None:
         images = [augment(i, Shift(), config.augment, rng) for i in images]
     pieces = _text(config, tokenizer, conversation, answered=rng is not None)
+    if begin:
+        pieces.append(scaffold.Piece(tokenizer.encode(begin), TextKind.ANSWER, False))
     ids, kinds, targets = scaffold.text_of(pieces)
     if len(ids) > config.max_text:
         raise ValueError(
