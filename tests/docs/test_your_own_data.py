@@ -1,24 +1,16 @@
 """docs/your-own-data.md runs: its bash and python blocks, in order, on a recording without embodiment.json."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.data.recording import write
+from tests.docs.guide import DOCS, follow
 from visuomotor.data.lerobot import Dataset
 
-GUIDE = Path(__file__).parents[2] / "docs" / "your-own-data.md"
-BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```$", re.M | re.S)
-
-
-def blocks() -> list[tuple[str, str]]:
-    """(language, text) of the blocks to run; `text` blocks are for reading."""
-    return [(m[1], m[2]) for m in BLOCK.finditer(GUIDE.read_text())]
+GUIDE = DOCS / "your-own-data.md"
 
 
 @pytest.fixture(scope="module")
@@ -27,16 +19,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("guide")
     write(root / "my-data", storage="video")
     (root / "my-data" / "embodiment.json").unlink()
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(root / "cache")}
-    for language, text in blocks():
-        if text.startswith("# file: "):
-            (root / text.partition("\n")[0].removeprefix("# file: ")).write_text(text)
-            continue
-        command = ["bash", "-euo", "pipefail", "-c", text] if language == "bash" else [sys.executable, "-c", text]
-        done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=120)
-        assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
-    return root
+    return follow(GUIDE, root)
 
 
 def test_the_guide_leaves_what_it_promises(folder: Path) -> None:

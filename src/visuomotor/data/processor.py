@@ -148,7 +148,7 @@ class Processor:
         else:
             actions = np.zeros((config.horizon, config.action_width), dtype=np.float32)
             pieces = sample_text.grounding_text(config, self.tokenizer, prepared, row, shifts, rng, objective, kinds)
-        ids, kinds, targets = scaffold.text_of(pieces)
+        ids, text_kind, targets = scaffold.text_of(pieces)
         if len(ids) > config.max_text:
             raise ValueError(
                 f"The text of {prepared.place(row)} has {len(ids)} tokens but max_text is {config.max_text}; "
@@ -158,7 +158,7 @@ class Processor:
             images=pictures,
             views=views,
             text_ids=ids,
-            text_kind=kinds,
+            text_kind=text_kind,
             text_loss=targets,
             state=prepared.state_at(row),
             actions=actions,
