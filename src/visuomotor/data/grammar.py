@@ -24,23 +24,27 @@ class Phrase:
     either: bool = False
 
     @cached_property
+    def counts(self) -> tuple[int, ...]:
+        """Number of sentences of each part."""
+        return tuple(1 if isinstance(part, str) else part.count for part in self.parts)
+
+    @cached_property
     def count(self) -> int:
         """Number of sentences; one that can be made in two ways counts twice."""
-        counts = [_count(part) for part in self.parts]
-        return sum(counts) if self.either else math.prod(counts)
+        return sum(self.counts) if self.either else math.prod(self.counts)
 
     def sentence(self, index: int) -> str:
         """Sentence `index` of `count`; later parts change first."""
         if self.either:
-            for part in self.parts:
-                if index < _count(part):
-                    return _sentence(part, index)
-                index -= _count(part)
+            for part, count in zip(self.parts, self.counts, strict=True):
+                if index < count:
+                    return part if isinstance(part, str) else part.sentence(index)
+                index -= count
             raise IndexError(f"This phrase has {self.count} sentences.")
         words = []
-        for part in reversed(self.parts):
-            index, own = divmod(index, _count(part))
-            words.append(_sentence(part, own))
+        for part, count in zip(reversed(self.parts), reversed(self.counts), strict=True):
+            index, own = divmod(index, count)
+            words.append(part if isinstance(part, str) else part.sentence(own))
         return "".join(reversed(words))
 
     def words(self) -> Iterator[str]:
@@ -96,11 +100,3 @@ def _alternatives(tokens: list[str], at: int, end: str, rules: Mapping[str, Phra
     if end and (at == len(tokens) or tokens[at] != end):
         raise ValueError(f"The grammar's text {text!r} lacks a {end!r}.")
     return Phrase((*found, Phrase(tuple(parts))), either=True), at
-
-
-def _count(part: Phrase | str) -> int:
-    return 1 if isinstance(part, str) else part.count
-
-
-def _sentence(part: Phrase | str, index: int) -> str:
-    return part if isinstance(part, str) else part.sentence(index)
