@@ -197,7 +197,11 @@ class Scenario:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """One entry of a mixture: a LeRobot folder (`path`) or a named generator (`generator`), and its share."""
+    """One entry of a mixture: a LeRobot folder or a conversation file (`path`), or a named generator, and its share.
+
+    options      "objective": what its samples teach (data/config.py), "kinds": {kind of question: weight}, "images": the
+                 folder of a conversation file's images, "cache": see training/assembly.py
+    """
 
     name: str
     path: str | None = None
