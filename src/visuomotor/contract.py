@@ -199,8 +199,8 @@ class Scenario:
 class Source:
     """One entry of a mixture: a LeRobot folder or a conversation file (`path`), or a named generator, and its share.
 
-    options      "objective": what its samples teach (data/config.py), "kinds": {kind of question: weight}, "images": the
-                 folder of a conversation file's images, "cache": see training/assembly.py
+    options      "objective": what its samples teach (data/config.py), "kinds": {kind of question: weight}, "images":
+                 the folder of a conversation file's images, "cache": see training/assembly.py
     """
 
     name: str
@@ -266,6 +266,7 @@ class EvalPlan:
     execute          actions of a chunk that are executed before the policy looks again
     think            scaffold levels that the policy writes before it acts, e.g. ("subtask",); () acts at once, None
                      does what the checkpoint says
+    wording          of prompts, for a policy that was trained with templates: canonical, or held-out ones as a control
     options          of the world, for its environment or its scenarios, e.g. {"vocabulary": "full", "tasks": ["push"]}
     """
 
@@ -276,6 +277,7 @@ class EvalPlan:
     max_steps: int | None = None
     execute: int = 8
     think: tuple[str, ...] | None = None
+    wording: Literal["canonical", "heldout"] = "canonical"
     seed: int = 100_000
     options: dict[str, Any] = field(default_factory=dict)
 

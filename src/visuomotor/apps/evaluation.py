@@ -15,8 +15,16 @@ from visuomotor.policy import load_policy
 def evaluate_checkpoint(
     checkpoint: Path, plan: EvalPlan, out: Path, *, data: Sequence[Path] = (), **options: Any
 ) -> Results:
-    """Load and roll out. `data`: collected data sets whose starts must not occur; `options` go to `evaluate`."""
+    """Load and roll out. `data`: collected data sets whose starts must not occur; `options` go to `evaluate`.
+
+    Raises:
+        ValueError: held-out wording is wanted of a policy that was trained without templates.
+    """
     policy = load_policy(checkpoint, think=plan.think)
+    if plan.wording == "heldout":
+        if policy.processor.config.templates == "none":
+            raise ValueError(f"{checkpoint} was trained without templates, so it has no held-out wording.")
+        policy.processor.config = replace(policy.processor.config, templates="heldout")
     return evaluate(
         policy, replace(plan, think=policy.think), out, training_scenarios=training_scenarios(data), **options
     )

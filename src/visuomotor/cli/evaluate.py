@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -31,6 +31,8 @@ class Options:
     """Actions of a chunk that are executed before the policy looks again."""
     think: Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="[STR ...]")] = None
     """Levels that the policy writes before it acts, e.g. subtask box (default: what it was trained to write)."""
+    wording: Literal["canonical", "heldout"] = "canonical"
+    """How the policy is told, if it was trained with templates: heldout takes those that training never used."""
     data: tuple[Path, ...] = ()
     """Data sets that it was trained on: none of their starts may occur."""
     seed: int = 100_000
@@ -59,6 +61,7 @@ def run(arguments: list[str]) -> int:
         max_steps=options.max_steps,
         execute=options.execute,
         think=options.think,
+        wording=options.wording,
         seed=options.seed,
         options={key: typed(value) for key, value in options.option.items()},
     )

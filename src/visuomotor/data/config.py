@@ -8,6 +8,7 @@ from visuomotor.data.augment import AugmentConfig
 
 __all__ = ["Objective", "ProcessorConfig"]
 
+# Samples of a robot, questions from boxes of two older mixes and of chosen kinds, conversations.
 Objective = Literal["robot", "grounding", "boxes", "questions", "conversation"]
 
 

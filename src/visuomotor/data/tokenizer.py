@@ -87,9 +87,12 @@ class TextTokenizer:
 
     def special(self, token: str) -> np.ndarray | None:
         """int64[1], the id of a special token; None where there is none of that name. `encode` never gives it."""
-        found = self._inner.token_to_id(token)
-        known = found is not None and found in self._inner.get_added_tokens_decoder()
-        return np.array([found], dtype=np.int64) if known else None
+        return self._specials.get(token)
+
+    @cached_property
+    def _specials(self) -> dict[str, np.ndarray]:
+        added = self._inner.get_added_tokens_decoder()
+        return {token.content: np.array([i], dtype=np.int64) for i, token in added.items() if token.special}
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """The text of `ids`; special tokens (padding, end, action bins) are left out."""
