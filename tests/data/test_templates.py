@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from visuomotor.data import grounding, scene_questions, templates
-from visuomotor.data.grammar import tidy
+from visuomotor.data.phrases import tidy
 from visuomotor.data.scaffold import spoken
 from visuomotor.data.templates import COMBINATIONS, is_held_out, question_words, template
 

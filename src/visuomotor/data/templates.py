@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from visuomotor.data.grammar import Phrase, parse, parse_rules, tidy
+from visuomotor.data.phrases import Phrase, parse, parse_rules, tidy
 from visuomotor.data.grounding import Question
 from visuomotor.data.scaffold import LEVELS, Words
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from visuomotor.data.grammar import Phrase, parse
+from visuomotor.data.phrases import Phrase, parse
 from visuomotor.simulation.tabletop.taskspec import REFERENCE_SHAPES, TaskSpec, Vocabulary, drawer_sequence
 from visuomotor.simulation.tabletop.templates import PHRASES, TEMPLATES
 
