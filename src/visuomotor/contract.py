@@ -145,11 +145,15 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True)
 class Term:
-    """A loss as a sum over `count` entries; the mean is taken after adding micro-batches and ranks."""
+    """A loss as a sum over `count` entries; the mean is taken after adding micro-batches and ranks.
+
+    rows: float[2, B], sum and count of each sample without gradient, for losses by source; None: not known.
+    """
 
     sum: Tensor
     count: Tensor
     weight: float = 1.0
+    rows: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +200,11 @@ class Scenario:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """One entry of a mixture: a LeRobot folder (`path`) or a named generator (`generator`), and its share."""
+    """One entry of a mixture: a LeRobot folder or a conversation file (`path`), or a named generator, and its share.
+
+    options      "objective": what its samples teach (data/config.py), "kinds": {kind of question: weight}, "images":
+                 the folder of a conversation file's images, "cache": see training/assembly.py
+    """
 
     name: str
     path: str | None = None
@@ -269,6 +277,7 @@ class EvalPlan:
     think            scaffold levels that the policy writes before it acts, e.g. ("subtask",); () acts at once, None
                      does what the checkpoint says
     actions_from     "flow", or "tokens": chunks are the action tokens that the policy writes; None as for think
+    wording          of prompts, for a policy that was trained with templates: canonical, or held-out ones as a control
     options          of the world, for its environment or its scenarios, e.g. {"vocabulary": "full", "tasks": ["push"]}
     """
 
@@ -280,6 +289,7 @@ class EvalPlan:
     execute: int = 8
     think: tuple[str, ...] | None = None
     actions_from: Literal["flow", "tokens"] | None = None
+    wording: Literal["canonical", "heldout"] = "canonical"
     seed: int = 100_000
     options: dict[str, Any] = field(default_factory=dict)
 

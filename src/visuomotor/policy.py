@@ -21,6 +21,8 @@ from safetensors.torch import load_model, save_model
 
 import visuomotor
 from visuomotor.contract import ActionChunk, Embodiment, Observation, Sampled
+from visuomotor.data.conversations import Conversation
+from visuomotor.data.dialogue import conversation_sample
 from visuomotor.data.grammar import Line
 from visuomotor.data.processor import Processor
 from visuomotor.data.scaffold import LEVELS, header_piece
@@ -180,6 +182,26 @@ class Policy:
             _remember(remembered[i], chunk, fresh[i])
             chunks.append(chunk)
         return chunks
+
+    @torch.no_grad()
+    def answer(self, conversations: Sequence[Conversation], max_new_tokens: int = 64, *, begin: str = "") -> list[str]:
+        """What the model says, greedily, to the last question of each; the earlier turns are taken as they are.
+
+        `begin`: words with which every answer has to begin, e.g. "Box:"; they are part of what is returned.
+
+        Raises:
+            ValueError: conversations with different numbers of images, or more of them than the model has views.
+        """
+        processor = self.processor
+        words = processor.tokenizer
+        samples = [conversation_sample(processor.config, words, c, begin=begin) for c in conversations]
+        batch = processor.collate(samples).to(self.device)
+        noise = self._noise([0] * len(samples))
+        sampled = self.model.sample(batch, noise=noise, steps=1, generate=max_new_tokens)
+        if sampled.text_ids is None:
+            raise ValueError("The model wrote no text although it was asked a question.")
+        written = (words.decode(ids).partition("\n")[0] for ids in sampled.text_ids.cpu().numpy())
+        return [(begin + text).strip() for text in written]
 
     def save(self, path: Path | str, provenance: dict[str, Any] | None = None, *, overwrite: bool = False) -> Path:
         """Write the checkpoint folder: first under a temporary name beside it, then renamed, so it is whole or absent.

@@ -354,3 +354,24 @@ def test_an_option_given_wrongly_is_no_traceback(command: Command) -> None:
         assert answer.status != 0
         assert "Traceback" not in answer.out + answer.error
     assert "Did you mean 'nano'?" in command("model", "dm0", "--size", "nanno").sentence
+
+
+def test_questions_on_data_that_cannot_be_asked(
+    command: Command, arm: Path, arm_checkpoint: Path, tmp_path: Path
+) -> None:
+    out = ("--out", tmp_path / "answers")
+    assert "has no annotation 'boxes'" in command("eval-text", arm_checkpoint, "--data", arm, *out).sentence
+    talk = tmp_path / "talk.json"
+    talk.write_text('[{"conversations": [{"fr')
+    assert "talk.json is not JSON (cut off?)" in command("eval-text", arm_checkpoint, "--data", talk, *out).sentence
+    talk.write_text('[{"id": 4, "conversations": []}]')
+    answer = command("eval-text", arm_checkpoint, "--data", talk, "--validation", 1, *out)
+    assert "record 1 (id 4) of" in answer.sentence
+    assert "no list 'conversations'" in answer.sentence
+    assert "validation is 2.0" in command("eval-text", arm_checkpoint, "--data", talk, "--validation", 2, *out).sentence
+    answer = command("eval-text", arm_checkpoint, "--data", arm, "--kinds", "bx", 1, *out)
+    assert "no kind of question 'bx'. Did you mean 'box'?" in answer.sentence
+    assert not (tmp_path / "answers").exists()
+    answer = train(command, arm, tmp_path / "run", "--conversations", tmp_path / "none.json")
+    assert "none.json cannot be read" in answer.sentence
+    assert "boxes" in command("data", "conversations", arm, "--out", tmp_path / "made").sentence

@@ -19,8 +19,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("guide")
     write(root / "my-data", storage="video")
     (root / "my-data" / "embodiment.json").unlink()
-    follow(GUIDE, root)
-    return root
+    return follow(GUIDE, root)
 
 
 def test_the_guide_leaves_what_it_promises(folder: Path) -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from visuomotor.contract import Run
 from visuomotor.recipes import RECIPES, find_recipe, list_recipes
+from visuomotor.recipes.own_data import conversation_sources
 
 OWN = '''
 from visuomotor.contract import Mixture, Run, Source, Stage
@@ -83,3 +84,12 @@ def test_a_recipe_in_ones_own_file(tmp_path: Path) -> None:
 def test_an_unknown_recipe_answers_with_the_nearest() -> None:
     with pytest.raises(ValueError, match="Did you mean 'tabletop-nano'"):
         find_recipe("table-nano")
+
+
+def test_conversations_and_questions_join_the_mixture_when_asked_for() -> None:
+    recipe = find_recipe("tabletop-nano")
+    asked = recipe(data="a", scenes="b", questions=0.3).stages["train"].mixture.sources[-1]
+    assert (asked.path, asked.weight, asked.options["objective"]) == ("b", 0.3, "questions")
+    (talk,) = conversation_sources("talk.json")
+    assert (talk.path, talk.options) == ("talk.json", {"objective": "conversation"})
+    assert conversation_sources(None) == ()

@@ -82,9 +82,10 @@ class FakeModel(Model):
         if self.training and self.calls == self.config.poison_step:
             error = error * float("nan")
         text = self.features(batch).square().mean(-1, keepdim=True) * batch.text_loss
+        rows = torch.stack([text.detach().sum(1), batch.text_loss.sum(1).float()])
         return Losses(terms={
             "action": Term(sum=error.sum(), count=batch.action_valid.sum()),
-            "text": Term(sum=text.sum(), count=batch.text_loss.sum(), weight=0.1),
+            "text": Term(sum=text.sum(), count=batch.text_loss.sum(), weight=0.1, rows=rows),
         })  # fmt: skip
 
     def encode(self, batch: Batch) -> Batch:

@@ -75,6 +75,17 @@ def test_every_source_is_validated(processor: Processor, wanted: int, objectives
     data = DataSource(datasets={"robot": FakeDataset(), "questions": FakeDataset()}, processor=processor)
     found = validation_batches(stage, data)
     assert [b.action_valid is not None and bool(b.action_valid.any()) for b in found] == objectives
+    assert [b.source.unique().tolist() for b in found] == [[0 if robot else 1] for robot in objectives]
+
+
+def test_losses_by_source_add_up_to_the_whole(batches: list[Batch]) -> None:
+    apart = [dataclasses.replace(b, source=torch.full_like(b.source, i)) for i, b in enumerate(batches)]
+    model = FakeModel(FakeConfig())
+    found = validate(model, apart, seed=0, device=CPU, autocast=nullcontext(), sources=["a", "b"])
+    assert set(found["source_loss"]) == {"a", "b"}
+    counts = [int(b.text_loss.sum()) for b in batches]
+    means = [found["source_loss"][name]["text"] for name in ("a", "b")]
+    assert np.average(means, weights=counts) == pytest.approx(found["loss"]["text"], rel=1e-5)
 
 
 def test_split_keeps_every_sample(batches: list[Batch]) -> None:

@@ -18,9 +18,17 @@ logger = logging.getLogger(__name__)
 def evaluate_checkpoint(
     checkpoint: Path, plan: EvalPlan, out: Path, *, data: Sequence[Path] = (), **options: Any
 ) -> Results:
-    """Load and roll out. `data`: collected data sets whose starts must not occur; `options` go to `evaluate`."""
+    """Load and roll out. `data`: collected data sets whose starts must not occur; `options` go to `evaluate`.
+
+    Raises:
+        ValueError: held-out wording is wanted of a policy that was trained without templates.
+    """
     chosen: dict[str, Any] = {} if plan.actions_from is None else {"actions_from": plan.actions_from}
     policy = load_policy(checkpoint, think=plan.think, **chosen)
+    if plan.wording == "heldout":
+        if policy.processor.config.templates == "none":
+            raise ValueError(f"{checkpoint} was trained without templates, so it has no held-out wording.")
+        policy.processor.config = replace(policy.processor.config, templates="heldout")
     plan = replace(plan, think=policy.think, actions_from=policy.actions_from)
     results = evaluate(policy, plan, out, training_scenarios=training_scenarios(data), **options)
     if policy.malformed:

@@ -1,13 +1,16 @@
-"""The evaluation's part of a report: success, controls, latency, videos, failures."""
+"""The evaluation's part of a report: success, controls, latency, videos, failures, answers to questions."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from visuomotor.apps.answers import RESULTS_FILE
 from visuomotor.apps.facts import percent, sentence
 from visuomotor.apps.pictures import data_url, first_frame, image_file
+from visuomotor.evaluation.answers import KindScore
 from visuomotor.evaluation.results import RECORDS_FILE, ConditionResult, EpisodeRecord, Results, read_records
 from visuomotor.evaluation.statistics import Rate, compare_paired
 
@@ -48,6 +51,25 @@ def evaluation_part(folder: Path) -> dict[str, Any]:
         "failures": failures(records, where),
         "run": results.run,
     }
+
+
+def answers_part(folder: Path) -> dict[str, Any]:
+    """The scores of answers/, by kind of question; empty without its answers.json."""
+    path = folder / "answers" / RESULTS_FILE
+    if not path.exists():
+        return {}
+    record = json.loads(path.read_text())
+    scores = [KindScore.from_json(s) for s in record["scores"]]
+    rows = [
+        success_row(s.exact)
+        | {
+            "kind": s.kind,
+            "iou": "" if s.mean_iou is None else f"{s.mean_iou:.2f}",
+            "over": "" if s.over_half is None else str(s.over_half),
+        }
+        for s in scores
+    ]
+    return {"answers": rows, "answers_wording": record["plan"]["wording"]}
 
 
 def success_rows(condition: ConditionResult) -> list[dict[str, Any]]:

@@ -1,7 +1,8 @@
 """The report of a run: one self-contained HTML file with numbers, curves, videos and annotated samples.
 
 A run's folder holds what is there of: data/ (a LeRobot data set), train/ (metrics.jsonl, checkpoints), eval/
-(results.json, videos), steps.json (the demo's). Parts that are missing are left out; every number is read from a file.
+(results.json, videos), answers/ (answers.json), steps.json (the demo's). Parts that are missing are left out; every
+number is read from a file.
 """
 
 import json
@@ -11,7 +12,7 @@ from typing import Any
 import jinja2
 
 from visuomotor.apps.facts import duration, grouped, percent, sentence
-from visuomotor.apps.outcomes import evaluation_part
+from visuomotor.apps.outcomes import answers_part, evaluation_part
 from visuomotor.apps.pictures import curves, jpeg
 from visuomotor.apps.steps import Steps
 from visuomotor.training.metrics import read_metrics
@@ -27,11 +28,11 @@ def write_report(folder: Path, out: Path | None = None, title: str | None = None
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder; a report is written of a run's folder.")
-    parts = evaluation_part(folder) | training_part(folder) | data_part(folder)
+    parts = evaluation_part(folder) | answers_part(folder) | training_part(folder) | data_part(folder)
     if not parts:
         raise FileNotFoundError(
-            f"{folder} holds neither data/, train/ nor eval/ with something in it: there is nothing to report. Give "
-            "the folder of the run, in which they lie."
+            f"{folder} holds neither data/, train/ nor eval/ (nor answers/) with something in it: there is nothing to "
+            "report. Give the folder of the run, in which they lie."
         )
     records = {name: parts.pop(name, {}) for name in ("data", "provenance", "run")}
     provenance = records["run"].get("checkpoint_provenance") or records["provenance"]
@@ -65,6 +66,8 @@ def lead(parts: dict[str, Any], world: str | None) -> str:
         told.append("a policy was trained on them" if told else "a policy was trained")
     if "conditions" in parts:
         told.append("it was measured in simulation" if "curves" in parts else "a policy was measured in simulation")
+    if "answers" in parts:
+        told.append("it was asked questions" if told else "a policy was asked questions")
     text = ", ".join(told[:-1]) + (", and " if told[1:] else "") + told[-1]
     return sentence(f"{text} (world: {world})" if world else text)
 

@@ -2,9 +2,9 @@
 
 import difflib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -72,22 +72,49 @@ class DraftEmbodiment:
     """Write embodiment.json from your corrected draft, or from a fresh one when there is none."""
 
 
-COMMANDS = {"info": Info, "stats": Stats, "doctor": Doctor, "view": View, "embodiment": DraftEmbodiment}
+@dataclass(frozen=True, kw_only=True)
+class WriteConversations:
+    """Write questions and answers on annotated images as LLaVA conversations: conversations.json and PNG files."""
+
+    folder: Folder
+    """The data set's folder."""
+    out: Path
+    """Folder to write to."""
+    images: int = 1000
+    """Images at most, evenly spread over the data set."""
+    per_image: int = 4
+    """Questions on each image, a record each."""
+    kinds: Annotated[dict[str, float], tyro.conf.arg(metavar="KIND WEIGHT")] = field(default_factory=dict)
+    """Kinds of questions with their weights, e.g. --kinds box 2 count 1 (default: all alike)."""
+    wording: Literal["canonical", "train", "heldout"] = "canonical"
+    """How questions are put: in the canonical words, or by templates that training uses or holds out."""
+    coordinates: int = 1000
+    """The side of an image in the coordinates of boxes; what the model's processor has (nano: 100)."""
+    seed: int = 0
+    """Of the questions."""
+
+
+COMMANDS = {
+    "info": Info, "stats": Stats, "doctor": Doctor, "view": View, "embodiment": DraftEmbodiment,
+    "conversations": WriteConversations,
+}  # fmt: skip
 
 
 def run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in {"-h", "--help"}:
         print("usage: visuomotor data COMMAND DIR\n")
-        print("\n".join(f"  {name:<11} {(command.__doc__ or '').strip()}" for name, command in COMMANDS.items()))
+        print("\n".join(f"  {name:<13} {(command.__doc__ or '').strip()}" for name, command in COMMANDS.items()))
         return 0
     if arguments[0] not in COMMANDS:
         near = difflib.get_close_matches(arguments[0], COMMANDS, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"unknown command {arguments[0]!r}.{hint} Known: {', '.join(COMMANDS)}.")
     options = parse(f"data {arguments[0]}", COMMANDS[arguments[0]], arguments[1:])
-    return {"info": info, "stats": stats, "doctor": doctor, "view": view, "embodiment": embodiment}[arguments[0]](
-        options
-    )
+    verbs = {
+        "info": info, "stats": stats, "doctor": doctor, "view": view, "embodiment": embodiment,
+        "conversations": conversations,
+    }  # fmt: skip
+    return verbs[arguments[0]](options)
 
 
 def info(options: Info) -> int:
@@ -209,4 +236,20 @@ def embodiment(options: DraftEmbodiment) -> int:
         )
         for question in questions:
             say(f"  - {question}")
+    return 0
+
+
+def conversations(options: WriteConversations) -> int:
+    from visuomotor.data.config import ProcessorConfig
+    from visuomotor.data.conversations import write_conversations
+    from visuomotor.data.lerobot import Dataset
+    from visuomotor.data.prepared import spread_rows
+    from visuomotor.data.scene_conversations import scene_conversations
+
+    dataset = Dataset(options.folder)
+    roles = dataset.require_embodiment().roles
+    config = ProcessorConfig(coordinates=options.coordinates, questions_per_image=options.per_image, image_roles=roles)
+    rows = spread_rows(dataset.num_frames, options.images)
+    made = scene_conversations(dataset, rows, config, kinds=options.kinds, wording=options.wording, seed=options.seed)
+    say(f"wrote {write_conversations(made, options.out)}")
     return 0

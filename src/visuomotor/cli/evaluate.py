@@ -33,6 +33,8 @@ class Options:
     """Levels that the policy writes before it acts, e.g. subtask box (default: what it was trained to write)."""
     actions_from: Literal["flow", "tokens"] | None = None
     """Chunks from the flow, or the action tokens that the policy writes (default: what the checkpoint says)."""
+    wording: Literal["canonical", "heldout"] = "canonical"
+    """How the policy is told, if it was trained with templates: heldout takes those that training never used."""
     data: tuple[Path, ...] = ()
     """Data sets that it was trained on: none of their starts may occur."""
     seed: int = 100_000
@@ -62,6 +64,7 @@ def run(arguments: list[str]) -> int:
         execute=options.execute,
         think=options.think,
         actions_from=options.actions_from,
+        wording=options.wording,
         seed=options.seed,
         options={key: typed(value) for key, value in options.option.items()},
     )

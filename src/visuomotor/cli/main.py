@@ -14,6 +14,7 @@ VERBS = {
     "data": ("visuomotor.cli.data", "look at a data set: info, stats, doctor, view, embodiment"),
     "train": ("visuomotor.cli.train", "train a recipe, or fine-tune a checkpoint on your own data"),
     "eval": ("visuomotor.cli.evaluate", "roll a checkpoint out in a simulator, with controls and intervals"),
+    "eval-text": ("visuomotor.cli.eval_text", "ask a checkpoint questions on held-out images"),
     "report": ("visuomotor.cli.report", "write the HTML report of a run's folder"),
     "convert": ("visuomotor.cli.convert", "published checkpoints into ours, and back"),
     "model": ("visuomotor.cli.model", "parameters, FLOPs, bytes and roofline time of a model"),
@@ -23,7 +24,7 @@ VERBS = {
 
 def usage() -> str:
     """The text of `visuomotor --help`."""
-    rows = "\n".join(f"  {verb:<9} {text}" for verb, (_, text) in VERBS.items())
+    rows = "\n".join(f"  {verb:<10} {text}" for verb, (_, text) in VERBS.items())
     return (
         f"visuomotor {__version__}: train, ablate, evaluate and serve vision-language-action robot policies\n\n"
         f"usage: visuomotor VERB [options]      (visuomotor VERB --help explains a verb)\n\n{rows}\n\n"

@@ -7,7 +7,10 @@ from visuomotor.data.augment import AugmentConfig
 from visuomotor.data.normalization import NEAR_CONSTANT
 from visuomotor.data.scaffold import LEVELS, PromptStyle
 
-__all__ = ["ProcessorConfig"]
+__all__ = ["Objective", "ProcessorConfig"]
+
+# Samples of a robot, questions from boxes of two older mixes and of chosen kinds, conversations.
+Objective = Literal["robot", "grounding", "boxes", "questions", "conversation"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +35,9 @@ class ProcessorConfig:
         a vocabulary of `fast_vocab` tokens trained on the data (data/fast.py), rounded to 1/`fast_scale`.
     action_token_stride: every how many steps a line of bins has a step.
     trajectory_stride: frames between two points of the trajectory line.
+    templates: "grammar" asks in words drawn from data/templates.py, and at inference in the canonical ones, "heldout"
+        is the same with held-out words at inference (a control); "none" says the bare instruction or question.
+    tags: the user's turn of a robot sample begins with robot and control mode (data/tags.py).
     """
 
     horizon: int = 8
@@ -58,6 +64,8 @@ class ProcessorConfig:
     questions_per_image: int = 4
     progress: bool = False
     vocab_size: int = 1024
+    templates: Literal["none", "grammar", "heldout"] = "none"
+    tags: bool = False
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def __post_init__(self) -> None:

@@ -5,7 +5,7 @@ tokenizer's cache of sentences and numbers serves every sample.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -25,10 +25,16 @@ ALWAYS_SHOWN = 0.1  # weight of an object that every frame shows, beside one tha
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Question and answer as words and coordinates 0-1000."""
+    """Question and answer as words and coordinates 0-1000.
+
+    `kind`, and `slots` {name: text} that its templates leave open; `view` is named in front where it is not the first.
+    """
 
     ask: Words
     answer: Words
+    kind: str
+    slots: dict[str, str] = field(default_factory=dict)
+    view: str = ""
 
 
 def questions(
@@ -54,7 +60,7 @@ def questions(
             chosen.append(relation(names[int(rng.random() * len(names))], boxes))
         else:
             chosen.append(exists(boxes, vocabulary, rng))
-    return [replace(question, ask=[f"{view}: ", *question.ask]) for question in chosen] if view else chosen
+    return [replace(q, ask=[f"{view}: ", *q.ask], view=view) for q in chosen] if view else chosen
 
 
 def box_questions(
@@ -71,7 +77,7 @@ def box_questions(
 
 
 def where(name: str, boxes: Boxes) -> Question:
-    return Question([f"Where is the {name}?"], [f"Box: {name}", *boxes[name]])
+    return Question([f"Where is the {name}?"], [f"Box: {name}", *boxes[name]], "box", {"object": name})
 
 
 def exists(boxes: Boxes, vocabulary: Iterable[str], rng: np.random.Generator) -> Question:
@@ -80,16 +86,17 @@ def exists(boxes: Boxes, vocabulary: Iterable[str], rng: np.random.Generator) ->
     present = list(boxes)
     pool = present if present and (not absent or rng.random() < 0.5) else absent
     if not pool:
-        return Question(["Is anything here?"], ["no"])
+        return Question(["Is anything here?"], ["no"], "anything")
     name = pool[int(rng.random() * len(pool))]
-    return Question([f"Is there a {name}?"], ["yes" if name in boxes else "no"])
+    return Question([f"Is there a {name}?"], ["yes" if name in boxes else "no"], "presence", {"object": name})
 
 
 def what_at(name: str, boxes: Boxes) -> Question:
     """Asks for the object at the centre of `name`'s box: the smallest box that contains the point."""
     x, y = (int(v) for v in centre(boxes[name]))
     inside = [n for n, (x1, y1, x2, y2) in boxes.items() if x1 <= x <= x2 and y1 <= y <= y2]
-    return Question(["What is at", x, y, "?"], [min(inside, key=lambda n: area(boxes[n]))])
+    answer = min(inside, key=lambda n: area(boxes[n]))
+    return Question(["What is at", x, y, "?"], [answer], "at", {"place": f"{x} {y}"})
 
 
 def nearest(name: str, boxes: Boxes) -> Question:
@@ -101,15 +108,15 @@ def nearest(name: str, boxes: Boxes) -> Question:
         return (cx - x) ** 2 + (cy - y) ** 2
 
     answer = min(others, key=distance) if others else "nothing"
-    return Question([f"What is nearest to the {name}?"], [answer])
+    return Question([f"What is nearest to the {name}?"], [answer], "nearest", {"object": name})
 
 
 def left_of(name: str, boxes: Boxes) -> Question:
-    return Question([f"What is left of the {name}?"], [_beside(name, boxes, -1)])
+    return Question([f"What is left of the {name}?"], [_beside(name, boxes, -1)], "left", {"object": name})
 
 
 def right_of(name: str, boxes: Boxes) -> Question:
-    return Question([f"What is right of the {name}?"], [_beside(name, boxes, 1)])
+    return Question([f"What is right of the {name}?"], [_beside(name, boxes, 1)], "right", {"object": name})
 
 
 RELATIONS: tuple[Callable[[str, Boxes], Question], ...] = (what_at, nearest, left_of, right_of)

@@ -19,11 +19,14 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from visuomotor.contract import Batch, Mixture, Source
+from visuomotor.data.conversations import Conversations
+from visuomotor.data.dialogue import conversation_sample, conversation_views
 from visuomotor.data.images import fit
 from visuomotor.data.prepared import Prepared
 from visuomotor.data.processor import Objective, Processor
 from visuomotor.data.sample import Sample
 from visuomotor.data.scaffold import LEVEL_NEEDS
+from visuomotor.data.scene_questions import check_kinds
 from visuomotor.data.statistics import describe, is_scenes
 
 __all__ = ["Loader", "held_out"]
@@ -59,18 +62,20 @@ def held_out(num_episodes: int, share: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Stream:
-    """One source, ready to draw from."""
+    """One source, or its conversations on equally many images, ready to draw from."""
 
     index: int
     source: Source
+    weight: float
     dataset: Any
-    embodiment: int
     objective: Objective
-    prepared: Prepared
+    views: tuple[bool, ...]
     rows: np.ndarray
-    cameras: tuple[str, ...]
-    annotated: bool  # its text needs annotations
-    images: Any  # the data set, or its copy that reads decoded frames
+    prepared: Prepared | Conversations  # names places
+    embodiment: int = 0
+    cameras: tuple[str, ...] = ()
+    annotated: bool = False  # its text needs annotations
+    images: Any = None  # the data set, or its copy that reads decoded frames
 
 
 class Loader(Iterator[Batch]):
@@ -87,7 +92,8 @@ class Loader(Iterator[Batch]):
             `bad_count`, appends it to the JSON-lines file `quarantine`, and draws another row deterministically.
         cache: folder for decoded frames, used for data sets of at most 2 GiB decoded; None decodes as it draws.
 
-    `Source.options["objective"]` is "robot" (default), "grounding" or "boxes".
+    `Source.options["objective"]` is "robot" (default), "grounding", "boxes", "questions" (with "kinds", {kind: weight})
+    or "conversation" (whose data set is a `Conversations`).
     `wait_seconds` adds up the time that the caller waited for data.
     """
 
@@ -115,14 +121,15 @@ class Loader(Iterator[Batch]):
         opened = [
             _open(i, source, mixture, processor, datasets, split, cache) for i, source in enumerate(mixture.sources)
         ]
-        streams = [s for s in opened if len(s.rows)]
-        if not streams or (split == "train" and len(streams) < len(opened)):
-            sizes = {s.source.name: s.dataset.num_episodes for s in opened}
+        streams = [s for parts in opened for s in parts if len(s.rows)]
+        filled = {s.index for s in streams}
+        if not streams or (split == "train" and len(filled) < len(opened)):
+            sizes = {s.name: datasets[s.name].num_episodes for s in mixture.sources}
             raise ValueError(
                 f"The mixture has a source without {split} episodes: episodes {sizes}, validation share "
                 f"{mixture.validation}. Add episodes or change the share."
             )
-        self._groups = _groups(streams, processor)
+        self._groups = _groups(streams)
         self._next = 0
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="loader") if workers else None
         self._ahead: deque[Future[Batch]] = deque()
@@ -188,18 +195,18 @@ class Loader(Iterator[Batch]):
     def _choose_group(self, rng: np.random.Generator) -> int:
         if len(self._groups) == 1:
             return 0
-        totals = np.array([sum(s.source.weight for s in streams) for streams, _ in self._groups])
+        totals = np.array([sum(s.weight for s in streams) for streams, _ in self._groups])
         return int(rng.choice(len(totals), p=totals / totals.sum()))
 
     def _images(self, picks: list[tuple[_Stream, int]]) -> list[dict[str, np.ndarray] | None]:
         """Per pick {camera: image}, read in one call per source and camera; None where that call failed."""
         images: list[dict[str, np.ndarray] | None] = [None] * len(picks)
-        for stream in {id(s): s for s, _ in picks}.values():
+        for stream in {id(s): s for s, _ in picks if s.cameras}.values():
             slots = [i for i, (s, _) in enumerate(picks) if s is stream]
             rows = np.array([picks[i][1] for i in slots])
             try:
                 read = _read(stream, rows, self.processor.config.image_size)
-                if stream.annotated:
+                if stream.annotated and isinstance(stream.prepared, Prepared):
                     stream.prepared.load_annotations(rows)
             except BAD_SAMPLE:
                 continue  # each row is tried alone, so that the error names the one that is bad
@@ -217,19 +224,33 @@ class Loader(Iterator[Batch]):
     ) -> Sample:
         for attempt in range(MAX_REDRAWS):
             try:
+                if isinstance(stream.dataset, Conversations):
+                    return self._conversation(stream, row, rng)
                 if images is None:
                     images = {
                         camera: frames[0]
                         for camera, frames in _read(stream, np.array([row]), self.processor.config.image_size).items()
                     }
+                kinds = stream.source.options.get("kinds")
                 return self.processor.sample(
-                    stream.embodiment, stream.dataset, row, images, rng, stream.objective, source=stream.index
+                    stream.embodiment,
+                    stream.dataset,
+                    row,
+                    images,
+                    rng,
+                    stream.objective,
+                    source=stream.index,
+                    kinds=kinds,
                 )
             except BAD_SAMPLE as error:
                 self._bad(stream, row, error)
             row = int(stream.rows[np.random.default_rng((*key, attempt)).integers(len(stream.rows))])
             images = None
         raise ValueError(f"Source {stream.source.name!r} gave {MAX_REDRAWS} bad samples in a row; repair the data set.")
+
+    def _conversation(self, stream: _Stream, row: int, rng: np.random.Generator) -> Sample:
+        config, words = self.processor.config, self.processor.tokenizer
+        return conversation_sample(config, words, stream.dataset.record(row), rng, source=stream.index)
 
     def _bad(self, stream: _Stream, row: int, error: Exception) -> None:
         where = f"source {stream.source.name!r}, {stream.prepared.place(row)}"
@@ -259,7 +280,7 @@ def _open(
     datasets: Mapping[str, Any],
     split: Split,
     cache: Path | None,
-) -> _Stream:
+) -> list[_Stream]:
     dataset = datasets.get(source.name)
     if dataset is None:
         raise ValueError(f"The mixture has source {source.name!r} but data sets are given for {sorted(datasets)}.")
@@ -272,6 +293,14 @@ def _open(
         raise ValueError(f"Source {source.name!r} has weight {source.weight}; give a positive one or remove it.")
     chosen = held_out(dataset.num_episodes, mixture.validation) == (split == "validation")
     slices = [dataset.episode_slice(int(e)) for e in np.flatnonzero(chosen)]
+    rows = np.concatenate([np.zeros(0, dtype=np.int64), *[np.arange(s.start, s.stop) for s in slices]])
+    if isinstance(dataset, Conversations) != (objective == "conversation"):
+        raise ValueError(
+            f"Source {source.name!r} has objective {objective!r} but is {describe(dataset)}; objective 'conversation' "
+            f"goes with a LLaVA .json or .jsonl, the others with a LeRobot folder."
+        )
+    if isinstance(dataset, Conversations):
+        return _by_views(index, source, dataset, processor, rows)
     if objective == "robot" and is_scenes(dataset):
         raise ValueError(
             f"Source {source.name!r} holds unrelated scenes without demonstrations; "
@@ -280,20 +309,50 @@ def _open(
     embodiment = processor.embodiment_index(dataset.require_embodiment(), name=f"Source {source.name!r}")
     needed = _needed_annotations(processor, objective)
     _require_annotations(source, dataset, needed)
+    if "kinds" in source.options:
+        check_kinds(source.options["kinds"])
     cameras = {c.role: c.name for c in dataset.require_embodiment().cameras}
-    views = zip(processor.config.image_roles, processor.sample_views(embodiment, objective), strict=True)
-    return _Stream(
+    views = processor.sample_views(embodiment, objective)
+    present = [role for role, there in zip(processor.config.image_roles, views, strict=True) if there]
+    stream = _Stream(
         index=index,
         source=source,
+        weight=source.weight,
         dataset=dataset,
-        embodiment=embodiment,
         objective=objective,
+        views=views,
+        rows=rows,
         prepared=processor.prepared(dataset, embodiment),
-        rows=np.concatenate([np.zeros(0, dtype=np.int64), *[np.arange(s.start, s.stop) for s in slices]]),
-        cameras=tuple(cameras[role] for role, present in views if present),
+        embodiment=embodiment,
+        cameras=tuple(cameras[role] for role in present),
         annotated=bool(needed),
         images=_with_cache(dataset, cache, processor.config.image_size),
     )
+    return [stream]
+
+
+def _by_views(
+    index: int, source: Source, dataset: Conversations, processor: Processor, rows: np.ndarray
+) -> list[_Stream]:
+    """A stream for each number of images, with its share of the source's weight."""
+    counts = np.array([dataset.image_count(int(row)) for row in rows], dtype=np.int64)
+    bad = (counts < 0) | (counts > len(processor.config.image_roles))
+    if bad.any():  # reported when they are drawn: they join the most frequent kind, where others can replace them
+        values, often = np.unique(counts[~bad], return_counts=True)
+        counts[bad] = values[often.argmax()] if len(values) else 0
+    return [
+        _Stream(
+            index=index,
+            source=source,
+            weight=source.weight * float((counts == count).mean()),
+            dataset=dataset,
+            objective="conversation",
+            views=conversation_views(processor.config, int(count)),
+            rows=rows[counts == count],
+            prepared=dataset,
+        )
+        for count in np.unique(counts)
+    ]
 
 
 def _needed_annotations(processor: Processor, objective: Objective) -> dict[str, str]:
@@ -336,17 +395,16 @@ def _read(stream: _Stream, rows: np.ndarray, side: int | None) -> dict[str, np.n
     return images if side is None else {camera: fit(pixels, side) for camera, pixels in images.items()}
 
 
-def _groups(streams: list[_Stream], processor: Processor) -> list[tuple[list[_Stream], np.ndarray]]:
+def _groups(streams: list[_Stream]) -> list[tuple[list[_Stream], np.ndarray]]:
     """Streams by present views and objective, each with its share inside the group.
 
     A batch comes from one group: views are constant within it, and texts are of similar length, so little is padding.
     """
     found: dict[tuple[tuple[bool, ...], Objective], list[_Stream]] = {}
     for stream in streams:
-        views = processor.sample_views(stream.embodiment, stream.objective)
-        found.setdefault((views, stream.objective), []).append(stream)
+        found.setdefault((stream.views, stream.objective), []).append(stream)
     groups = []
     for members in found.values():
-        weights = np.array([s.source.weight for s in members], dtype=np.float64)
+        weights = np.array([s.weight for s in members], dtype=np.float64)
         groups.append((members, weights / weights.sum()))
     return groups

@@ -1,6 +1,7 @@
 """A data set's numbers, normalised once, so that drawing a sample costs microseconds."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,21 @@ from visuomotor.data.action_tokens import encode_bins
 from visuomotor.data.normalization import Units
 from visuomotor.data.statistics import describe
 
-__all__ = ["Prepared"]
+__all__ = ["Prepared", "object_shares", "spread_rows"]
 
 MAX_ANNOTATIONS = 200_000
 MAX_VOCABULARY_ROWS = 512
+
+
+def spread_rows(frames: int, most: int = MAX_VOCABULARY_ROWS) -> np.ndarray:
+    """Up to `most` evenly spread rows."""
+    return np.unique(np.linspace(0, frames - 1, min(most, frames)).astype(np.int64))
+
+
+def object_shares(annotations: Sequence[Annotation]) -> dict[str, float]:
+    """{object name: share of the annotated frames that show it}, sorted by name."""
+    shown = Counter(n for a in annotations for n in {n for b in a.boxes.values() for n in b})
+    return {name: shown[name] / len(annotations) for name in sorted(shown)}
 
 
 class Prepared:
@@ -99,11 +111,9 @@ class Prepared:
     def vocabulary(self) -> dict[str, float]:
         """{object name: share of frames that show it}, from up to 512 evenly spread rows, sorted by name."""
         if self._vocabulary is None:
-            count = min(MAX_VOCABULARY_ROWS, self.dataset.num_frames)
-            rows = np.unique(np.linspace(0, self.dataset.num_frames - 1, count).astype(np.int64))
+            rows = spread_rows(self.dataset.num_frames)
             found = self.load_annotations(rows)
-            shown = Counter(n for r in rows.tolist() for n in {n for b in found[r].boxes.values() for n in b})
-            self._vocabulary = {name: shown[name] / len(rows) for name in sorted(shown)}
+            self._vocabulary = object_shares([found[r] for r in rows.tolist()])
         return self._vocabulary
 
     def place(self, row: int) -> str:

@@ -9,28 +9,28 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from visuomotor.contract import Batch, Embodiment, Observation
-from visuomotor.data import grounding, sample_text, scaffold
+from visuomotor.data import grounding, sample_text, scaffold, tags, templates
 from visuomotor.data.action_line import ActionLine, load_fast, train_fast
 from visuomotor.data.augment import Shift, augment, draw_shift
 from visuomotor.data.automaton import Grammar
-from visuomotor.data.config import ProcessorConfig
+from visuomotor.data.config import Objective, ProcessorConfig
+from visuomotor.data.conversations import Conversations
 from visuomotor.data.fast import FastTokenizer
 from visuomotor.data.grammar import level_grammar
 from visuomotor.data.images import fit
 from visuomotor.data.normalization import ReferenceChange, Units, normalizer, reference_change
-from visuomotor.data.prepared import Prepared
+from visuomotor.data.prepared import Prepared, spread_rows
 from visuomotor.data.sample import Sample, collate
 from visuomotor.data.statistics import Statistics, compute_statistics, is_scenes
 from visuomotor.data.tokenizer import TextTokenizer
 
 __all__ = ["Objective", "Processor", "ProcessorConfig"]
 
-Objective = Literal["robot", "grounding", "boxes"]
 PROCESSOR_FILE, TOKENIZER_FILE, FAST_FILE = "processor.json", "tokenizer.json", "fast.json"
 FORMAT = 1
 SENTENCE_ROWS = 2000
@@ -54,6 +54,9 @@ class Processor:
         self.statistics = tuple(statistics)
         self.tokenizer = tokenizer
         self.action_line = ActionLine(config, tokenizer, fast)
+        if config.tags:
+            for embodiment in embodiments:
+                tags.tags_of(embodiment)  # refuses those whose control cannot be told
         self.units = tuple(_units(config, e, s) for e, s in zip(embodiments, statistics, strict=True))
         self.views = tuple(_views(config, e) for e in embodiments)
         self._prepared: dict[tuple[int, int], Prepared] = {}
@@ -95,6 +98,8 @@ class Processor:
             )
         if tokenizer is None:
             words = [*corpus, *scaffold.FIXED_TEXT, *grounding.PHRASES, *(t for d in datasets for t in _sentences(d))]
+            words += templates.corpus() if config.templates != "none" else []
+            words += [f"{tag} " for e, _ in groups for tag in tags.tags_of(e)] if config.tags else []
             tokenizer = TextTokenizer.train(words, config.vocab_size, digits=2 if config.coordinates <= 100 else 1)
         if config.action_tokens == "fast" and fast is None:
             units = (_units(config, e, s) for (e, _), s in zip(groups, statistics, strict=True))
@@ -128,14 +133,16 @@ class Processor:
         objective: Objective = "robot",
         *,
         source: int = 0,
+        kinds: Mapping[str, float] | None = None,
     ) -> Sample:
         """One training sample.
 
         Args:
             dataset_index: index of the data set's embodiment in `embodiments`.
             row: global row of `dataset`; images: {camera name: uint8[h, w, 3]} of that row.
-            objective: "robot" (actions and scaffold text), "grounding" (questions on the boxes, no actions) or "boxes"
-                (the first view alone, and where things are in it: what a model learns to look with).
+            objective: "robot" (actions and scaffold text), "grounding" (questions on the boxes, no actions), "boxes"
+                (the first view alone, and where things are in it: what a model learns to look with) or "questions"
+                (the first view alone, `kinds` of questions by weight).
 
         Raises:
             ValueError: missing camera, NaN in state or action, missing annotation, text longer than max_text.
@@ -152,14 +159,12 @@ class Processor:
                 labels["progress"] = prepared.progress_at(row, steps)
             valid[:steps, : bins.shape[1]] = True
             tokens = partial(self.action_line.encode, actions, bins)
-            pieces = sample_text.robot_text(config, self.tokenizer, prepared, row, tokens, shifts, rng)
+            robot = self.embodiments[dataset_index]
+            pieces = sample_text.robot_text(config, self.tokenizer, robot, prepared, row, tokens, shifts, rng)
         else:
             actions = np.zeros((config.horizon, config.action_width), dtype=np.float32)
-            boxes_only = objective == "boxes"
-            pieces = sample_text.grounding_text(
-                config, self.tokenizer, prepared, row, shifts, rng, boxes_only=boxes_only
-            )
-        ids, kinds, targets = scaffold.text_of(pieces)
+            pieces = sample_text.grounding_text(config, self.tokenizer, prepared, row, shifts, rng, objective, kinds)
+        ids, text_kind, targets = scaffold.text_of(pieces)
         if len(ids) > config.max_text:
             raise ValueError(
                 f"The text of {prepared.place(row)} has {len(ids)} tokens but max_text is {config.max_text}; "
@@ -169,7 +174,7 @@ class Processor:
             images=pictures,
             views=views,
             text_ids=ids,
-            text_kind=kinds,
+            text_kind=text_kind,
             text_loss=targets,
             state=prepared.state_at(row),
             actions=actions,
@@ -183,7 +188,7 @@ class Processor:
     def sample_views(self, embodiment: int, objective: Objective) -> tuple[bool, ...]:
         """Which views a training sample has."""
         views = self.views[embodiment]
-        if objective != "boxes":
+        if objective not in ("boxes", "questions"):
             return views
         first = views.index(True)
         return tuple(i == first for i in range(len(views)))
@@ -211,8 +216,9 @@ class Processor:
             views = self.views[embodiment]
             _, pictures = self._pictures(embodiment, observation.images, None, views, place=lambda: "the observation")
             known = text[i] if text else {}
-            pieces = scaffold.prompt_pieces(
-                self.tokenizer, observation.instruction, self.config.prompt, answers=bool(known or levels)
+            written = (*(level for level in scaffold.LEVELS if known.get(level)), *levels[:1])
+            pieces = sample_text.robot_prompt(
+                self.config, self.tokenizer, self.embodiments[embodiment], observation.instruction, written
             )
             for level in self.config.level_order:
                 if known.get(level):
@@ -373,9 +379,10 @@ class Processor:
 
 
 def _sentences(dataset: Any) -> set[str]:
-    """Instructions, and the sub-tasks and object names of up to SENTENCE_ROWS evenly spread rows."""
-    count = min(SENTENCE_ROWS, dataset.num_frames)
-    rows = np.unique(np.linspace(0, dataset.num_frames - 1, count).astype(np.int64))
+    """Instructions, and the sub-tasks and object names (or conversations) of up to SENTENCE_ROWS evenly spread rows."""
+    rows = spread_rows(dataset.num_frames, SENTENCE_ROWS)
+    if isinstance(dataset, Conversations):
+        return set(dataset.texts(rows.tolist()))
     found = {dataset.instruction(e) for e in range(dataset.num_episodes)}
     for annotation in dataset.annotations(rows) or ():
         found |= {annotation.subtask, *(name for boxes in annotation.boxes.values() for name in boxes)}

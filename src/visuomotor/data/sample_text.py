@@ -3,26 +3,47 @@
 `shifts` holds the augmentation's shift per camera name, in the model's order: boxes and points refer to the first.
 """
 
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from visuomotor.contract import TextKind
-from visuomotor.data import grounding, scaffold
+from visuomotor.data import grounding, scaffold, scene_questions, templates
 from visuomotor.data.augment import Shift
-from visuomotor.data.config import ProcessorConfig
+from visuomotor.data.config import Objective, ProcessorConfig
 from visuomotor.data.prepared import Prepared
+from visuomotor.data.tags import tag_pieces
 from visuomotor.data.tokenizer import TextTokenizer
+from visuomotor.embodiment import Embodiment
 
-__all__ = ["grounding_text", "robot_text"]
+__all__ = ["grounding_text", "robot_prompt", "robot_text"]
 
 FIRST_VIEW_SHARE = 0.75  # of the grounding questions, where there are several views
 Boxes = dict[str, tuple[int, int, int, int]]
 
 
+def robot_prompt(
+    config: ProcessorConfig,
+    tokenizer: TextTokenizer,
+    embodiment: Embodiment,
+    instruction: str,
+    levels: Sequence[str],
+    rng: np.random.Generator | None = None,
+) -> scaffold.Pieces:
+    """The user's turn, for a text of `levels`. Without `rng` in the words of inference, the same ones each time."""
+    if config.templates != "none":
+        wording: templates.Wording = "train" if rng is not None else "canonical"
+        if rng is None and config.templates == "heldout":
+            wording, rng = "heldout", np.random.default_rng(zlib.crc32(instruction.encode()))
+        instruction = templates.instruct(instruction, levels, embodiment.name, wording, rng)
+    tags = tag_pieces(tokenizer, embodiment) if config.tags else []
+    return scaffold.prompt_pieces(tokenizer, instruction, config.prompt, answers=bool(levels), tags=tags)
+
+
 def robot_text(
     config: ProcessorConfig,
     tokenizer: TextTokenizer,
+    embodiment: Embodiment,
     prepared: Prepared,
     row: int,
     action_tokens: Callable[[], np.ndarray],
@@ -32,13 +53,14 @@ def robot_text(
     """Prompt and the levels that the draw keeps, in their order; `action_tokens` gives those of the row's chunk."""
     kept = {level: rng.random() < config.levels.get(level, 0.0) for level in scaffold.LEVELS}
     instruction = prepared.instruction(row)
-    pieces: scaffold.Pieces = []
+    written: dict[str, scaffold.Pieces] = {}
     for level in (level for level in config.level_order if kept[level]):
         if level == "action":
-            pieces += scaffold.action_pieces(tokenizer, action_tokens(), config.turn(level))
+            written[level] = scaffold.action_pieces(tokenizer, action_tokens(), config.turn(level))
         elif content := _content(level, config, prepared, row, instruction, shifts):
-            pieces += scaffold.level_pieces(tokenizer, level, content, config.turn(level))
-    return scaffold.prompt_pieces(tokenizer, instruction, config.prompt, answers=bool(pieces)) + pieces
+            written[level] = scaffold.level_pieces(tokenizer, level, content, config.turn(level))
+    prompt = robot_prompt(config, tokenizer, embodiment, instruction, tuple(written), rng)
+    return [*prompt, *(piece for pieces in written.values() for piece in pieces)]
 
 
 def _content(
@@ -61,29 +83,31 @@ def grounding_text(
     row: int,
     shifts: dict[str, Shift],
     rng: np.random.Generator,
-    *,
-    boxes_only: bool = False,
+    objective: Objective = "grounding",
+    kinds: Mapping[str, float] | None = None,
 ) -> scaffold.Pieces:
     """`questions_per_image` questions with answers, each a turn of its own; those beyond max_text are left out whole.
 
     No question sees another one's answer: boxes that were already given away would otherwise tell which are left, and a
     model learns that before it learns to look.
     Most are on the first view, which the box level refers to, the others spread over the other views at random; a
-    question on another view than the first begins with the camera's name. `boxes_only`: just where the things of the
-    first view are that come and go, each asked once.
+    question on another view than the first begins with the camera's name. Objective "boxes": just where the things of
+    the first view are that come and go, each asked once; "questions": on the first view, of the given kinds and weights
+    (all alike when None).
     """
     boxes = _boxes(config, prepared, row, shifts)
-    if boxes_only:
+    if objective == "boxes":
         asked = grounding.box_questions(boxes[0], prepared.vocabulary(), rng, config.questions_per_image)
+    elif objective == "questions":
+        weights = kinds or dict.fromkeys(scene_questions.KINDS, 1.0)
+        asked = scene_questions.ask(boxes[0], prepared.vocabulary(), rng, weights, config.questions_per_image)
     else:
         asked = _spread(config, prepared, boxes, list(shifts), rng)
     pieces: scaffold.Pieces = []
     length = 0
     for turn, q in enumerate(asked, 1):
-        pair = [
-            scaffold.words_piece(tokenizer, q.ask, TextKind.PROMPT, target=False, turn=turn),
-            scaffold.words_piece(tokenizer, q.answer, TextKind.ANSWER, target=True, turn=turn),
-        ]
+        ask = q.ask if config.templates == "none" else templates.question_words(q, "train", rng)
+        pair = scaffold.exchange_pieces(tokenizer, ask, q.answer, config.prompt, turn=turn)
         length += sum(len(p.ids) for p in pair)
         if pieces and length > config.max_text:
             break

@@ -22,12 +22,14 @@ from visuomotor.contract import TextKind
 from visuomotor.data.tokenizer import TextTokenizer
 
 __all__ = [
-    "HEADERS", "LEVELS", "LEVEL_NEEDS", "Piece", "Pieces", "PromptStyle", "action_pieces", "box_content",
-    "header_piece", "level_pieces", "parse_boxes", "parse_levels", "parse_points", "prompt_pieces", "text_of",
+    "HEADERS", "LEVELS", "LEVEL_NEEDS", "Piece", "Pieces", "PromptStyle", "Words", "action_pieces", "box_content",
+    "exchange_pieces", "header_piece", "level_pieces", "parse_boxes", "parse_levels", "parse_points", "prompt_pieces",
+    "spoken", "text_of",
     "trajectory_content", "turns_of", "words_piece",
 ]  # fmt: skip
 
 PromptStyle = Literal["plain", "dm0"]
+Words = Sequence[str | int] | str  # text, or text and coordinates apart
 LEVELS = ("subtask", "box", "trajectory", "action")
 HEADERS = {"subtask": "Subtask:", "box": "Box:", "trajectory": "Trajectory:", "action": "Action:"}
 KINDS = {
@@ -59,14 +61,17 @@ class Piece:
 Pieces = list[Piece]
 
 
-def prompt_pieces(tokenizer: TextTokenizer, instruction: str, style: PromptStyle, *, answers: bool = False) -> Pieces:
-    """The instruction as the user's turn. `answers`: levels or an answer follow (the DM0 layout marks them)."""
+def prompt_pieces(
+    tokenizer: TextTokenizer, instruction: str, style: PromptStyle, *, answers: bool = False, tags: Sequence[Piece] = ()
+) -> Pieces:
+    """The instruction as the user's turn, which `tags` begin. `answers`: levels follow, which the DM0 layout marks."""
     if style == "plain":
-        texts = [" ".join(instruction.split()) + "\n"]
+        before, after = [], [" ".join(instruction.split()) + "\n"]
     else:
         words = instruction.strip().replace("\n", " ")  # other spaces stay as they are, as published
-        texts = [DM0_SYSTEM, "USER: ", words + " ", *(["ASSISTANT: "] if answers else [])]
-    return [Piece(tokenizer.encode(text), TextKind.PROMPT, False) for text in texts]
+        before, after = [DM0_SYSTEM, "USER: "], [words + " ", *(["ASSISTANT: "] if answers else [])]
+    opening, said = ([Piece(tokenizer.encode(t), TextKind.PROMPT, False) for t in texts] for texts in (before, after))
+    return [*opening, *tags, *said]
 
 
 def header_piece(tokenizer: TextTokenizer, level: str, turn: int = 0) -> Piece:
@@ -74,7 +79,7 @@ def header_piece(tokenizer: TextTokenizer, level: str, turn: int = 0) -> Piece:
     return Piece(tokenizer.encode(HEADERS[level]), KINDS[level], False, turn)
 
 
-def level_pieces(tokenizer: TextTokenizer, level: str, content: Sequence[str | int] | str, turn: int = 0) -> Pieces:
+def level_pieces(tokenizer: TextTokenizer, level: str, content: Words, turn: int = 0) -> Pieces:
     """Header, content (text, or words and coordinates 0-1000) and newline of one level."""
     ids = np.concatenate([*_encode(tokenizer, content), tokenizer.encode("\n")])
     return [header_piece(tokenizer, level, turn), Piece(ids, KINDS[level], True, turn)]
@@ -88,11 +93,28 @@ def action_pieces(tokenizer: TextTokenizer, tokens: np.ndarray, turn: int = 0) -
     return [header_piece(tokenizer, "action", turn), Piece(ids, TextKind.ACTION, True, turn)]
 
 
-def words_piece(
-    tokenizer: TextTokenizer, content: Sequence[str | int], kind: TextKind, *, target: bool, turn: int = 0
-) -> Piece:
+def words_piece(tokenizer: TextTokenizer, content: Words, kind: TextKind, *, target: bool, turn: int = 0) -> Piece:
     """Words and coordinates, ended by a newline."""
     return Piece(np.concatenate([*_encode(tokenizer, content), tokenizer.encode("\n")]), kind, target, turn)
+
+
+def exchange_pieces(
+    tokenizer: TextTokenizer, ask: Words, answer: Words | None, style: PromptStyle, *, turn: int = 0, first: bool = True
+) -> Pieces:
+    """A question and its answer, which is a target; None: the model has to give it. `first`: nothing stands before."""
+    if style == "plain":
+        pieces = [words_piece(tokenizer, ask, TextKind.PROMPT, target=False, turn=turn)]
+    else:
+        texts = [*([DM0_SYSTEM] if first else []), "USER: ", f"{spoken(ask)} ", "ASSISTANT: "]
+        pieces = [Piece(tokenizer.encode(text), TextKind.PROMPT, False, turn) for text in texts]
+    if answer is None:
+        return pieces
+    return [*pieces, words_piece(tokenizer, answer, TextKind.ANSWER, target=True, turn=turn)]
+
+
+def spoken(content: Words) -> str:
+    """Words and coordinates as one text."""
+    return content if isinstance(content, str) else "".join(c if isinstance(c, str) else f" {c}" for c in content)
 
 
 def box_content(boxes: Mapping[str, tuple[int, int, int, int]], mentioned: str) -> list[str | int]:
@@ -150,7 +172,7 @@ def parse_points(content: str) -> list[tuple[int, int]]:
     return [(int(x), int(y)) for x, y in POINT.findall(content)]
 
 
-def _encode(tokenizer: TextTokenizer, content: Sequence[str | int] | str) -> list[np.ndarray]:
+def _encode(tokenizer: TextTokenizer, content: Words) -> list[np.ndarray]:
     if isinstance(content, str):
         return [tokenizer.encode(content)]
     return [tokenizer.encode(c) if isinstance(c, str) else tokenizer.numbers[c] for c in content]

@@ -119,6 +119,15 @@ class TextTokenizer:
             self._cache[text] = ids
         return ids
 
+    def special(self, token: str) -> np.ndarray | None:
+        """int64[1], the id of a special token; None where there is none of that name. `encode` never gives it."""
+        return self._specials.get(token)
+
+    @cached_property
+    def _specials(self) -> dict[str, np.ndarray]:
+        added = self.inner.get_added_tokens_decoder()
+        return {token.content: np.array([i], dtype=np.int64) for i, token in added.items() if token.special}
+
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """The text of `ids`; special tokens (padding, end, action bins) are left out."""
         return self.inner.decode([int(i) for i in ids], skip_special_tokens=True)

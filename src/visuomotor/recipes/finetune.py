@@ -8,7 +8,7 @@ from visuomotor.contract import Embodiment, Mixture, Run, Source, Stage
 from visuomotor.data.lerobot import Dataset
 from visuomotor.data.processor import Processor
 from visuomotor.models import config_from_json
-from visuomotor.recipes.own_data import available_levels
+from visuomotor.recipes.own_data import available_levels, conversation_sources
 
 __all__ = ["finetune"]
 
@@ -16,6 +16,7 @@ __all__ = ["finetune"]
 def finetune(
     data: str,
     start: str,
+    conversations: str | None = None,
     new_robot: bool = False,
     statistics: Literal["checkpoint", "data"] = "checkpoint",
     steps: int = 2000,
@@ -32,6 +33,7 @@ def finetune(
     own, when the ranges differ much.
     lora: rank of adapters through which the language model learns, its tower and words standing still; 0 trains all.
     freeze_prefix: the vision-language model stands still, the action expert learns alone.
+    conversations: a LLaVA file (.json, .jsonl), images beside it, that is learnt from beside the robot's data.
 
     Raises:
         ValueError: data and checkpoint are of different embodiments, or a new robot has more dimensions than the
@@ -63,7 +65,7 @@ def finetune(
         name="train",
         steps=steps,
         batch_size=batch_size,
-        mixture=Mixture(sources=(Source(name="robot", path=data),)),
+        mixture=Mixture(sources=(Source(name="robot", path=data), *conversation_sources(conversations))),
         trains={part: learning_rate for part in _learning_parts(lora, freeze_prefix)},
         lora=lora,
         start=start,

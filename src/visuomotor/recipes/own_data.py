@@ -7,11 +7,14 @@ from visuomotor.data.lerobot import Dataset
 from visuomotor.data.scaffold import LEVEL_NEEDS
 from visuomotor.models import make_config
 
-__all__ = ["available_levels", "own_data"]
+__all__ = ["available_levels", "conversation_sources", "own_data"]
+
+TALK = 0.3  # weight of conversations against 1 for the robot's data
 
 
 def own_data(
     data: str,
+    conversations: str | None = None,
     steps: int = 4000,
     minutes: float | None = None,
     batch_size: int = 64,
@@ -25,6 +28,8 @@ def own_data(
     Sub-task text is learnt beside the actions where the data is annotated with it. The settings are those that proved
     themselves on Meta-World, which has no boxes to ask after either.
 
+    conversations: a LLaVA file (.json, .jsonl), images beside it, that is learnt from beside the robot's data.
+
     Raises:
         FileNotFoundError: the data set has no embodiment.json.
     """
@@ -37,7 +42,7 @@ def own_data(
         steps=steps,
         minutes=minutes,
         batch_size=batch_size,
-        mixture=Mixture(sources=(Source(name="robot", path=data),)),
+        mixture=Mixture(sources=(Source(name="robot", path=data), *conversation_sources(conversations))),
         trains={"*": learning_rate},
         optimiser="muon",
         ema=0.999,
@@ -62,6 +67,11 @@ def own_data(
         "levels": levels, **sizes,
     }  # fmt: skip
     return Run(name="own-data", model="dm0", config=config, stages={"train": stage}, processor=processor)
+
+
+def conversation_sources(path: str | None) -> tuple[Source, ...]:
+    """The conversation file as a source, none for None."""
+    return (Source(name="talk", path=path, weight=TALK, options={"objective": "conversation"}),) if path else ()
 
 
 def available_levels(dataset: Dataset, levels: dict[str, float]) -> dict[str, float]:

@@ -16,6 +16,7 @@ def tabletop_nano(
     anywhere: str | None = None,
     scenes: str | None = None,
     grounding: float = 0.6,
+    questions: float = 0.0,
     see: float = 0.2,
     act: float = 0.4,
     steps: int = 4000,
@@ -36,6 +37,7 @@ def tabletop_nano(
     data: demonstrations; anywhere: more of them, as many in a batch (for starts away from home);
     scenes: annotated frames for grounding questions (default: the demonstrations' own);
     grounding: their weight against 1 for the demonstrations, 0 leaves them out, and the stage "see" with them;
+    questions: weight of questions of every kind (captions, counts, colours, relations, ...) on the same frames;
     see, act: shares of these stages in the training, 0 leaves one out;
     learning_rate: 2e-3 from nothing, 5e-4 from `start`, when None.
     """
@@ -43,13 +45,16 @@ def tabletop_nano(
     robot = [Source(name="robot", path=data, options=cache)]
     if anywhere:
         robot.append(Source(name="anywhere", path=anywhere, options=cache))
-    boxes, questions = (
+    boxes, places = (
         Source(name=name, path=scenes or data, weight=grounding / 2, options={"objective": name, **cache})
         for name in ("boxes", "grounding")
     )
+    looking = (boxes, places) if grounding > 0 else ()
+    options = {"objective": "questions", **cache}
+    asking = (Source(name="questions", path=scenes or data, weight=questions, options=options),) if questions else ()
     run = nano_run(
         "tabletop-nano",
-        sources=(*robot, boxes, questions) if grounding > 0 else tuple(robot),
+        sources=(*robot, *looking, *asking),
         evaluation=EvalPlan(
             environment="tabletop",
             splits=("train", "heldout_combination"),
@@ -67,8 +72,7 @@ def tabletop_nano(
         seed=seed,
         levels={"subtask": 0.7, "box": 0.9, "action": 0.5},
     )
-    looking = see if grounding > 0 and not start else 0.0
-    return _staged(run, see=looking, act=act, boxes=boxes, robot=tuple(robot))
+    return _staged(run, see=see if grounding > 0 and not start else 0.0, act=act, boxes=boxes, robot=tuple(robot))
 
 
 def tabletop_pretrain(

@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from visuomotor.contract import Batch, Mixture, Run, Stage
+from visuomotor.data import scene_questions
+from visuomotor.data.conversations import Conversations
 from visuomotor.data.lerobot import Dataset
 from visuomotor.data.loader import Loader, held_out
 from visuomotor.data.processor import Processor, ProcessorConfig
@@ -46,25 +50,29 @@ class DataSource:
 def open_datasets(run: Run, cache: Path) -> dict[str, Any]:
     """{source name: data set} over all stages; sources with the same path and options share one.
 
-    `Source.options["cache"]`: true, or [height, width], keeps decoded frames in a memory map below `cache`.
+    `Source.options["cache"]`: true, or [height, width], keeps decoded frames in a memory map below `cache`. Objective
+    "conversation" reads a LLaVA file, whose images lie in the folder `Source.options["images"]`.
     """
     found: dict[str, Any] = {}
     opened: dict[tuple[str, str], Any] = {}
     for source in (s for stage in run.stages.values() for s in stage.mixture.sources):
         if source.path is None:
             raise ValueError(f"Source {source.name!r} has no path; give it the folder of a LeRobot v3 data set.")
-        size = source.options.get("cache")
-        key = (source.path, str(size))
+        size, images = source.options.get("cache"), source.options.get("images")
+        talk = source.options.get("objective") == "conversation"
+        key = (source.path, str(images if talk else size))
         if key not in opened:
-            dataset = Dataset(source.path)
-            dataset.require_embodiment()
-            if size:
-                dataset = dataset.cached(None if size is True else tuple(size), cache)
-            opened[key] = dataset
+            opened[key] = Conversations(source.path, images) if talk else _robot_data(source.path, size, cache)
         if source.name in found and found[source.name] is not opened[key]:
             raise ValueError(f"Two stages call different data {source.name!r}; give each source a name of its own.")
         found[source.name] = opened[key]
     return found
+
+
+def _robot_data(path: str, size: Any, cache: Path) -> Dataset:
+    dataset = Dataset(path)
+    dataset.require_embodiment()
+    return dataset.cached(None if size is True else tuple(size), cache) if size else dataset
 
 
 def build_processor(run: Run, datasets: Mapping[str, Any], *, skip_bad: bool = False) -> Processor:
@@ -81,7 +89,7 @@ def build_processor(run: Run, datasets: Mapping[str, Any], *, skip_bad: bool = F
         raise ValueError(f"The tokenizer comes from checkpoint {checkpoint} or from {public}; name one of them.")
     if checkpoint is None:
         words = None if public is None else public_tokenizer(public)
-        return Processor.build(ProcessorConfig(**fields), unique, run.corpus, tokenizer=words, skip_bad=skip_bad)
+        return Processor.build(ProcessorConfig(**fields), unique, _corpus(run), tokenizer=words, skip_bad=skip_bad)
     parent = Processor.load(Path(checkpoint))
     robot, statistics = fields.pop("embodiment", "checkpoint"), fields.pop("statistics", "checkpoint")
     for name, value in (("embodiment", robot), ("statistics", statistics)):
@@ -89,7 +97,8 @@ def build_processor(run: Run, datasets: Mapping[str, Any], *, skip_bad: bool = F
             raise ValueError(f"processor.{name} is {value!r}; choose 'checkpoint' or 'data'.")
     if robot == "data" and statistics != "data":
         raise ValueError("processor.embodiment is 'data', so processor.statistics must be 'data', too.")
-    for name, dataset in datasets.items() if robot == "checkpoint" else ():
+    robots = {name: d for name, d in datasets.items() if not isinstance(d, Conversations)}
+    for name, dataset in robots.items() if robot == "checkpoint" else ():
         parent.embodiment_index(dataset.embodiment, name=f"Data set {name!r} ({dataset.root})")
     config = dataclasses.replace(parent.config, **fields)
     if statistics == "data":
@@ -106,6 +115,13 @@ def build_processor(run: Run, datasets: Mapping[str, Any], *, skip_bad: bool = F
 def public_tokenizer(source: str) -> TextTokenizer:
     """The tokenizer of a public Qwen3 (folder or Hub name) with the tokens that DM0 adds."""
     return TextTokenizer.from_qwen(find_weights(source, TOKENIZER_FILES, option="--llm"))
+
+
+def _corpus(run: Run) -> tuple[str, ...]:
+    """The run's sentences, and those of the questions that its sources ask."""
+    sources = [source for stage in run.stages.values() for source in stage.mixture.sources]
+    asks = any(source.options.get("objective") == "questions" for source in sources)
+    return (*run.corpus, *scene_questions.PHRASES) if asks else run.corpus
 
 
 def load_processor(folder: Path) -> Processor:
@@ -167,7 +183,9 @@ def validation_batches(stage: Stage, data: DataSource) -> list[Batch]:
         for source in mixture.sources
     ]
     turns = max(stage.validation_batches, len(loaders))
-    return [next(loaders[turn % len(loaders)]) for turn in range(turns)]
+    places = [stage.mixture.sources.index(source) for source in mixture.sources]
+    batches = [(places[turn % len(loaders)], next(loaders[turn % len(loaders)])) for turn in range(turns)]
+    return [dataclasses.replace(b, source=torch.full_like(b.source, place)) for place, b in batches]
 
 
 def _with_held_out(mixture: Mixture, datasets: Mapping[str, Any]) -> Mixture:

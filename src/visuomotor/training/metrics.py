@@ -1,8 +1,9 @@
 """metrics.jsonl: what a run logged, one flat JSON object per line.
 
 Training lines    step (over all stages), stage, stage_step, loss, loss/TERM, lr/PART, grad_norm, samples_per_second,
-                  data_wait (share of the time), memory_mb (peak), seconds
-Validation lines  step, stage, validation/loss/TERM, validation/samples, validation/seconds,
+                  data_wait (share of the time), memory_mb (peak), seconds; source_loss/SOURCE/TERM with several sources
+Validation lines  step, stage, validation/loss/TERM, validation/source_loss/SOURCE/TERM, validation/samples,
+                  validation/seconds,
                   validation/action_error/{1, T/2, T, all} (mean absolute error at that step of the chunk, normalised
                   units), validation/robot_error/COMPONENT (over all steps, in the component's unit)
 """

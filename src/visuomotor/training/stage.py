@@ -14,6 +14,7 @@ from visuomotor.training.ema import MovingAverage
 from visuomotor.training.lora import add_adapters, merge_adapters
 from visuomotor.training.optimiser import Schedule, make_optimiser
 from visuomotor.training.progress import Progress, Rate
+from visuomotor.training.sources import SourceLosses
 from visuomotor.training.step import (
     PRECISIONS,
     StepResult,
@@ -79,6 +80,7 @@ class StageTraining:
             self._restore(restore)
         self.validation = assembly.validation_batches(stage, source)
         self.meter, self.rate = metrics.Meter(), Rate()
+        self.sources = SourceLosses([s.name for s in stage.mixture.sources])
 
     def fit(self) -> bool:
         """Train to the end of the stage; False when stopped before it. Either way everything is saved."""
@@ -114,6 +116,7 @@ class StageTraining:
             generator=self.generator,
             key=(stage.seed, self.name, position.stage_step),
             autocast=self.autocast,
+            sources=self.sources,
         )
         result = clip_and_check(self.parameters, terms, stage.clip)
         require_finite(result, batch, position.step + 1, self.name, [s.name for s in stage.mixture.sources])
@@ -153,6 +156,7 @@ class StageTraining:
             "stage": self.name,
             "stage_step": self.position.stage_step,
             **self.meter.entry(self.loader.wait_seconds),
+            **metrics.flatten(self.sources.means(), "source_loss/"),
             **{f"lr/{g['part']}{'.muon' if g.get('muon') else ''}": g["lr"] for g in self.optimiser.param_groups},
             "seconds": round(self.trainer.seconds(), 2),
         }
@@ -168,6 +172,7 @@ class StageTraining:
                 device=self.device,
                 autocast=self.autocast,
                 processor=self.trainer.processor,
+                sources=[s.name for s in self.stage.mixture.sources],
             )
         entry = {"step": self.position.step, "stage": self.name, **metrics.flatten(found, "validation/")}
         metrics.append(self.trainer.out / "metrics.jsonl", entry)

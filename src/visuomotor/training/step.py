@@ -15,6 +15,7 @@ from torch import Tensor
 
 from visuomotor.contract import Batch, Losses
 from visuomotor.models.base import Model
+from visuomotor.training.sources import SourceLosses
 
 __all__ = ["Diverged", "StepResult", "accumulate_gradients", "clip_and_check", "precision_context", "seed_for", "split"]
 
@@ -77,11 +78,13 @@ def accumulate_gradients(
     generator: torch.Generator,
     key: tuple[int, object, int],
     autocast: AbstractContextManager[Any],
+    sources: SourceLosses | None = None,
 ) -> dict[str, tuple[Tensor, Tensor, float]]:
     """Backward of the sum over terms of weight * sum / count; returns {term: (sum, count, weight)}, detached.
 
     A mean over the whole batch needs its counts first. With micro-batches they come from a forward pass without
-    gradients, which costs about a third more time and makes the result independent of `accumulate`.
+    gradients, which costs about a third more time and makes the result independent of `accumulate`. `sources` gets the
+    terms by source.
     """
     pieces = split(batch, accumulate) if accumulate > 1 else [batch]
 
@@ -100,6 +103,8 @@ def accumulate_gradients(
     for index in range(len(pieces)):
         terms = losses(index).terms
         _known(weights, terms)
+        if sources is not None:
+            sources.add(terms, pieces[index].source)
         total = 0.0
         for name, term in terms.items():
             weight = weights.get(name, term.weight)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from visuomotor.contract import Batch
 from visuomotor.models.base import Model
+from visuomotor.training.sources import SourceLosses
 from visuomotor.training.step import seed_for
 
 __all__ = ["horizon_steps", "validate"]
@@ -29,22 +30,26 @@ def validate(
     device: torch.device,
     autocast: AbstractContextManager[Any],
     processor: Any = None,
+    sources: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Mean loss terms, and the mean absolute error of sampled chunks at steps 1, T/2, T and over all steps.
 
     `robot_error` is the same over all steps by action component, in the embodiment's unit (the normalisation is
-    affine, so an error scales back without the state). Entries without valid actions do not count.
+    affine, so an error scales back without the state). Entries without valid actions do not count. `source_loss` has
+    the terms by source where `sources` names several.
     """
     started, training = time.perf_counter(), model.training
     model.eval()
     generator = torch.Generator(device)
     sums: dict[str, list[float]] = {}
+    by_source = SourceLosses(sources)
     errors: dict[int, list[Tensor]] = {}
     for index, host in enumerate(batches):
         batch = host.to(device)
         generator.manual_seed(seed_for(seed, "validation", index))
         with autocast:
             losses = model.loss(batch, generator=generator)
+        by_source.add(losses.terms, batch.source)
         for name, term in losses.terms.items():
             entry = sums.setdefault(name, [0.0, 0.0])
             entry[0] += float(term.sum)
@@ -55,6 +60,8 @@ def validate(
         "loss": {name: total / max(1.0, count) for name, (total, count) in sums.items()},
         "samples": sum(b.size for b in batches),
     }
+    if named := by_source.means():
+        found["source_loss"] = named
     if errors:
         found["action_error"] = _by_horizon(errors)
         if processor is not None:

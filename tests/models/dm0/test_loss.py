@@ -6,6 +6,7 @@ import torch
 
 from visuomotor.contract import Batch, Losses, TextKind
 from visuomotor.models.dm0 import DM0
+from visuomotor.training.step import split
 
 Make = Callable[..., DM0]
 MakeBatch = Callable[..., Batch]
@@ -312,3 +313,19 @@ def test_computing_layers_again_keeps_less(make_model: Make, make_batch: MakeBat
     plain, again = make_model(), make_model()
     again.checkpoint_activations(True)
     assert kept(again) < 0.6 * kept(plain)
+
+
+def test_terms_by_sample_are_those_of_the_sample_alone(make_model: Make, make_batch: MakeBatch) -> None:
+    model, batch = make_model(noise_draws=1), make_batch()
+    without = batch.action_valid.clone()
+    without[1] = False
+    batch = replace(batch, action_valid=without)
+    noise, time = torch.randn(3, 1, 4, 3), torch.rand(3, 1)
+    whole = model.loss(batch, noise=noise, time=time).terms
+    for i, one in enumerate(split(batch, 3)):
+        alone = model.loss(one, noise=noise[i : i + 1], time=time[i : i + 1]).terms
+        for name, term in whole.items():
+            expected = torch.stack([alone[name].sum, alone[name].count]).float()
+            assert term.rows is not None
+            torch.testing.assert_close(term.rows[:, i], expected, atol=1e-5, rtol=1e-5)
+            assert not term.rows.requires_grad

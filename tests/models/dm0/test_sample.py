@@ -178,3 +178,15 @@ def test_velocity_is_differentiable_in_the_noisy_chunk(make_model: Make, make_ba
     (grad,) = torch.autograd.grad(value[:, 0].sum(), x)
     assert grad[:, 0].abs().sum() > 0
     assert grad[:, 1].abs().sum() == 0  # samples do not see each other
+
+
+@pytest.mark.parametrize("state_token", ["none", "prefix", "expert"])
+def test_text_alone_is_learnt_and_answered(make_model: Make, make_batch: MakeBatch, state_token: str) -> None:
+    model, batch = make_model(state_token=state_token), make_batch()
+    talk = replace(batch, images={}, views=(False, False), action_valid=torch.zeros_like(batch.action_valid))
+    losses = model.loss(talk)
+    assert torch.isfinite(losses.total)
+    assert losses.terms["flow"].count == 0
+    said = [model.sample(one, generate=4, steps=1).text_ids for one in (talk, replace(talk, actions=None))]
+    assert said[0].shape == (3, 4)
+    assert torch.equal(said[0], said[1])

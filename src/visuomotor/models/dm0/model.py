@@ -90,7 +90,12 @@ class DM0(Model):
         discrete = text.kind[rows, slots] == TextKind.ACTION
         chosen = {"text": ~discrete, "action_tokens": discrete}
         return {
-            name: Term(sum=(entropy * chosen[name]).sum(), count=chosen[name].sum(), weight=weight)
+            name: Term(
+                sum=(entropy * chosen[name]).sum(),
+                count=chosen[name].sum(),
+                weight=weight,
+                rows=_by_row(entropy * chosen[name], chosen[name], rows, len(text.ids)),
+            )
             for name, weight in weights.items()
         }
 
@@ -125,6 +130,7 @@ class DM0(Model):
         lent = self._decouple(lent, batch.source)
         keep = entries.flatten(1).any(1)
         state = batch.state
+        rows = torch.arange(len(keep), device=device)
         if not bool(keep.all()):  # rows without actions cost the expert nothing
             rows = keep.nonzero()[:, 0]
             if not len(rows):
@@ -139,12 +145,15 @@ class DM0(Model):
         states = states.unflatten(1, (draws, -1))
         error = (self.model.read_chunk(states).float() - velocity(actions[:, None], noise)).square()
         counted = entries if config.mask_padded else torch.ones_like(entries)
-        total = (error * (counted * importance[..., None])[:, None]).sum()
-        terms = {"flow": Term(sum=total, count=draws * counted.sum(), weight=config.flow_weight)}
+        weighted = error * (counted * importance[..., None])[:, None]
+        by_row = _by_row(weighted.flatten(1).sum(1), draws * counted.flatten(1).sum(1), rows, len(keep))
+        total, count = weighted.sum(), draws * counted.sum()
+        terms = {"flow": Term(sum=total, count=count, weight=config.flow_weight, rows=by_row)}
         if target is not None:
             miss = (self.model.read_progress(states).float() - target[:, None]).square()
-            count = torch.tensor(float(miss.numel()), device=device)
-            terms["progress"] = Term(sum=miss.sum(), count=count, weight=config.progress_weight)
+            count = torch.full_like(miss[:, 0], draws)
+            by_row = _by_row(miss.sum(1), count, rows, len(keep))
+            terms["progress"] = Term(sum=miss.sum(), count=count.sum(), weight=config.progress_weight, rows=by_row)
         return terms
 
     def _progress_labels(
@@ -363,6 +372,13 @@ class DM0(Model):
 def _normal(shape: tuple[int, ...], generator: torch.Generator | None, device: torch.device) -> Tensor:
     source = generator.device if generator is not None else device
     return torch.randn(shape, generator=generator, device=source).to(device)
+
+
+@torch.no_grad()
+def _by_row(values: Tensor, counts: Tensor, rows: Tensor, size: int) -> Tensor:
+    """float[2, size]: values and counts added up by the sample that each belongs to."""
+    both = torch.stack([values, counts.to(values.dtype)])
+    return both.new_zeros(2, size).index_add_(1, rows, both)
 
 
 def _nothing(weight: float, device: torch.device) -> Term:

@@ -1,15 +1,14 @@
-"""The grammar: sentences for a task. `(a|b)` in a template means either word; `{object}` and the like are phrases.
+"""The grammar: sentences for a task. `(a|b)` in a template means either word; `<object>` and the like are phrases.
 
 A template belongs to training or is held out; the first alternatives of the first one give the canonical sentence.
 """
 
-import itertools
-import re
 from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
 
+from visuomotor.data.phrases import Phrase, parse
 from visuomotor.simulation.tabletop.taskspec import REFERENCE_SHAPES, TaskSpec, Vocabulary, drawer_sequence
 from visuomotor.simulation.tabletop.templates import PHRASES, TEMPLATES
 
@@ -81,25 +80,15 @@ def corpus(vocabulary: Vocabulary) -> Iterator[str]:
 
 def _expand(template: str, spec: TaskSpec, split: Split) -> Iterator[str]:
     """All sentences of a template, the first alternatives first."""
-    slots: dict[str, tuple[str, ...]] = {}
+    things: dict[str, tuple[str, ...]] = {}
     if spec.goal is not None:
-        slots["object"] = (_name(spec.goal),)
+        things["object"] = (_name(spec.goal),)
     if spec.reference is not None:
-        slots["reference"] = (_name(spec.reference),)
+        things["reference"] = (_name(spec.reference),)
     if spec.target is not None:
-        slots["target"] = PHRASES[spec.target][split]
-    parts = re.split(r"(\([^)]*\)|\{\w+\})", template)
-    choices = [_choices(part, slots) for part in parts]
-    for words in itertools.product(*choices):
-        yield "".join(words)
-
-
-def _choices(part: str, slots: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
-    if part.startswith("("):
-        return tuple(part[1:-1].split("|"))
-    if part.startswith("{"):
-        return slots[part[1:-1]]
-    return (part,)
+        things["target"] = PHRASES[spec.target][split]
+    phrase = parse(template, {name: Phrase(phrases, either=True) for name, phrases in things.items()})
+    return map(phrase.sentence, range(phrase.count))
 
 
 def _joined(spec: TaskSpec, split: Split) -> tuple[str, ...]:

@@ -1,0 +1,27 @@
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from visuomotor.apps import evaluation
+from visuomotor.contract import EvalPlan
+from visuomotor.data.config import ProcessorConfig
+
+PLAN = EvalPlan(environment="line", wording="heldout")
+
+
+def told(monkeypatch: pytest.MonkeyPatch, config: ProcessorConfig, plan: EvalPlan) -> Any:
+    """The templates of the policy that is rolled out."""
+    policy = SimpleNamespace(processor=SimpleNamespace(config=config), think=())
+    monkeypatch.setattr(evaluation, "load_policy", lambda path, think: policy)
+    monkeypatch.setattr(evaluation, "evaluate", lambda policy, plan, out, **rest: policy.processor.config.templates)
+    return evaluation.evaluate_checkpoint(Path("mine"), plan, Path("out"))
+
+
+def test_held_out_wording_is_for_policies_that_know_templates(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert told(monkeypatch, ProcessorConfig(templates="grammar"), PLAN) == "heldout"
+    assert told(monkeypatch, ProcessorConfig(templates="grammar"), replace(PLAN, wording="canonical")) == "grammar"
+    with pytest.raises(ValueError, match="mine was trained without templates"):
+        told(monkeypatch, ProcessorConfig(), PLAN)
