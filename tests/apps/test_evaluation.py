@@ -14,7 +14,7 @@ PLAN = EvalPlan(environment="line", wording="heldout")
 
 def told(monkeypatch: pytest.MonkeyPatch, config: ProcessorConfig, plan: EvalPlan) -> Any:
     """The templates of the policy that is rolled out."""
-    policy = SimpleNamespace(processor=SimpleNamespace(config=config), think=())
+    policy = SimpleNamespace(processor=SimpleNamespace(config=config), think=(), actions_from="flow", malformed=0)
     monkeypatch.setattr(evaluation, "load_policy", lambda path, think: policy)
     monkeypatch.setattr(evaluation, "evaluate", lambda policy, plan, out, **rest: policy.processor.config.templates)
     return evaluation.evaluate_checkpoint(Path("mine"), plan, Path("out"))

@@ -47,11 +47,11 @@ def test_special_tokens_are_inserted_by_id_and_cannot_be_typed() -> None:
     words = TextTokenizer.train(CORPUS)
     text = tag_pieces(words, robot("joints"))
     assert "".join(words.decode(p.ids) for p in text) == "<robot_arx_5> <joint_control> "
-    words._inner.add_special_tokens([AddedToken("<joint_control>", special=True)])
-    words = TextTokenizer(words._inner)
+    words.inner.add_special_tokens([AddedToken("<joint_control>", special=True)])
+    words = TextTokenizer(words.inner)
     name, control = tag_pieces(words, robot("joints"))
     assert words.decode(name.ids) == "<robot_arx_5> "
-    assert control.ids.tolist() == [words._inner.token_to_id("<joint_control>")]
+    assert control.ids.tolist() == [words.inner.token_to_id("<joint_control>")]
     assert control.ids[0] not in words.encode("<joint_control>")
 
 

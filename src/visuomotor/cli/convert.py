@@ -24,7 +24,7 @@ class Options:
     """A published folder (config.json, safetensors, norm_stats.json, tokenizer files), or a checkpoint of ours."""
     out: Path
     """The folder to write."""
-    robot: str | None = None
+    robot: Annotated[str | None, tyro.conf.arg(metavar="NAME_OR_FILE")] = None
     """aloha, arx5, franka, ur5, or an embodiment.json."""
     normalization: Literal["quantile", "mean_std"] | None = None
     """What norm_stats.json means: quantile (base, Table30) or mean_std (LIBERO); guessed when it is not given."""
