@@ -117,6 +117,30 @@ def test_sessions_that_think_and_sessions_that_reuse_share_a_call() -> None:
         np.testing.assert_array_equal(a.actions, b.actions)
 
 
+def test_progress_is_told_and_moves_as_far_as_the_chunk_was_executed() -> None:
+    told: list[float] = []
+
+    class Progress(Echo):
+        def sample(self, batch: Batch, **given: Any) -> Sampled:
+            told.extend(batch.labels["progress"][:, 0].tolist())
+            done = super().sample(batch, **given)
+            return dataclasses.replace(done, extras={"progress": torch.full((batch.size, 1), 0.8)})
+
+    model = Progress()
+    model.config.progress_token = True
+    policy = Policy(model, PROCESSOR)
+    half, whole = Session(executed=4), Session()
+    for _ in range(3):
+        chunks = policy.infer(OBSERVATIONS[:2], sessions=[half, whole])
+    assert [chunk.extras["progress"] for chunk in chunks] == pytest.approx([0.8, 0.8])
+    assert told == pytest.approx([0, 0, 0.4, 0.8, 0.6, 0.8])
+    half.reset()
+    assert half.progress == 0
+    far = Session(progress=0.9)
+    far.remember(dataclasses.replace(chunks[0], extras={"progress": 7.0}), fresh=True)
+    assert far.advance() == 1.0  # what the model says is raw
+
+
 def test_several_levels_are_thought_one_after_the_other() -> None:
     model = Echo(line=" red block 1 2 3 4\n")
     chunk = Policy(model, PROCESSOR, think=("box", "subtask")).infer(OBSERVATIONS[:1])[0]

@@ -14,11 +14,12 @@ ALLOWED: dict[str, set[str]] = {
     "data": CONTRACT,
     "nn": CONTRACT,
     "models": CONTRACT | {"nn", "data"},
-    "policy": CONTRACT | {"data", "models"},
+    "session": CONTRACT,
+    "policy": CONTRACT | {"session", "data", "models"},
     "training": CONTRACT | {"versions", "data", "models", "policy"},
     "simulation": CONTRACT | {"versions", "data"},
     "execution": CONTRACT,
-    "evaluation": CONTRACT | {"versions", "policy", "simulation", "execution"},
+    "evaluation": CONTRACT | {"versions", "session", "policy", "simulation", "execution"},
 }
 EVERYTHING = {"recipes", "studies", "apps", "cli", "__init__"}
 

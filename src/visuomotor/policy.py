@@ -8,9 +8,8 @@ import json
 import secrets
 import shutil
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,36 +25,16 @@ from visuomotor.data.dialogue import conversation_sample
 from visuomotor.data.grammar import Line
 from visuomotor.data.processor import Processor
 from visuomotor.data.scaffold import LEVELS, header_piece
+from visuomotor.session import Session
 
 __all__ = ["Policy", "Session", "load_policy"]
 
 FILES = ("config.json", "model.safetensors", "processor.json", "tokenizer.json", "embodiment.json", "provenance.json")
 THINKABLE = tuple(level for level in LEVELS if level != "action")
-HISTORY = 16
 MAX_NEW_TOKENS = 32
 SETTINGS = (
     "think", "think_every", "max_new_tokens", "think_seconds", "constrain", "box_names", "actions_from", "steps",
 )  # fmt: skip
-
-
-@dataclass
-class Session:
-    """What is remembered of one robot between calls; the caller resets it when an episode starts.
-
-    `seed` makes the n-th call of the session repeatable; `history` holds the latest chunks, oldest first.
-    """
-
-    seed: int | None = None
-    calls: int = 0
-    text: dict[str, str] = field(default_factory=dict)
-    text_call: int = 0
-    history: deque[ActionChunk] = field(default_factory=lambda: deque(maxlen=HISTORY))
-
-    def reset(self, seed: int | None = None) -> None:
-        """Forget everything; go on with `seed`, or with the same seed when None."""
-        self.seed = self.seed if seed is None else seed
-        self.calls, self.text, self.text_call = 0, {}, 0
-        self.history.clear()
 
 
 class Policy:
@@ -142,7 +121,8 @@ class Policy:
         Noise is drawn for each request from its own seed: the given one, else the session's, else a fresh one. So a
         chunk never depends on who shared its batch (up to rounding). `extras` holds "latency" (seconds of the whole
         batch) and "seed"; "marks" (see Processor.marks) where the text points at something; "unfinished" and
-        "malformed" where it applies (see Policy).
+        "malformed" where it applies (see Policy); "progress", predicted for the chunk's end, where the model has a
+        progress token and sessions say how far the task is.
 
         Raises:
             ValueError: an observation lacks a camera or has a wrong or NaN state; the model produced a NaN.
@@ -154,7 +134,9 @@ class Policy:
         for what, given in (("sessions", remembered), ("seeds", seeds)):
             if given is not None and len(given) != len(observations):
                 raise ValueError(f"{len(observations)} observations came with {len(given)} {what}; give one for each.")
-        chosen = [int(s) for s in seeds] if seeds is not None else [_seed(s) for s in remembered]
+        drawn = ((session or Session()).call_seed() for session in remembered)
+        chosen = [int(seed) for seed in (drawn if seeds is None else seeds)]
+        told = None if sessions is None else [s.advance() if s is not None else 0.0 for s in remembered]
         noise = self._noise(chosen)
         fresh = [not self._reusable(s) for s in remembered]
         texts = [dict(s.text) if s is not None and not new else {} for s, new in zip(remembered, fresh, strict=True)]
@@ -167,7 +149,8 @@ class Policy:
                 group = [observations[i] for i in slots]
                 known = [texts[i] for i in slots]
                 levels = self._levels if think else self._levels[len(self.think) :]
-                actions[slots], known, noted = self._sample(group, known, noise[slots], levels, deadline)
+                begin = None if told is None else [told[i] for i in slots]
+                actions[slots], known, noted = self._sample(group, known, noise[slots], levels, deadline, begin)
                 for i, text, note in zip(slots, known, noted, strict=True):
                     texts[i], notes[i] = text, note
         latency = time.perf_counter() - started
@@ -179,7 +162,8 @@ class Policy:
                 text=texts[i],
                 extras={"latency": latency, "seed": chosen[i], **self._marks(texts[i]), **notes[i]},
             )
-            _remember(remembered[i], chunk, fresh[i])
+            if (session := remembered[i]) is not None:
+                session.remember(chunk, fresh=fresh[i])
             chunks.append(chunk)
         return chunks
 
@@ -268,14 +252,24 @@ class Policy:
         noise: torch.Tensor,
         levels: Sequence[str],
         deadline: float | None,
+        told: Sequence[float] | None,
     ) -> tuple[np.ndarray, list[dict[str, str]], list[dict[str, Any]]]:
-        """Normalised actions [B, T, A], the text of each, and what is to be said of it in extras."""
-        batch = self.processor.observations(observations, self._index, levels, known).to(self.device)
+        """Normalised actions [B, T, A], the text of each, and what is to be said of it in extras.
+
+        `told`: how far each task is, for models with a progress token.
+        """
+        batch = self.processor.observations(observations, self._index, levels, known)
+        if told is not None and getattr(self.model.config, "progress_token", False):
+            batch = replace(batch, labels={"progress": torch.tensor(told, dtype=torch.float32)[:, None]})
+        batch = batch.to(self.device)
         first = self.processor.config.scaffold == "sequential"  # its header ends the batch's text
         lines = tuple(replace(self._lines[level], given=first and i == 0) for i, level in enumerate(levels))
         flow = "action" not in levels
         sampled = self.model.sample(batch, noise=noise, steps=self.steps, lines=lines, deadline=deadline, flow=flow)
         known, notes = self._read(sampled, [level for level in levels if level != "action"], known)
+        if "progress" in sampled.extras:
+            for note, end in zip(notes, sampled.extras["progress"][:, 0].tolist(), strict=True):
+                note["progress"] = end
         actions = sampled.actions[:, 0].float().cpu().numpy()
         if not flow:
             self._actions_from_tokens(actions, sampled.lines[-1].cpu().numpy(), observations, known, noise, notes)
@@ -324,7 +318,7 @@ class Policy:
         if bad:
             self.malformed += len(bad)
             group, texts = [observations[i] for i in bad], [known[i] for i in bad]
-            actions[bad], _, _ = self._sample(group, texts, noise[bad], (), None)
+            actions[bad], _, _ = self._sample(group, texts, noise[bad], (), None, None)
 
     def _noise(self, seeds: Sequence[int]) -> torch.Tensor:
         """[B, 1, T, A], each row from its own generator, drawn on the CPU so that devices agree."""
@@ -437,19 +431,3 @@ def _replace(new: Path, old: Path) -> None:
     old.rename(aside)
     new.rename(old)
     shutil.rmtree(aside)
-
-
-def _seed(session: Session | None) -> int:
-    """A seed for this call: repeatable when the session has one."""
-    if session is None or session.seed is None:
-        return secrets.randbits(62)
-    return int(np.random.SeedSequence((session.seed, session.calls)).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def _remember(session: Session | None, chunk: ActionChunk, fresh: bool) -> None:
-    if session is None:
-        return
-    if fresh:
-        session.text, session.text_call = chunk.text, session.calls
-    session.calls += 1
-    session.history.append(chunk)

@@ -18,7 +18,7 @@ class Options:
     full: bool = False
     """More data, more training, more episodes (about an hour)."""
     from_scratch: bool = False
-    """Train from nothing, also where a checkpoint is shipped with the package (none is yet)."""
+    """Train from nothing, also where a checkpoint is shipped with the package."""
     out: PathOrNone = None
     """Folder of the run (default: runs/demo, runs/demo-full, ...)."""
     demonstrations: Number = None

@@ -16,6 +16,7 @@ VERBS = {
     "eval": ("visuomotor.cli.evaluate", "roll a checkpoint out in a simulator, with controls and intervals"),
     "eval-text": ("visuomotor.cli.eval_text", "ask a checkpoint questions on held-out images"),
     "report": ("visuomotor.cli.report", "write the HTML report of a run's folder"),
+    "study": ("visuomotor.cli.study", "train and roll out the arms of a study, and compare them"),
     "convert": ("visuomotor.cli.convert", "published checkpoints into ours, and back"),
     "model": ("visuomotor.cli.model", "parameters, FLOPs, bytes and roofline time of a model"),
     "info": ("visuomotor.cli.info", "versions, devices, what is installed"),

@@ -32,7 +32,7 @@ from visuomotor.evaluation.results import (
     summarise,
 )
 from visuomotor.evaluation.workers import Answer, Report, Round, Setup, Start, Worker, start_worker
-from visuomotor.policy import Session
+from visuomotor.session import Session
 from visuomotor.simulation.interface import WORLDS, load_world, make_environment
 from visuomotor.simulation.options import split_options
 from visuomotor.simulation.workers import PATIENCE
@@ -265,7 +265,7 @@ class _Session:
         for slot in range(LOCKSTEP):
             if slot not in lane.slots and lane.waiting:
                 job = lane.waiting.popleft()
-                lane.slots[slot] = _Slot(job=job)
+                lane.slots[slot] = _Slot(job=job, session=Session(executed=self.setup.execute))
                 starts[slot] = Start(job=job, film=self._film(job.condition))
         if not answers and not starts:
             return

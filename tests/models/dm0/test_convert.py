@@ -184,5 +184,5 @@ def test_bad_folders_are_named(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"no norm_stats.json"):
         processor_of(read_published(folder), ROBOT)
     (folder / "config.json").unlink()
-    with pytest.raises(FileNotFoundError, match="published checkpoint"):
+    with pytest.raises(FileNotFoundError, match=r"config\.json is missing"):
         read_published(folder)

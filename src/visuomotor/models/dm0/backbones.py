@@ -3,19 +3,18 @@
 Projector, convolutions behind the tower and action expert stay as they were initialised: no public file holds them.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from visuomotor.data.qwen import read_qwen
 from visuomotor.models.dm0.config import DM0Config
 from visuomotor.models.dm0.model import DM0
+from visuomotor.models.files import read_json, read_safetensors
 from visuomotor.models.hub import TOKENIZER_FILES, find_weights
 from visuomotor.models.report import TensorReport
 from visuomotor.nn.vision import resize_positions
@@ -92,14 +91,14 @@ def _fill(model: DM0, prefixes: tuple[str, ...], found: Tensors, folder: Path, i
 
 
 def _load_llm(model: DM0, folder: Path, generator: torch.Generator) -> TensorReport:
-    public = _read_json(folder / "config.json")
+    public = read_json(folder / "config.json")
     used = _used_rows(folder, public.get("vocab_size", model.config.vocab_size))
     _require_same_llm(model.config, public, used, folder)
     tied, own_output = public.get("tie_word_embeddings", False), not model.config.tie_embeddings
     ignored: list[str] = []
 
     def tensors() -> Tensors:
-        for name, tensor in _read_safetensors(folder):
+        for name, tensor in read_safetensors(folder):
             if name == "lm_head.weight" and (tied or not own_output):
                 ignored.append(name)
                 continue
@@ -196,7 +195,7 @@ def _tower_tensors(folder: Path) -> tuple[dict[str, Tensor], list[str]]:
 def _read_vision(folder: Path) -> Tensors:
     files = sorted(folder.glob("*.pt"))
     if not files:
-        yield from _read_safetensors(folder)
+        yield from read_safetensors(folder)
         return
     if len(files) > 1:
         raise ValueError(f"{folder} holds several .pt files ({', '.join(f.name for f in files)}); keep one.")
@@ -207,29 +206,3 @@ def _read_vision(folder: Path) -> Tensors:
     for key in ("state_dict", "weights"):  # where training code keeps them
         data = data.get(key, data) if isinstance(data, dict) else {}
     yield from ((name, value) for name, value in data.items() if isinstance(value, Tensor))
-
-
-# Files ------------------------------------------------------------------------------------------------------------
-
-
-def _read_safetensors(folder: Path) -> Tensors:
-    """Tensor after tensor, so that a large file is never in memory whole."""
-    index = folder / "model.safetensors.index.json"
-    names = sorted(set(_read_json(index)["weight_map"].values())) if index.exists() else []
-    files = [folder / name for name in names] or sorted(folder.glob("*.safetensors"))
-    missing = [file.name for file in files if not file.exists()] or ([] if files else ["*.safetensors"])
-    if missing:
-        raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}; copy the folder again, whole.")
-    for file in files:
-        with safe_open(file, framework="pt") as tensors:
-            for name in tensors.keys():  # noqa: SIM118 (the handle is no mapping)
-                yield name, tensors.get_tensor(name)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is missing; copy the folder again, whole.")
-    try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is damaged: {error}. Copy it again.") from error

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -23,12 +22,13 @@ from visuomotor.data.statistics import Statistics, VectorStatistics
 from visuomotor.data.tokenizer import TextTokenizer
 from visuomotor.models.dm0.model import DM0
 from visuomotor.models.dm0.tensors import LLM, Precision, assign, config_of, published_names
+from visuomotor.models.files import INDEX, read_json, read_safetensors
 from visuomotor.models.report import TensorReport
 
 __all__ = ["Published", "processor_of", "read_published", "write_published"]
 
 log = logging.getLogger(__name__)
-INDEX, SINGLE, STATISTICS = "model.safetensors.index.json", "model.safetensors", "norm_stats.json"
+STATISTICS = "norm_stats.json"
 SHARD_BYTES = 5_000_000_000
 LIBERO_LENGTH = 2048  # tokenizer_config.json's model_max_length of DM0-libero; base 4096, Table30 100
 Method = Literal["quantile", "mean_std"]
@@ -58,9 +58,9 @@ def read_published(folder: Path | str, *, precision: Precision = "file", progres
         another shape (the error has the report's summary).
     """
     folder = Path(folder)
-    config = _read_json(folder / "config.json")
+    config = read_json(folder / "config.json")
     tokenizer = TextTokenizer.from_qwen(folder, add_dm0_tokens=False)
-    tensors = published_names(_read_tensors(folder))
+    tensors = published_names(dict(read_safetensors(folder)))
     if progress is None:
         progress = "prog" in str(config.get("model_type", ""))
     norm = f"{LLM}layers.0.self_attn.q_norm.weight"
@@ -162,36 +162,6 @@ def write_published(
     return TensorReport(loaded=tuple(tensors))
 
 
-def _read_tensors(folder: Path) -> dict[str, Tensor]:
-    index = folder / INDEX
-    if index.exists():
-        try:
-            wanted: dict[str, str] = _read_json(index)["weight_map"]
-        except KeyError:
-            raise ValueError(f"{index} has no 'weight_map'; copy it again.") from None
-        files = sorted(set(wanted.values()))
-    elif (folder / SINGLE).exists():
-        wanted, files = {}, [SINGLE]
-    else:
-        raise FileNotFoundError(
-            f"{folder} has neither {INDEX} nor {SINGLE}; name the folder of a published checkpoint."
-        )
-    absent = [name for name in files if not (folder / name).exists()]
-    if absent:
-        raise FileNotFoundError(f"{folder} lacks {', '.join(absent)}, which {INDEX} names; download it again.")
-    tensors: dict[str, Tensor] = {}
-    for name in files:
-        try:
-            with safe_open(str(folder / name), framework="pt") as file:
-                tensors |= {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, no mapping
-        except SafetensorError as error:
-            raise ValueError(f"{folder / name} is damaged or truncated ({error}); download it again.") from error
-    lost = [name for name in wanted if name not in tensors]
-    if lost:
-        raise ValueError(f"{index} names {len(lost)} tensors that its files lack, the first is {lost[0]}.")
-    return tensors
-
-
 def _write_tensors(tensors: Mapping[str, Tensor], folder: Path, shard_bytes: int) -> None:
     shards: list[dict[str, Tensor]] = [{}]
     filled = 0
@@ -264,13 +234,13 @@ def _vision_heads(config: Mapping[str, Any]) -> dict[str, int]:
 
 def _guess(folder: Path) -> Method:
     path = folder / "tokenizer_config.json"
-    length = _read_json(path).get("model_max_length") if path.exists() else None
+    length = read_json(path).get("model_max_length") if path.exists() else None
     return "mean_std" if length == LIBERO_LENGTH or "libero" in folder.name.lower() else "quantile"
 
 
 def _statistics(path: Path) -> Statistics:
     """norm_stats.json, bare or under "norm_stats"; its min and max are the 1 % and 99 % quantiles."""
-    data = _read_json(path)
+    data = read_json(path)
     data = data.get("norm_stats", data)
     return Statistics(state=_vector(data, "state", path), action=_vector(data, "action", path))
 
@@ -306,12 +276,3 @@ def _norm_block(statistics: VectorStatistics, width: int) -> dict[str, list[floa
         "min": padded(statistics.q01), "max": padded(statistics.q99), "mean": padded(statistics.mean),
         "std": padded(statistics.std),
     }  # fmt: skip
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path} is missing; name the folder of a published checkpoint.") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is damaged or truncated: {error}. Download it again.") from error

@@ -1,0 +1,72 @@
+"""`visuomotor study NAME`: train and roll out the arms of a study, and say what can be told apart."""
+
+import difflib
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from visuomotor.cli.console import PathOrNone, parse, progress_bar, say, table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Answer a question by training arms that differ in one thing, for equal time, on the same data, and rolling them
+    out on the same starts. What is done already is reused. `visuomotor study list` shows the studies; other arguments
+    set fields of every arm's run, as in `visuomotor train`."""
+
+    study: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
+    """The study."""
+    data: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """Demonstrations to train on."""
+    scenes: PathOrNone = None
+    """Annotated frames for grounding questions (default: the demonstrations' own)."""
+    out: Path = Path("runs/study")
+    """Folder of the study."""
+    minutes: float = 5
+    """Training time of each arm and seed."""
+    base_minutes: float = 9
+    """Training time of the model that all arms start from."""
+    seeds: int = 2
+    """Training seeds."""
+    episodes: int = 100
+    """Episodes that each arm and seed is rolled out for, per split."""
+    workers: int = 2
+    """Simulator processes."""
+
+
+def run(arguments: list[str]) -> int:
+    from visuomotor.cli.train import pairs
+    from visuomotor.studies import STUDIES, StudyPlan, run_study, summarise
+
+    if arguments[:1] == ["list"]:
+        for name, study in STUDIES.items():
+            say(f"  {name:<18} {study.question}")
+        return 0
+    options, unknown = parse("study", Options, arguments, unknown=True)
+    if options.study not in STUDIES:
+        near = difflib.get_close_matches(options.study, STUDIES, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"there is no study {options.study!r}.{hint} Known: {', '.join(STUDIES)}.")
+    study = STUDIES[options.study]
+    plan = StudyPlan(
+        out=options.out, data=options.data, scenes=options.scenes, minutes=options.minutes, seeds=options.seeds,
+        base_minutes=options.base_minutes, episodes=options.episodes, workers=options.workers, overrides=pairs(unknown),
+    )  # fmt: skip
+    with ExitStack() as bars:
+
+        def watch(title: str) -> Callable[[int, int, str], None]:
+            bars.close()
+            return bars.enter_context(progress_bar(title, transient=True))
+
+        run_study(study, plan, watch, say)
+    for summary in summarise(study, plan.out, plan.seeds):
+        columns, rows = summary.table()
+        table(f"{study.question} ({summary.condition})", columns, rows)
+        count = plan.seeds * plan.episodes
+        say(f"{count} rollouts an arm show differences of {100 * summary.detectable:.0f} points with 80 % power.")
+    say(f"details: {(plan.out / 'study.json').resolve()}")
+    return 0

@@ -1,0 +1,82 @@
+"""How a study is carried out; training and rollouts are fakes that leave what they would leave."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.studies.test_summary import leave, record
+from visuomotor.contract import EvalPlan, Run
+from visuomotor.studies import engine
+from visuomotor.studies.dm0_mechanisms import DM0_MECHANISMS
+from visuomotor.studies.engine import StudyPlan, run_study
+from visuomotor.studies.summary import summarise
+from visuomotor.training import trainer
+
+Calls = list[tuple[str, str]]
+NAMES = [arm.name for arm in DM0_MECHANISMS.arms]
+TRAINED = [arm.name for arm in DM0_MECHANISMS.arms if arm.weights_of is None]
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    """("train", where), ("eval", "checkpoint's arm as arm: think") in order."""
+    found: Calls = []
+
+    def train(run: Run, out: Path, **options: Any) -> None:
+        found.append(
+            ("train", str(out.parent.relative_to(out.parents[2] if "seed" in out.parent.name else out.parents[1])))
+        )
+        (out / "checkpoints").mkdir(parents=True, exist_ok=True)
+        (out / "last").write_text("step-000007\n")
+        assert next(iter(run.stages.values())).seed == int(out.parent.name[-1]) if "seed" in out.parent.name else 0
+
+    def evaluate(checkpoint: Path, plan: EvalPlan, out: Path, **options: Any) -> None:
+        found.append(("eval", f"{checkpoint.parents[3].name} as {out.parents[1].name}: {' '.join(plan.think or ())}"))
+        seed = out.parent.name
+        leave(out.parents[2] / "made", out.parents[1].name, int(seed[-1]), [record(i, i < 2) for i in range(4)])
+        out.mkdir(parents=True)
+        made = out.parents[2] / "made" / out.parents[1].name / seed / "eval" / "results.jsonl"
+        (out / "results.jsonl").write_text(made.read_text())
+        (out / "results.json").write_text("{}")
+
+    monkeypatch.setattr(trainer, "train", train)
+    monkeypatch.setattr(engine, "evaluate_checkpoint", evaluate)
+    monkeypatch.setattr(engine, "_hashes", lambda plan: ["data"])
+    return found
+
+
+def watch(title: str) -> Any:
+    return SimpleNamespace()
+
+
+def test_seed_by_seed_each_arm_is_trained_once_and_rolled_out(calls: Calls, tmp_path: Path) -> None:
+    plan = StudyPlan(out=tmp_path, data=tmp_path / "data", seeds=2, episodes=4)
+    run_study(DM0_MECHANISMS, plan, watch)
+    trained = [where for what, where in calls if what == "train"]
+    assert trained == ["base", *(f"{name}/seed-{seed}" for seed in range(2) for name in TRAINED)]
+    rolled = [what for kind, what in calls if kind == "eval"]
+    assert len(rolled) == 2 * len(NAMES)
+    assert "scaffold as scaffold: " in rolled
+    assert "scaffold as scaffold-text-first: subtask box" in rolled
+    [summary] = summarise(DM0_MECHANISMS, tmp_path, 2)
+    assert [arm.name for arm in summary.arms] == NAMES
+    assert all(arm.steps == (7, 7) for arm in summary.arms)
+    assert {arm.verdict for arm in summary.arms} == {None, "cannot tell"}
+
+
+def test_what_is_done_is_reused_and_more_seeds_are_added(calls: Calls, tmp_path: Path) -> None:
+    plan = StudyPlan(out=tmp_path, data=tmp_path / "data", seeds=1, episodes=4)
+    run_study(DM0_MECHANISMS, plan, watch)
+    calls.clear()
+    run_study(DM0_MECHANISMS, plan, watch)
+    assert calls == []
+    run_study(DM0_MECHANISMS, replace(plan, seeds=2), watch)
+    assert {where for what, where in calls if what == "train"} == {f"{name}/seed-1" for name in TRAINED}
+
+
+def test_sizes_that_make_no_study_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="seeds is 0"):
+        StudyPlan(out=tmp_path, data=tmp_path, seeds=0)
