@@ -9,9 +9,9 @@ import argparse
 import json
 
 import torch
-
 from dm0_train_step import training_batch
 from timing import circumstances, interleaved
+
 from visuomotor.models import make_config, make_model
 
 

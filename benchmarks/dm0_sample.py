@@ -11,9 +11,9 @@ import argparse
 import json
 
 import torch
-
 from eager_dm0 import EagerDM0
 from timing import circumstances, count, interleaved
+
 from visuomotor.contract import Batch
 from visuomotor.models import make_config
 from visuomotor.models.dm0 import DM0

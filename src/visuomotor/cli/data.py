@@ -1,6 +1,5 @@
 """`visuomotor data COMMAND DIR`: look at a LeRobot v3 data set."""
 
-import difflib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from visuomotor.cli.console import parse, say, table
+from visuomotor.spelling import did_you_mean
 
 Folder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
 
@@ -106,8 +106,7 @@ def run(arguments: list[str]) -> int:
         print("\n".join(f"  {name:<13} {(command.__doc__ or '').strip()}" for name, command in COMMANDS.items()))
         return 0
     if arguments[0] not in COMMANDS:
-        near = difflib.get_close_matches(arguments[0], COMMANDS, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(arguments[0], COMMANDS)
         raise ValueError(f"unknown command {arguments[0]!r}.{hint} Known: {', '.join(COMMANDS)}.")
     options = parse(f"data {arguments[0]}", COMMANDS[arguments[0]], arguments[1:])
     verbs = {

@@ -1,12 +1,12 @@
 """`visuomotor VERB`: finds the verb's module and runs it. Nothing heavy is imported before the verb is known."""
 
-import difflib
 import errno
 import os
 import sys
 from importlib import import_module
 
 from visuomotor import __version__
+from visuomotor.spelling import did_you_mean
 
 VERBS = {
     "demo": ("visuomotor.cli.demo", "demonstrations, training, evaluation and report in one go"),
@@ -44,8 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     verb, rest = arguments[0], arguments[1:]
     if verb not in VERBS:
-        near = difflib.get_close_matches(verb, VERBS, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(verb, VERBS)
         print(f"visuomotor: unknown verb {verb!r}.{hint} Known: {', '.join(VERBS)}.", file=sys.stderr)
         return 2
     os.environ.setdefault("MUJOCO_GL", "egl")

@@ -1,6 +1,5 @@
 """`visuomotor study NAME`: train and roll out the arms of a study, and say what can be told apart."""
 
-import difflib
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from visuomotor.cli.console import PathOrNone, parse, progress_bar, say, table
+from visuomotor.spelling import did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +48,7 @@ def run(arguments: list[str]) -> int:
         return 0
     options, unknown = parse("study", Options, arguments, unknown=True)
     if options.study not in STUDIES:
-        near = difflib.get_close_matches(options.study, STUDIES, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(options.study, STUDIES)
         raise ValueError(f"there is no study {options.study!r}.{hint} Known: {', '.join(STUDIES)}.")
     study = STUDIES[options.study]
     plan = StudyPlan(

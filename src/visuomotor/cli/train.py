@@ -1,6 +1,5 @@
 """`visuomotor train RECIPE`: train a recipe, or fine-tune a checkpoint on your own data."""
 
-import difflib
 import inspect
 import json
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 import tyro
 
 from visuomotor.cli.console import Number, parse, say
+from visuomotor.spelling import did_you_mean
 
 FLAGS = {"data": "--data DIR", "start": "--from CHECKPOINT"}
 SETTABLE = ("name", "corpus")  # fields of Run that are no holders of others
@@ -105,8 +105,7 @@ def recipe_arguments(recipe: Callable[..., Any], given: dict[str, str]) -> tuple
         elif "." in name or key in SETTABLE:
             fields[name] = text
         else:
-            near = difflib.get_close_matches(key, takes, n=1, cutoff=0.4)
-            hint = f" Did you mean --{near[0].replace('_', '-')}?" if near else ""
+            hint = did_you_mean(name, (known.replace("_", "-") for known in takes))
             raise ValueError(
                 f"there is no option --{name}.{hint} This recipe takes {', '.join(takes)}; fields of its run have "
                 f"dotted names such as --stages.train.steps."

@@ -5,7 +5,6 @@ block"); where a name begins with a colour term of English, that is its colour. 
 view that the vocabulary names, or counts and captions are wrong.
 """
 
-import difflib
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy as np
 from visuomotor.data import grounding
 from visuomotor.data.grounding import FURNITURE, Box, Boxes, Question, centre, exists
 from visuomotor.data.scaffold import spoken
+from visuomotor.spelling import did_you_mean
 
 __all__ = ["KINDS", "PHRASES", "ask", "check_kinds"]
 
@@ -50,9 +50,8 @@ def check_kinds(kinds: Mapping[str, float]) -> None:
     """ValueError unless `kinds` are known and have positive weights."""
     for kind, weight in kinds.items():
         if kind not in KINDS:
-            near = difflib.get_close_matches(kind, KINDS, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else f" Choose from {list(KINDS)}."
-            raise ValueError(f"There is no kind of question {kind!r}.{hint}")
+            hint = did_you_mean(kind, KINDS)
+            raise ValueError(f"There is no kind of question {kind!r}.{hint} Choose from {list(KINDS)}.")
         if not weight > 0:
             raise ValueError(f"Questions of kind {kind!r} have weight {weight}; give a positive one or leave it out.")
     if not kinds:

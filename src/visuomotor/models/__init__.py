@@ -1,12 +1,11 @@
 """Models by name: `make_config("dm0", "nano", horizon=16)`, then `make_model("dm0", config)`."""
 
 import dataclasses
-import difflib
 import importlib
-from collections.abc import Iterable
 from typing import Any
 
 from visuomotor.models.base import Cost, Model
+from visuomotor.spelling import did_you_mean
 
 __all__ = ["Cost", "Model", "config_from_json", "config_to_json", "make_config", "make_model"]
 
@@ -17,12 +16,14 @@ def make_config(name: str, size: str = "nano", **overrides: Any) -> Any:
     """The configuration of `name` at a named size with some fields replaced; ValueError on unknown names."""
     module, _, config_name = _find(name)
     if size not in module.SIZES:
-        raise ValueError(f"Model {name!r} has no size {size!r}.{_nearest(size, module.SIZES)}")
+        hint = did_you_mean(size, module.SIZES)
+        raise ValueError(f"Model {name!r} has no size {size!r}.{hint} Known: {', '.join(module.SIZES)}.")
     cls = getattr(module, config_name)
     known = [field.name for field in dataclasses.fields(cls)]
     for key in overrides:
         if key not in known:
-            raise ValueError(f"The configuration of {name!r} has no field {key!r}.{_nearest(key, known)}")
+            hint = did_you_mean(key, known) or f" Known: {', '.join(known)}."
+            raise ValueError(f"The configuration of {name!r} has no field {key!r}.{hint}")
     return cls(**{**module.SIZES[size], **overrides})
 
 
@@ -53,12 +54,6 @@ def config_from_json(data: dict[str, Any]) -> tuple[str, Any]:
 
 def _find(name: str) -> tuple[Any, str, str]:
     if name not in _MODELS:
-        raise ValueError(f"There is no model {name!r}.{_nearest(name, _MODELS)}")
+        raise ValueError(f"There is no model {name!r}.{did_you_mean(name, _MODELS)} Known: {', '.join(_MODELS)}.")
     path, model, config = _MODELS[name]
     return importlib.import_module(path), model, config
-
-
-def _nearest(given: str, known: Iterable[str]) -> str:
-    known = sorted(known)
-    close = difflib.get_close_matches(given, known, n=1, cutoff=0.5)
-    return f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(known)}."

@@ -1,6 +1,5 @@
 """Recipes: functions that return a Run. `find_recipe("tabletop-nano")(data="my/data")`, or "my_file.py:function"."""
 
-import difflib
 import functools
 import importlib
 import importlib.util
@@ -12,6 +11,7 @@ from typing import Any
 
 from visuomotor.contract import Run
 from visuomotor.recipes.overrides import override
+from visuomotor.spelling import did_you_mean
 
 __all__ = ["find_recipe", "list_recipes", "override"]
 
@@ -39,7 +39,9 @@ def find_recipe(name: str) -> Recipe:
     module, function = RECIPES.get(name.replace("_", "-"), (None, ""))
     if module is None:
         known = ", ".join(RECIPES)
-        raise ValueError(f"There is no recipe {name!r}.{_nearest(name, RECIPES)} Known: {known}, or FILE.py:function.")
+        raise ValueError(
+            f"There is no recipe {name!r}.{did_you_mean(name, RECIPES)} Known: {known}, or FILE.py:function."
+        )
     return _checked(name, getattr(importlib.import_module(module), function))
 
 
@@ -62,9 +64,8 @@ def _from_file(name: str) -> Recipe:
     if not function and len(own) == 1:
         return next(iter(own.values()))
     if function not in own:
-        raise ValueError(
-            f"{file} has no function {function!r}.{_nearest(function, own)} Its functions: {', '.join(own) or 'none'}."
-        )
+        hint = did_you_mean(function, own)
+        raise ValueError(f"{file} has no function {function!r}.{hint} Its functions: {', '.join(own) or 'none'}.")
     return own[function]
 
 
@@ -90,8 +91,3 @@ def _checked(name: str, recipe: Recipe) -> Recipe:
         return run
 
     return build
-
-
-def _nearest(given: str, known: Any) -> str:
-    near = difflib.get_close_matches(given, known, n=1, cutoff=0.4)
-    return f" Did you mean {near[0]!r}?" if near else ""

@@ -1,7 +1,6 @@
 """Setting fields of a frozen Run by dotted names: `override(run, {"stages.train.steps": "500"})`."""
 
 import dataclasses
-import difflib
 import json
 import types
 from collections.abc import Iterable, Mapping
@@ -9,6 +8,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from visuomotor.contract import Run
 from visuomotor.data.processor import ProcessorConfig
+from visuomotor.spelling import did_you_mean
 
 __all__ = ["override", "parse"]
 
@@ -98,9 +98,8 @@ def parse(text: str, hint: Any, name: str, *, now: Any = None) -> Any:
         for choice in members:
             if str(choice) == text:
                 return choice
-        near = difflib.get_close_matches(text, [str(m) for m in members], n=1, cutoff=0.4)
-        hint_text = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"--{name} is {text!r}; choose one of {', '.join(map(str, members))}.{hint_text}")
+        near = did_you_mean(text, map(str, members))
+        raise ValueError(f"--{name} is {text!r}; choose one of {', '.join(map(str, members))}.{near}")
     if origin is tuple or hint is tuple:
         return _tuple(text, members, name)
     if origin is dict or hint is dict:
@@ -152,6 +151,4 @@ def _known(name: str, names: Iterable[str], full: str) -> str:
     for candidate in (name, name.replace("-", "_")):
         if candidate in known:
             return candidate
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"--{full}: there is no {name!r} here.{hint} Known: {', '.join(known)}.")
+    raise ValueError(f"--{full}: there is no {name!r} here.{did_you_mean(name, known)} Known: {', '.join(known)}.")

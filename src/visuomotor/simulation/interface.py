@@ -9,7 +9,6 @@
 `terminated` is True on success or on a final failure; `truncated` at `max_steps`.
 """
 
-import difflib
 from abc import abstractmethod
 from collections.abc import Sequence
 from importlib import import_module
@@ -19,6 +18,7 @@ import gymnasium
 import numpy as np
 
 from visuomotor.contract import Annotation, Embodiment, Observation, Scenario
+from visuomotor.spelling import did_you_mean
 
 
 class Expert(Protocol):
@@ -95,8 +95,7 @@ WORLDS = {
 def load_world(name: str) -> World:
     """The simulation module behind an environment name."""
     if name not in WORLDS:
-        near = difflib.get_close_matches(name, WORLDS, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(name, WORLDS)
         raise ValueError(f"Unknown environment {name!r}.{hint} Available: {', '.join(sorted(WORLDS))}.")
     return import_module(WORLDS[name])  # type: ignore[return-value]
 

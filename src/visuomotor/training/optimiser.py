@@ -1,6 +1,5 @@
 """Which parameters train, at which learning rate, with which decay, on which schedule."""
 
-import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from torch import nn
 
 from visuomotor.contract import Stage
 from visuomotor.models.base import Model
+from visuomotor.spelling import did_you_mean
 from visuomotor.training.lora import adapter_parameters
 from visuomotor.training.muon import Muon
 
@@ -32,8 +32,7 @@ def learning_rates(trains: Mapping[str, float], parts: Mapping[str, list[nn.Para
     """
     for pattern in trains:
         if not any(fnmatchcase(part, pattern) for part in parts):
-            near = difflib.get_close_matches(pattern, parts, n=1, cutoff=0.4)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(pattern, parts)
             raise ValueError(f"`trains` names {pattern!r}, but the model's parts are {sorted(parts)}.{hint}")
     rates = {}
     for part in parts:

@@ -1,7 +1,6 @@
 """One optimiser step: forward, backward, the check that everything is finite, clipping, update."""
 
 import dataclasses
-import difflib
 import hashlib
 import math
 from collections import Counter
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from visuomotor.contract import Batch, Losses
 from visuomotor.models.base import Model
+from visuomotor.spelling import did_you_mean
 from visuomotor.training.sources import SourceLosses
 
 __all__ = ["Diverged", "StepResult", "accumulate_gradients", "clip_and_check", "precision_context", "seed_for", "split"]
@@ -168,6 +168,5 @@ def _add(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 def _known(weights: Mapping[str, float], terms: Mapping[str, Any]) -> None:
     for name in weights:
         if name not in terms:
-            near = difflib.get_close_matches(name, terms, n=1, cutoff=0.4)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(name, terms)
             raise ValueError(f"loss_weights names {name!r}, but the model's loss terms are {sorted(terms)}.{hint}")

@@ -1,10 +1,10 @@
 """The 50 tasks of Meta-World: their objects in the scene, and the phrases for what the scripted experts do."""
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from visuomotor.simulation.metaworld.pairs import PAIRS, PREFIX
+from visuomotor.spelling import did_you_mean
 
 __all__ = ["PAIR_TASKS", "TASKS", "Task", "resolve_tasks"]
 
@@ -149,8 +149,7 @@ def resolve_tasks(tasks: str | Sequence[str] | None) -> tuple[str, ...]:
     for name in names:
         plain = name.removesuffix("-v3")
         if plain not in known:
-            near = difflib.get_close_matches(plain, known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(plain, known)
             raise ValueError(f"Unknown Meta-World task {name!r}.{hint} There are {len(known)}: {', '.join(known)}.")
         resolved.append(plain)
     return tuple(dict.fromkeys(resolved))

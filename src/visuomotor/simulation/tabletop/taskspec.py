@@ -1,9 +1,10 @@
 """What the tabletop world can be asked to do: one task as data, and the vocabularies that tasks are built from."""
 
-import difflib
 import re
 from dataclasses import dataclass
 from typing import Literal
+
+from visuomotor.spelling import did_you_mean
 
 Pair = tuple[str, str]  # (colour, shape)
 Needs = Literal["nothing", "object", "object and reference", "steps"]
@@ -187,6 +188,4 @@ def _pair(text: str, id: str) -> Pair:
 
 
 def _did_you_mean(word: str, words: tuple[str, ...]) -> str:
-    near = difflib.get_close_matches(word, words, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"{hint} Known: {', '.join(words)}."
+    return f"{did_you_mean(word, words)} Known: {', '.join(words)}."
