@@ -1,7 +1,9 @@
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 
+import visuomotor
 from visuomotor.contract import Run
 from visuomotor.recipes import find_recipe, override
 from visuomotor.recipes.overrides import parse
@@ -102,3 +104,11 @@ def test_parse(text: str, hint: Any, value: Any) -> None:
     found = parse(text, hint, "field")
     assert found == value
     assert type(found) is type(value)
+
+
+def test_one_key_of_a_checkpoints_processor_leaves_its_others_as_they_are() -> None:
+    shipped = Path(visuomotor.__file__).parent / "checkpoints" / "tabletop-nano"
+    started = find_recipe("tabletop-nano")(data="some/folder", start=str(shipped))
+    changed = override(started, {"processor.levels.subtask": "0"})
+    assert changed.processor["levels"] == {"subtask": 0.0, "box": 0.9, "action": 0.5}
+    assert changed.processor["checkpoint"] == str(shipped)

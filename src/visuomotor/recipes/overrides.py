@@ -4,10 +4,11 @@ import dataclasses
 import json
 import types
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from visuomotor.contract import Run
-from visuomotor.data.processor import ProcessorConfig
+from visuomotor.data.processor import Processor, ProcessorConfig
 from visuomotor.spelling import did_you_mean
 
 __all__ = ["override", "parse"]
@@ -78,8 +79,13 @@ def _processor(current: dict[str, Any], path: list[str], text: str, full: str) -
     name = _known(path[0], hints, full)
     if len(path) == 1:
         return {**current, name: parse(text, hints[name], full, now=current.get(name))}
-    value = current[name] if name in current else getattr(ProcessorConfig(), name)
+    value = current[name] if name in current else getattr(_processor_config(current), name)
     return {**current, name: _inside(value, path[1:], text, full, hints[name])}
+
+
+def _processor_config(current: dict[str, Any]) -> ProcessorConfig:
+    """What the run's processor has where nothing is set: the checkpoint's that it is taken from, or the defaults."""
+    return Processor.load(Path(current["checkpoint"])).config if "checkpoint" in current else ProcessorConfig()
 
 
 def parse(text: str, hint: Any, name: str, *, now: Any = None) -> Any:
