@@ -1,0 +1,102 @@
+"""Denoising diffusion with a discrete schedule: noising, what a network may predict, and DDIM sampling.
+
+With ab = alpha_bar(t), the product of all 1 - beta up to t:  x_t = sqrt(ab) * x0 + sqrt(1 - ab) * eps  and
+v = sqrt(ab) * eps - sqrt(1 - ab) * x0. Time 0 has almost no noise. Tables are made in float64 and kept in float32.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+__all__ = ["Schedule", "ddim", "squared_cosine"]
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """`alpha_bar` float32[T], falling; times are int64 in 0 ... T - 1, one for each sample (the leading dimensions)."""
+
+    alpha_bar: Float[Tensor, "T"]
+
+    @property
+    def steps(self) -> int:
+        return len(self.alpha_bar)
+
+    def scales(self, time: Int64[Tensor, "*B"], like: Tensor) -> tuple[Tensor, Tensor]:
+        """(sqrt(ab), sqrt(1 - ab)) at `time`, shaped to multiply `like`."""
+        ab = self.alpha_bar.to(time.device)[time]
+        ab = ab.reshape(ab.shape + (1,) * (like.ndim - ab.ndim))
+        return ab.sqrt(), (1 - ab).sqrt()
+
+    def noised(self, data: Tensor, noise: Tensor, time: Tensor) -> Tensor:
+        """x_t."""
+        signal, sigma = self.scales(time, data)
+        return signal * data + sigma * noise
+
+    def data_from_noise(self, x: Tensor, noise: Tensor, time: Tensor) -> Tensor:
+        signal, sigma = self.scales(time, x)
+        return (x - sigma * noise) / signal
+
+    def noise_from_data(self, x: Tensor, data: Tensor, time: Tensor) -> Tensor:
+        signal, sigma = self.scales(time, x)
+        return (x - signal * data) / sigma
+
+    def velocity(self, data: Tensor, noise: Tensor, time: Tensor) -> Tensor:
+        signal, sigma = self.scales(time, data)
+        return signal * noise - sigma * data
+
+    def data_from_velocity(self, x: Tensor, v: Tensor, time: Tensor) -> Tensor:
+        signal, sigma = self.scales(time, x)
+        return signal * x - sigma * v
+
+    def noise_from_velocity(self, x: Tensor, v: Tensor, time: Tensor) -> Tensor:
+        signal, sigma = self.scales(time, x)
+        return sigma * x + signal * v
+
+    def times(self, steps: int) -> list[int]:
+        """`steps` times for sampling, from noisy to clean: multiples of T // steps, 0 the last one.
+
+        Raises:
+            ValueError: more steps than the schedule has, or none.
+        """
+        if not 1 <= steps <= self.steps:
+            raise ValueError(f"Sampling takes 1 to {self.steps} steps of this schedule, not {steps}.")
+        stride = self.steps // steps
+        return [stride * i for i in reversed(range(steps))]
+
+
+def squared_cosine(steps: int = 100, largest_beta: float = 0.999) -> Schedule:
+    """The schedule of Nichol and Dhariwal (2021): ab(s) = cos^2((s + 0.008) / 1.008 * pi / 2), betas capped."""
+
+    def alpha_bar(s: float) -> float:
+        return math.cos((s + 0.008) / 1.008 * math.pi / 2) ** 2
+
+    kept = [1 - min(1 - alpha_bar((i + 1) / steps) / alpha_bar(i / steps), largest_beta) for i in range(steps)]
+    return Schedule(torch.tensor(kept, dtype=torch.float64).cumprod(0).float())
+
+
+def ddim(
+    predict: Callable[[Tensor, Tensor], Tensor],
+    noise: Float[Tensor, "B ..."],
+    schedule: Schedule,
+    steps: int,
+    *,
+    clamp: float | None = None,
+) -> Tensor:
+    """Deterministic DDIM (eta 0) from `noise`; `predict(x, t)` returns the noise in x at times t int64[B].
+
+    clamp: bounds the estimate of the data in every step; the predicted noise is not computed again after it, as in
+    diffusers. Behind the last time stands a clean sample (alpha_bar 1).
+    """
+    x, times = noise, schedule.times(steps)
+    for i, time in enumerate(times):
+        t = torch.full((noise.shape[0],), time, dtype=torch.int64, device=noise.device)
+        eps = predict(x, t)
+        data = schedule.data_from_noise(x, eps, t)
+        if clamp is not None:
+            data = data.clamp(-clamp, clamp)
+        x = data if i + 1 == len(times) else schedule.noised(data, eps, torch.full_like(t, times[i + 1]))
+    return x

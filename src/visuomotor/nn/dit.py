@@ -1,0 +1,101 @@
+"""Diffusion transformer parts (Peebles and Xie, 2023) under timm's names: attention, MLP, blocks, time embedding.
+
+Dimensions: B batch, S tokens, W width, H heads.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["Block", "TimeEmbedding", "modulate", "sinusoids"]
+
+
+def sinusoids(
+    time: Float[Tensor, "B"], size: int, *, dtype: torch.dtype = torch.float32, sine_first: bool = False
+) -> Float[Tensor, "B size"]:
+    """[cos | sin] of `time` at size / 2 frequencies exp(-ln(10000) k / (size / 2)).
+
+    `dtype` rounds frequencies and angles: some released weights were trained with bfloat16 tables.
+    """
+    half = size // 2
+    frequency = torch.exp(-math.log(10_000) * torch.arange(half, device=time.device, dtype=torch.float32) / half)
+    angle = time.to(dtype)[:, None] * frequency.to(dtype)
+    parts = (angle.sin(), angle.cos()) if sine_first else (angle.cos(), angle.sin())
+    return torch.cat(parts, dim=-1)
+
+
+class TimeEmbedding(nn.Module):
+    """Diffusion times -> [B, W] through sinusoids and two linears (`mlp.0`, `mlp.2`)."""
+
+    def __init__(self, width: int, size: int = 256, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.size, self.dtype = size, dtype
+        self.mlp = nn.Sequential(nn.Linear(size, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, time: Tensor) -> Tensor:
+        code = sinusoids(time, self.size, dtype=self.dtype)
+        return self.mlp(code.to(self.mlp[0].weight.dtype))
+
+
+class SelfAttention(nn.Module):
+    """Full attention with a fused projection (`qkv`, `proj`)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"Width {width} does not split into {heads} heads.")
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Float[Tensor, "B S W"]) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+class MLP(nn.Module):
+    """Two linears (`fc1`, `fc2`) around a tanh-approximated GELU."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+
+
+def modulate(x: Float[Tensor, "B S W"], shift: Float[Tensor, "B W"], scale: Float[Tensor, "B W"]) -> Tensor:
+    return torch.addcmul(shift[:, None], x, 1 + scale[:, None])
+
+
+class Block(nn.Module):
+    """Pre-norm block without affine norms; with `modulated`, shifted, scaled and gated by a condition (adaLN).
+
+    `rows` [B, 6 W] are the block's modulation, (shift, scale, gate) of attention, then of the MLP: `modulation(c)`
+    computes them, for all denoising steps at once where the caller wants that.
+    """
+
+    def __init__(self, width: int, heads: int, *, mlp_ratio: float = 4.0, modulated: bool) -> None:
+        super().__init__()
+        self.width = width
+        self.attn = SelfAttention(width, heads)
+        self.mlp = MLP(width, int(width * mlp_ratio))
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width)) if modulated else None
+
+    def modulation(self, condition: Float[Tensor, "*B W"]) -> Float[Tensor, "*B 6W"]:
+        assert self.adaLN_modulation is not None, "an unmodulated block has no condition"
+        return self.adaLN_modulation(condition)
+
+    def forward(self, x: Float[Tensor, "B S W"], rows: Float[Tensor, "B 6W"] | None = None) -> Tensor:
+        if rows is None:
+            x = x + self.attn(self._norm(x))
+            return x + self.mlp(self._norm(x))
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = rows.chunk(6, dim=-1)
+        x = x + gate_a[:, None] * self.attn(modulate(self._norm(x), shift_a, scale_a))
+        return x + gate_m[:, None] * self.mlp(modulate(self._norm(x), shift_m, scale_m))
+
+    def _norm(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, (self.width,), eps=1e-6)

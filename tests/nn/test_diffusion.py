@@ -1,0 +1,69 @@
+import diffusers
+import pytest
+import torch
+
+from visuomotor.nn.diffusion import Schedule, ddim, squared_cosine
+
+SCHEDULE = squared_cosine(100)
+
+
+def scheduler(clip: bool) -> diffusers.DDIMScheduler:
+    return diffusers.DDIMScheduler(
+        num_train_timesteps=100, beta_schedule="squaredcos_cap_v2", clip_sample=clip, set_alpha_to_one=True,
+        steps_offset=0, prediction_type="epsilon",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def draw() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    data, noise = torch.randn(2, 6, 5, 3, generator=generator, dtype=torch.float64)
+    return data, noise, torch.tensor([0, 1, 30, 60, 90, 98])
+
+
+def test_the_table_is_that_of_diffusers() -> None:
+    torch.testing.assert_close(SCHEDULE.alpha_bar, scheduler(False).alphas_cumprod, atol=1e-7, rtol=1e-5)
+
+
+def test_noising_and_velocity_are_those_of_diffusers(draw: tuple[torch.Tensor, ...]) -> None:
+    data, noise, time = (t.float() if t.is_floating_point() else t for t in draw)
+    oracle = scheduler(False)
+    torch.testing.assert_close(SCHEDULE.noised(data, noise, time), oracle.add_noise(data, noise, time))
+    torch.testing.assert_close(SCHEDULE.velocity(data, noise, time), oracle.get_velocity(data, noise, time))
+
+
+def test_what_is_predicted_converts_there_and_back(draw: tuple[torch.Tensor, ...]) -> None:
+    data, noise, time = draw
+    exact = Schedule(SCHEDULE.alpha_bar.double())
+    x, v = exact.noised(data, noise, time), exact.velocity(data, noise, time)
+    for found, expected in (
+        (exact.data_from_noise(x, noise, time), data),
+        (exact.noise_from_data(x, data, time), noise),
+        (exact.data_from_velocity(x, v, time), data),
+        (exact.noise_from_velocity(x, v, time), noise),
+    ):
+        torch.testing.assert_close(found, expected, atol=1e-8, rtol=1e-8)
+
+
+@pytest.mark.parametrize("clip", [True, False])
+@pytest.mark.parametrize("steps", [1, 7, 10, 100])
+def test_sampling_is_that_of_diffusers(clip: bool, steps: int) -> None:
+    torch.manual_seed(0)
+    noise, weight = torch.randn(3, 5, 4), 0.3 * torch.randn(4, 4)
+
+    def predict(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return x @ weight + 0.01 * t[:, None, None]
+
+    oracle, x = scheduler(clip), noise
+    oracle.set_timesteps(steps)
+    for t in oracle.timesteps:
+        x = oracle.step(predict(x, t.expand(3)), int(t), x, eta=0.0).prev_sample
+    found = ddim(predict, noise, SCHEDULE, steps, clamp=1.0 if clip else None)
+    torch.testing.assert_close(found, x, atol=2e-5, rtol=1e-4)
+
+
+def test_ten_steps_are_every_tenth_time_from_ninety() -> None:
+    assert SCHEDULE.times(10) == [90, 80, 70, 60, 50, 40, 30, 20, 10, 0]
+    for steps in (0, 101):
+        with pytest.raises(ValueError, match="1 to 100 steps"):
+            SCHEDULE.times(steps)
