@@ -29,6 +29,8 @@ class Timed:
 
 def interleaved(fast: Callable[[], object], slow: Callable[[], object], pairs: int) -> Timed:
     """`pairs` times fast, slow, fast; one warm-up of each before."""
+    if pairs < 1:
+        raise SystemExit(f"{pairs} pairs of runs give no ratio; take at least 1.")
     fast(), slow()
     rows = [(_seconds(fast), _seconds(slow), _seconds(fast)) for _ in range(pairs)]
     same = statistics.median(a / b for a, _, b in rows)

@@ -134,11 +134,21 @@ def test_progress_is_told_and_moves_as_far_as_the_chunk_was_executed() -> None:
         chunks = policy.infer(OBSERVATIONS[:2], sessions=[half, whole])
     assert [chunk.extras["progress"] for chunk in chunks] == pytest.approx([0.8, 0.8])
     assert told == pytest.approx([0, 0, 0.4, 0.8, 0.6, 0.8])
+    again = [policy.infer(OBSERVATIONS[:1], sessions=[half])[0] for _ in range(2)]
+    assert len(again) == 2
+    assert told[-2:] == pytest.approx([0.7, 0.75])  # once for each chunk
+    model.broken = True
+    with pytest.raises(ValueError, match="NaN"):
+        policy.infer(OBSERVATIONS[:1], sessions=[half])
+    before = half.progress_now()
+    model.broken = False
+    policy.infer(OBSERVATIONS[:1], sessions=[half])
+    assert told[-1] == pytest.approx(before)  # a call that failed moved nothing
     half.reset()
     assert half.progress == 0
     far = Session(progress=0.9)
     far.remember(dataclasses.replace(chunks[0], extras={"progress": 7.0}), fresh=True)
-    assert far.advance() == 1.0  # what the model says is raw
+    assert far.progress_now() == 1.0  # what the model says is raw
 
 
 def test_several_levels_are_thought_one_after_the_other() -> None:

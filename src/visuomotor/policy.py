@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model, save_model
 
 import visuomotor
@@ -136,7 +136,7 @@ class Policy:
                 raise ValueError(f"{len(observations)} observations came with {len(given)} {what}; give one for each.")
         drawn = ((session or Session()).call_seed() for session in remembered)
         chosen = [int(seed) for seed in (drawn if seeds is None else seeds)]
-        told = None if sessions is None else [s.advance() if s is not None else 0.0 for s in remembered]
+        told = None if sessions is None else [s.progress_now() if s is not None else 0.0 for s in remembered]
         noise = self._noise(chosen)
         fresh = [not self._reusable(s) for s in remembered]
         texts = [dict(s.text) if s is not None and not new else {} for s, new in zip(remembered, fresh, strict=True)]
@@ -181,7 +181,7 @@ class Policy:
         samples = [conversation_sample(processor.config, words, c, begin=begin) for c in conversations]
         batch = processor.collate(samples).to(self.device)
         noise = self._noise([0] * len(samples))
-        sampled = self.model.sample(batch, noise=noise, steps=1, generate=max_new_tokens)
+        sampled = self.model.sample(batch, noise=noise, generate=max_new_tokens, flow=False)
         if sampled.text_ids is None:
             raise ValueError("The model wrote no text although it was asked a question.")
         written = (words.decode(ids).partition("\n")[0] for ids in sampled.text_ids.cpu().numpy())
@@ -272,7 +272,8 @@ class Policy:
                 note["progress"] = end
         actions = sampled.actions[:, 0].float().cpu().numpy()
         if not flow:
-            self._actions_from_tokens(actions, sampled.lines[-1].cpu().numpy(), observations, known, noise, notes)
+            ids = sampled.lines[-1].cpu().numpy()
+            self._actions_from_tokens(actions, ids, observations, known, noise, notes, told)
         if not np.isfinite(actions).all():
             raise ValueError("The model produced NaN or infinite actions, so none is sent; its weights are damaged.")
         return actions, known, notes
@@ -305,6 +306,7 @@ class Policy:
         known: list[dict[str, str]],
         noise: torch.Tensor,
         notes: list[dict[str, Any]],
+        told: Sequence[float] | None,
     ) -> None:
         """Fill `actions` [B, T, A] with what the action lines say; where they say nothing, with the flow's."""
         bad = []
@@ -318,7 +320,8 @@ class Policy:
         if bad:
             self.malformed += len(bad)
             group, texts = [observations[i] for i in bad], [known[i] for i in bad]
-            actions[bad], _, _ = self._sample(group, texts, noise[bad], (), None, None)
+            begin = None if told is None else [told[i] for i in bad]
+            actions[bad], _, _ = self._sample(group, texts, noise[bad], (), None, begin)
 
     def _noise(self, seeds: Sequence[int]) -> torch.Tensor:
         """[B, 1, T, A], each row from its own generator, drawn on the CPU so that devices agree."""
@@ -339,12 +342,14 @@ def load_policy(
     embodiment: Embodiment | None = None,
     think: Sequence[str] | None = None,
     device: str = "cpu",
+    precision: Literal["float32", "file"] = "float32",
     **settings: Any,
 ) -> Policy:
     """The policy in a checkpoint folder.
 
     Args:
         think: levels that it writes before it acts; None keeps what the checkpoint says.
+        precision: of the weights; "file" keeps the types they were saved with, e.g. those of a converted DM0.
         settings: other options of Policy, in place of the checkpoint's, e.g. actions_from="tokens".
         embodiment: the robot that will be driven; refused when the checkpoint means other numbers.
 
@@ -372,6 +377,8 @@ def load_policy(
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path / 'config.json'} does not describe a model of this version: {error}") from error
     try:
+        if precision == "file":
+            _take_types(model, path / "model.safetensors")
         load_model(model, str(path / "model.safetensors"))
     except SafetensorError as error:
         raise ValueError(
@@ -384,6 +391,15 @@ def load_policy(
     policy = Policy(model.to(device), processor, robot, provenance, **{**config.get("policy", {}), **chosen})
     policy.path = path
     return policy
+
+
+def _take_types(model: Any, path: Path) -> None:
+    """Give the parameters the types that the file's tensors have."""
+    with safe_open(str(path), framework="pt") as file:
+        saved = set(file.keys())
+        for name, parameter in model.named_parameters():
+            if name in saved:
+                parameter.data = parameter.data.to(file.get_tensor(name).dtype)
 
 
 def _require_fit(model: Any, processor: Processor) -> None:

@@ -18,8 +18,8 @@ class Session:
     """What is remembered of one robot between calls; the caller resets it when an episode starts.
 
     `seed` makes the n-th call of the session repeatable; `history` holds the latest chunks, oldest first.
-    `progress` is how far the task is, for models with a progress token: after each chunk it moves towards what was
-    predicted for the chunk's end, as far as the chunk was `executed`, in actions (None: all of it).
+    `progress` is how far the task was when the last chunk was asked for, for models with a progress token; from there
+    it moves towards what was predicted for the chunk's end, as far as it was `executed`, in actions (None: all of it).
     """
 
     seed: int | None = None
@@ -44,16 +44,17 @@ class Session:
 
     def remember(self, chunk: ActionChunk, *, fresh: bool) -> None:
         """Add a chunk that was sent. `fresh`: its text was written for it, not taken from the session."""
+        self.progress = self.progress_now()
         if fresh:
             self.text, self.text_call = chunk.text, self.calls
         self.calls += 1
         self.history.append(chunk)
 
-    def advance(self) -> float:
-        """Progress now that the last chunk was executed: p + (p_end - p) * executed / T, within 0-1 (DM0-Prog)."""
-        if self.history and "progress" in self.history[-1].extras:
-            last = self.history[-1]
-            steps = len(last.actions) if self.executed is None else min(self.executed, len(last.actions))
-            moved = self.progress + (last.extras["progress"] - self.progress) * steps / len(last.actions)
-            self.progress = min(max(moved, 0.0), 1.0)
-        return self.progress
+    def progress_now(self) -> float:
+        """Progress after the last chunk was executed: p + (p_end - p) * executed / T, within 0-1 (DM0-Prog)."""
+        if not self.history or "progress" not in self.history[-1].extras:
+            return self.progress
+        last = self.history[-1]
+        steps = len(last.actions) if self.executed is None else min(self.executed, len(last.actions))
+        moved = self.progress + (last.extras["progress"] - self.progress) * steps / len(last.actions)
+        return min(max(moved, 0.0), 1.0)

@@ -63,7 +63,15 @@ def test_records_are_read(write: Callable[..., Path], name: str) -> None:
     assert [talk.image_count(row_of(talk, n)) for n in "abcd"] == [1, 0, 2, 1]
     episode = next(e for e in range(talk.num_episodes) if row_of(talk, "a") in range(*talk.episode_slice(e).indices(9)))
     assert row_of(talk, "d") in range(*talk.episode_slice(episode).indices(9))  # the same image is the same episode
-    assert talk.num_episodes == 3
+    assert row_of(talk, "c") in range(*talk.episode_slice(episode).indices(9))  # and so is one image of several
+    assert talk.num_episodes == 2
+
+
+def test_line_separators_inside_a_text_do_not_cut_a_record(tmp_path: Path) -> None:
+    path = tmp_path / "talk.jsonl"
+    lines = [json.dumps({"conversations": said("a\u2028b\u0085c", "yes")}, ensure_ascii=False) for _ in range(2)]
+    path.write_text("\n".join(lines), encoding="utf-8-sig")
+    assert [Conversations(path).turns(row) for row in range(2)] == [(("a b c", "yes"),)] * 2
 
 
 @pytest.mark.parametrize(
@@ -231,3 +239,13 @@ def test_written_conversations_are_read_back(tmp_path: Path) -> None:
         assert all(np.array_equal(a, b) for a, b in zip(found.images, wanted.images, strict=True))
     with pytest.raises(FileExistsError, match="not empty"):
         write_conversations(iter(given), tmp_path / "out")
+
+
+def test_what_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+    def broken() -> Any:
+        yield Conversation(turns=(("Q", "A"),), images=(np.zeros((2, 2, 3), np.uint8),))
+        raise ValueError("no boxes")
+
+    with pytest.raises(ValueError, match="no boxes"):
+        write_conversations(broken(), tmp_path / "out")
+    assert not list(tmp_path.iterdir())

@@ -32,6 +32,14 @@ def test_each_arm_differs_from_the_one_before_it_in_what_it_says() -> None:
     }
 
 
+def test_the_base_learns_to_see_and_knows_the_robot() -> None:
+    base = find_recipe("tabletop-nano")(scenes="scenes", minutes=10, **DM0_MECHANISMS.base)
+    assert list(base.stages) == ["see", "train"]
+    assert {source.name for source in base.stages["see"].mixture.sources} == {"boxes"}
+    assert "robot" in {source.name for source in base.stages["train"].mixture.sources}
+    assert base.stages["train"].minutes == pytest.approx(0.2)
+
+
 def test_an_unknown_study_answers_with_the_nearest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["study", "dm0-mechanism", "--data", str(tmp_path)]) == 1
     assert "Did you mean 'dm0-mechanisms'?" in capsys.readouterr().err

@@ -16,6 +16,7 @@ from visuomotor.studies.summary import summarise
 from visuomotor.training import trainer
 
 Calls = list[tuple[str, str]]
+trained: dict[str, Run] = {}  # by folder, of the latest training
 NAMES = [arm.name for arm in DM0_MECHANISMS.arms]
 TRAINED = [arm.name for arm in DM0_MECHANISMS.arms if arm.weights_of is None]
 
@@ -26,12 +27,13 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     found: Calls = []
 
     def train(run: Run, out: Path, **options: Any) -> None:
-        found.append(
-            ("train", str(out.parent.relative_to(out.parents[2] if "seed" in out.parent.name else out.parents[1])))
-        )
-        (out / "checkpoints").mkdir(parents=True, exist_ok=True)
+        seeded = "seed" in out.parent.name
+        found.append(("train", str(out.parent.relative_to(out.parents[2] if seeded else out.parents[1]))))
+        for part in ("checkpoints", "state"):
+            (out / part / "step-000007").mkdir(parents=True, exist_ok=True)
         (out / "last").write_text("step-000007\n")
-        assert next(iter(run.stages.values())).seed == int(out.parent.name[-1]) if "seed" in out.parent.name else 0
+        trained[str(out.parent.name)] = run
+        assert next(iter(run.stages.values())).seed == (int(out.parent.name[-1]) if seeded else 0)
 
     def evaluate(checkpoint: Path, plan: EvalPlan, out: Path, **options: Any) -> None:
         found.append(("eval", f"{checkpoint.parents[3].name} as {out.parents[1].name}: {' '.join(plan.think or ())}"))
@@ -61,9 +63,9 @@ def test_seed_by_seed_each_arm_is_trained_once_and_rolled_out(calls: Calls, tmp_
     assert len(rolled) == 2 * len(NAMES)
     assert "scaffold as scaffold: " in rolled
     assert "scaffold as scaffold-text-first: subtask box" in rolled
-    [summary] = summarise(DM0_MECHANISMS, tmp_path, 2)
+    [summary] = summarise(DM0_MECHANISMS, plan)
     assert [arm.name for arm in summary.arms] == NAMES
-    assert all(arm.steps == (7, 7) for arm in summary.arms)
+    assert all(arm.checkpoints == ("step-000007",) * 2 for arm in summary.arms)
     assert {arm.verdict for arm in summary.arms} == {None, "cannot tell"}
 
 
@@ -75,6 +77,21 @@ def test_what_is_done_is_reused_and_more_seeds_are_added(calls: Calls, tmp_path:
     assert calls == []
     run_study(DM0_MECHANISMS, replace(plan, seeds=2), watch)
     assert {where for what, where in calls if what == "train"} == {f"{name}/seed-1" for name in TRAINED}
+
+
+def test_other_settings_do_not_replace_what_is_there_unasked(calls: Calls, tmp_path: Path) -> None:
+    plan = StudyPlan(out=tmp_path, data=tmp_path / "data", seeds=1, episodes=4)
+    run_study(DM0_MECHANISMS, plan, watch)
+    with pytest.raises(FileExistsError, match=r"train was made with other settings.*--overwrite"):
+        run_study(DM0_MECHANISMS, replace(plan, minutes=9), watch)
+
+
+def test_overrides_reach_the_arms_and_what_is_no_stage_the_base(calls: Calls, tmp_path: Path) -> None:
+    given = {"stages.train.batch_size": "7", "config.noise_draws": "3"}
+    run_study(DM0_MECHANISMS, StudyPlan(out=tmp_path, data=tmp_path / "d", seeds=1, overrides=given), watch)
+    assert trained["seed-0"].stages["train"].batch_size == 7
+    assert trained["base"].stages["train"].batch_size != 7
+    assert trained["base"].config.noise_draws == trained["seed-0"].config.noise_draws == 3
 
 
 def test_sizes_that_make_no_study_are_refused(tmp_path: Path) -> None:

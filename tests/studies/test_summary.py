@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from visuomotor.evaluation.results import EpisodeRecord
-from visuomotor.studies.engine import Arm, Study
-from visuomotor.studies.summary import summarise
+from visuomotor.studies.engine import Arm, Study, StudyPlan
+from visuomotor.studies.summary import Summary
+from visuomotor.studies.summary import summarise as summarise_plan
 
 STUDY = Study(
     name="letters", question="Which letter?", recipe="own-data",
@@ -16,6 +17,10 @@ STUDY = Study(
         Arm(name="c", adds="the same, said first", weights_of="b", against="b"),
     ),
 )  # fmt: skip
+
+
+def summarise(study: Study, out: Path, seeds: int) -> list[Summary]:
+    return summarise_plan(study, StudyPlan(out=out, data=out / "data", seeds=seeds))
 
 
 def record(index: int, success: bool, seed: int = 0) -> EpisodeRecord:
@@ -32,8 +37,10 @@ def leave(out: Path, arm: str, seed: int, records: list[EpisodeRecord]) -> None:
     (folder / "eval").mkdir(parents=True)
     lines = [json.dumps(asdict(r)) + "\n" for r in reversed(records)]
     (folder / "eval" / "results.jsonl").write_text("".join(lines))
-    (folder / "train").mkdir()
-    (folder / "train" / "last").write_text(f"step-{10 * seed:06d}\n")
+    name = f"step-{10 * seed:06d}"
+    for part in ("checkpoints", "state"):
+        (folder / "train" / part / name).mkdir(parents=True)
+    (folder / "train" / "last").write_text(f"{name}\n")
 
 
 @pytest.fixture
@@ -58,17 +65,34 @@ def test_arms_are_compared_with_the_one_they_add_to(out: Path) -> None:
     assert 0 < b.low < 21 / 40 < b.high
     # 21 and 0 discordant pairs, twice the tail of 21 coins, times the two comparisons of Holm's first step
     assert b.p_value == pytest.approx(2 * 2 * 0.5**21)
-    assert c.steps == (0, 10)  # those of the arm whose weights it rolls out
-    assert a.call_seconds == pytest.approx(0.1)
+    assert c.checkpoints == ("step-000000", "step-000010")  # those of the arm whose weights it rolls out
+    assert a.seconds_per_observation == pytest.approx(0.1)
     assert 0.1 < summary.detectable < 0.5
     columns, rows = summary.table()
     assert all(len(row) == len(columns) for row in rows)
-    assert json.loads((out / "study.json").read_text())["conditions"][0]["arms"][1]["verdict"] == "more"
+    data = json.loads((out / "study.json").read_text())
+    told = data["conditions"][0]["arms"][1]
+    assert told["verdict"] == "more"
+    assert told["rate"]["low"] < told["rate"]["successes"] / told["rate"]["n"] < told["rate"]["high"]
+    assert data["plan"]["seeds"] == 2
+    assert data["code_version"]
+
+
+def test_training_seeds_that_disagree_cannot_tell(tmp_path: Path) -> None:
+    for seed, (first, second) in enumerate(((10, 200), (100, 90))):
+        leave(tmp_path, "a", seed, [record(i, i < first) for i in range(200)])
+        leave(tmp_path, "b", seed, [record(i, i < second) for i in range(200)])
+        leave(tmp_path, "c", seed, [record(i, i < second) for i in range(200)])
+    [summary] = summarise(STUDY, tmp_path, 2)
+    b = summary.arms[1]
+    assert b.p_value is not None
+    assert b.p_value < 1e-10
+    assert b.verdict == "cannot tell"
 
 
 def test_other_starts_and_missing_arms_are_named(out: Path) -> None:
     leave(out, "a", 2, [record(i, True) for i in range(20)])
-    with pytest.raises(FileNotFoundError, match=r"b/seed-2/eval/results.jsonl is missing"):
+    with pytest.raises(FileNotFoundError, match=r"b/seed-2/eval holds no rollouts"):
         summarise(STUDY, out, 3)
     for arm in ("b", "c"):
         leave(out, arm, 2, [record(i, True, seed=100) for i in range(20)])
@@ -82,6 +106,10 @@ def test_other_starts_and_missing_arms_are_named(out: Path) -> None:
         ((Arm(name="a", adds=""), Arm(name="a", adds="")), "two arms 'a'"),
         ((Arm(name="a", adds="", against="b"), Arm(name="b", adds="")), "compared with 'b'"),
         ((Arm(name="a", adds=""), Arm(name="b", adds="", weights_of="a", fields={"x": "1"})), "no training of its own"),
+        (
+            (Arm(name="a", adds=""), Arm(name="b", adds="", weights_of="a"), Arm(name="c", adds="", weights_of="b")),
+            "'b', which has no training of its own",
+        ),
     ],
 )
 def test_contradictions_are_refused(arms: tuple[Arm, ...], message: str) -> None:

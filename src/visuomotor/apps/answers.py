@@ -3,12 +3,15 @@
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from visuomotor.data.conversations import Conversation, Conversations
+from visuomotor.data.dialogue import conversation_sample
+from visuomotor.data.images import fit
 from visuomotor.data.lerobot import Dataset
 from visuomotor.data.loader import held_out
 from visuomotor.data.scene_conversations import scene_conversations
@@ -105,7 +108,7 @@ def _answered(
     policy: Policy, plan: AnswerPlan, data: Dataset | Conversations, progress: Callable[[int, int], None] | None
 ) -> Iterator[Answer]:
     """Questions with equally many images, whose answers begin alike, are answered together."""
-    asked = list(_asked(policy, plan, data))
+    asked = list(islice(_asked(policy, plan, data), plan.questions))
     groups: dict[tuple[int, str], list[Conversation]] = {}
     for conversation in asked:
         key = (len(conversation.images), plan.begin.get(conversation.kind, ""))
@@ -125,19 +128,27 @@ def _answered(
 
 def _asked(policy: Policy, plan: AnswerPlan, data: Dataset | Conversations) -> Iterator[Conversation]:
     """Every answer of a conversation is a question of its own, with the true answers before it."""
-    rows = _rows(plan, data)
+    rows, config = _rows(plan, data), policy.processor.config
     if isinstance(data, Conversations):
         for row in _spread(rows, plan.questions).tolist():
             try:
-                whole = data.record(row)
+                whole = _fitted(data.record(row), config.image_size)
+                conversation_sample(config, policy.processor.tokenizer, whole)  # refused before any is answered
             except ValueError as error:
                 raise ValueError(f"{data.place(row)}: {error}") from error
             for last in range(1, len(whole.turns) + 1):
                 yield replace(whole, turns=whole.turns[:last], kind=whole.kind or "conversation")
         return
-    config = replace(policy.processor.config, questions_per_image=plan.per_image)
-    rows = _spread(rows, max(1, plan.questions // plan.per_image))
+    config = replace(config, questions_per_image=plan.per_image)
+    rows = _spread(rows, -(-plan.questions // plan.per_image))
     yield from scene_conversations(data, rows, config, kinds=plan.kinds or None, wording=plan.wording, seed=plan.seed)
+
+
+def _fitted(conversation: Conversation, side: int | None) -> Conversation:
+    """With images of the model's size: all questions are held in memory."""
+    if side is None:
+        return conversation
+    return replace(conversation, images=tuple(fit(image, side) for image in conversation.images))
 
 
 def _rows(plan: AnswerPlan, data: Any) -> np.ndarray:

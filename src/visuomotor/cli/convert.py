@@ -29,7 +29,10 @@ class Options:
     normalization: Literal["quantile", "mean_std"] | None = None
     """What norm_stats.json means: quantile (base, Table30) or mean_std (LIBERO); guessed when it is not given."""
     precision: Literal["file", "float32", "reference"] = "file"
-    """Types of the weights: as in the file, float32, or as the published code casts them."""
+    """Types of the weights: as in the file, float32, or as the published code casts them. Verbs compute in float32;
+    load_policy(..., precision="file") keeps the types."""
+    progress: Annotated[bool | None, tyro.conf.arg(metavar="{True,False}")] = None
+    """Keep the progress linears of DM0-Prog (default: where model_type says DM0-Prog; Table30 files carry them too)."""
 
 
 def run(arguments: list[str]) -> int:
@@ -46,7 +49,7 @@ def from_published(options: Options) -> int:
     from visuomotor.policy import Policy
 
     robot = find_robot(options.robot)
-    published = read_published(options.folder, precision=options.precision)
+    published = read_published(options.folder, precision=options.precision, progress=options.progress)
     say(f"{options.folder}: {published.report.summary()}")
     processor = processor_of(published, robot, options.normalization)
     origin = {"converted_from": options.folder.name, "published_config": published.config}

@@ -248,6 +248,8 @@ def conversations(options: WriteConversations) -> int:
     dataset = Dataset(options.folder)
     roles = dataset.require_embodiment().roles
     config = ProcessorConfig(coordinates=options.coordinates, questions_per_image=options.per_image, image_roles=roles)
+    if options.images < 1:
+        raise ValueError(f"--images is {options.images}; it must be at least 1.")
     rows = spread_rows(dataset.num_frames, options.images)
     made = scene_conversations(dataset, rows, config, kinds=options.kinds, wording=options.wording, seed=options.seed)
     say(f"wrote {write_conversations(made, options.out)}")

@@ -36,6 +36,8 @@ class Options:
     """Episodes that each arm and seed is rolled out for, per split."""
     workers: int = 2
     """Simulator processes."""
+    overwrite: bool = False
+    """Replace arms in --out that were made with other settings, data or code."""
 
 
 def run(arguments: list[str]) -> int:
@@ -53,7 +55,8 @@ def run(arguments: list[str]) -> int:
     study = STUDIES[options.study]
     plan = StudyPlan(
         out=options.out, data=options.data, scenes=options.scenes, minutes=options.minutes, seeds=options.seeds,
-        base_minutes=options.base_minutes, episodes=options.episodes, workers=options.workers, overrides=pairs(unknown),
+        base_minutes=options.base_minutes, episodes=options.episodes, workers=options.workers,
+        overwrite=options.overwrite, overrides=pairs(unknown),
     )  # fmt: skip
     with ExitStack() as bars:
 
@@ -62,7 +65,7 @@ def run(arguments: list[str]) -> int:
             return bars.enter_context(progress_bar(title, transient=True))
 
         run_study(study, plan, watch, say)
-    for summary in summarise(study, plan.out, plan.seeds):
+    for summary in summarise(study, plan):
         columns, rows = summary.table()
         table(f"{study.question} ({summary.condition})", columns, rows)
         count = plan.seeds * plan.episodes

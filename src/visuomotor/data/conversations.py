@@ -9,7 +9,10 @@ or absent. A `kind` beside it names the question in evaluations.
 
 import hashlib
 import json
+import os
 import re
+import secrets
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,11 +53,9 @@ class Conversations:
         records = list(_records(self.root))
         if not records:
             raise ValueError(f"{self.root} holds no conversations; give a JSON list of records, or remove the source.")
-        episodes: dict[Any, list[tuple[int, Any]]] = {}
-        for number, record in records:
-            episodes.setdefault(_images_of(record) or number, []).append((number, record))
-        self._records = [entry for episode in episodes.values() for entry in episode]
-        self._starts = np.cumsum([0, *(len(episode) for episode in episodes.values())])
+        episodes = _by_image(records)
+        self._records = [entry for episode in episodes for entry in episode]
+        self._starts = np.cumsum([0, *(len(episode) for episode in episodes)])
 
     @property
     def num_episodes(self) -> int:
@@ -153,7 +154,21 @@ def write_conversations(conversations: Iterator[Conversation], folder: Path, nam
     """
     if folder.exists() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} exists and is not empty; choose another --out.")
-    (folder / "images").mkdir(parents=True)
+    partial = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        (partial / "images").mkdir(parents=True)
+        records = _write_images(conversations, partial)
+        (partial / name).write_text(json.dumps(records, indent=1) + "\n")
+        if folder.exists():
+            folder.rmdir()
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder / name
+
+
+def _write_images(conversations: Iterator[Conversation], folder: Path) -> list[dict[str, Any]]:
+    """Write the images as PNG; returns the records."""
     records: list[dict[str, Any]] = []
     files: dict[int, str] = {}
     last: tuple[np.ndarray, ...] = ()  # kept, so that an id is not used again
@@ -164,9 +179,7 @@ def write_conversations(conversations: Iterator[Conversation], folder: Path, nam
                 files[id(image)] = f"images/{len(records):06d}" + (f"-{view}" if view else "") + ".png"
                 Image.fromarray(image).save(folder / files[id(image)])
         records.append(_record(str(len(records)), conversation, [files[id(i)] for i in conversation.images]))
-    partial = folder / f"{name}.partial"
-    partial.write_text(json.dumps(records, indent=1) + "\n")
-    return partial.replace(folder / name)
+    return records
 
 
 def _record(name: str, conversation: Conversation, files: list[str]) -> dict[str, Any]:
@@ -179,16 +192,37 @@ def _record(name: str, conversation: Conversation, files: list[str]) -> dict[str
     return {"id": name, **image, **kind, "conversations": said}
 
 
+def _by_image(records: list[tuple[int, Any]]) -> list[list[tuple[int, Any]]]:
+    """Records that share an image, directly or through others, are one episode; in order of their first record."""
+    first: dict[str, int] = {}  # image -> an episode that has it
+    parent: list[int] = []
+
+    def root(episode: int) -> int:
+        while parent[episode] != episode:
+            episode = parent[episode]
+        return episode
+
+    for number, (_, record) in enumerate(records):
+        parent.append(number)
+        for image in map(os.path.normpath, _images_of(record)):
+            joined, own = root(first.setdefault(image, number)), root(number)
+            parent[max(own, joined)] = min(own, joined)
+    episodes: dict[int, list[tuple[int, Any]]] = {}
+    for number, entry in enumerate(records):
+        episodes.setdefault(root(number), []).append(entry)
+    return list(episodes.values())
+
+
 def _records(path: Path) -> Iterator[tuple[int, Any]]:
     """(number from 1, record); a line of a .jsonl that is not JSON is its error."""
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise FileNotFoundError(f"{path} cannot be read ({error.strerror}); name a LLaVA .json or .jsonl.") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text: {error}.") from error
     if path.suffix == ".jsonl":
-        for number, line in enumerate(text.splitlines(), 1):
+        for number, line in enumerate(text.split("\n"), 1):
             if line.strip():
                 yield number, _parsed(line)
         return

@@ -216,7 +216,7 @@ class Processor:
             views = self.views[embodiment]
             _, pictures = self._pictures(embodiment, observation.images, None, views, place=lambda: "the observation")
             known = text[i] if text else {}
-            written = (*(level for level in scaffold.LEVELS if known.get(level)), *levels[:1])
+            written = tuple(level for level in scaffold.LEVELS if known.get(level) or level in levels)
             pieces = sample_text.robot_prompt(
                 self.config, self.tokenizer, self.embodiments[embodiment], observation.instruction, written
             )

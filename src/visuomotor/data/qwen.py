@@ -59,8 +59,11 @@ def read_qwen(folder: Path, *, add_dm0_tokens: bool = True) -> Tokenizer:
     return inner
 
 
-def write_qwen(inner: Tokenizer, folder: Path) -> None:
-    """Write vocab.json, merges.txt, added_tokens.json and tokenizer_config.json, as published folders have them."""
+def write_qwen(inner: Tokenizer, folder: Path, *, max_length: int = 200) -> None:
+    """Write vocab.json, merges.txt and the JSON files beside them, as published folders have them.
+
+    max_length: to which published servers pad and cut every text.
+    """
     data = json.loads(inner.to_str())
     merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in data["model"]["merges"]]
     added = {token["content"]: token["id"] for token in data["added_tokens"]}
@@ -77,6 +80,7 @@ def write_qwen(inner: Tokenizer, folder: Path) -> None:
         "pad_token": "<|endoftext|>",
         "unk_token": None,
         "clean_up_tokenization_spaces": False,
+        "model_max_length": max_length,
         "added_tokens_decoder": {
             str(i): {
                 "content": token, "lstrip": False, "normalized": False, "rstrip": False, "single_word": False,
@@ -86,6 +90,8 @@ def write_qwen(inner: Tokenizer, folder: Path) -> None:
         },
     }  # fmt: skip
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+    special = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
+    (folder / "special_tokens_map.json").write_text(json.dumps(special, indent=2) + "\n")
 
 
 def _inner(folder: Path) -> Tokenizer:

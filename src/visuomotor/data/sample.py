@@ -87,9 +87,10 @@ def _stack(arrays: Sequence[np.ndarray | None]) -> torch.Tensor:
 
 def _images(samples: Sequence[Sample], role: str) -> torch.Tensor:
     images = [s.images[role] for s in samples]
-    sizes = {i.shape for s in samples for i in s.images.values()}
+    sizes = {image.shape for image in images}
     if len(sizes) > 1:
         raise ValueError(
-            f"Images of sizes {sorted(s[:2] for s in sizes)} meet in one batch; set image_size to one side."
+            f"Images of sizes {sorted(s[:2] for s in sizes)} of view {role!r} meet in one batch; set image_size to one "
+            f"side."
         )
     return torch.from_numpy(np.stack(images))

@@ -37,7 +37,8 @@ def robot_prompt(
             wording, rng = "heldout", np.random.default_rng(zlib.crc32(instruction.encode()))
         instruction = templates.instruct(instruction, levels, embodiment.name, wording, rng)
     tags = tag_pieces(tokenizer, embodiment) if config.tags else []
-    return scaffold.prompt_pieces(tokenizer, instruction, config.prompt, answers=bool(levels), tags=tags)
+    answers = any(level != "action" for level in levels)  # a policy that acts at once never sees the marker
+    return scaffold.prompt_pieces(tokenizer, instruction, config.prompt, answers=answers, tags=tags)
 
 
 def robot_text(
@@ -101,6 +102,7 @@ def grounding_text(
     elif objective == "questions":
         weights = kinds or dict.fromkeys(scene_questions.KINDS, 1.0)
         asked = scene_questions.ask(boxes[0], prepared.vocabulary(), rng, weights, config.questions_per_image)
+        asked = asked or [grounding.exists(boxes[0], prepared.vocabulary(), rng)]  # a sample needs a text
     else:
         asked = _spread(config, prepared, boxes, list(shifts), rng)
     pieces: scaffold.Pieces = []

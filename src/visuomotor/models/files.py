@@ -45,8 +45,11 @@ def read_safetensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; FileNotFoundError and ValueError say what to do."""
     try:
-        return json.loads(path.read_text())
+        data = json.loads(path.read_text())
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} is missing; copy the folder again, whole.") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is damaged or truncated: {error}. Copy it again.") from error
+    if not isinstance(data, dict):
+        raise ValueError(f"{path} holds a {type(data).__name__} where an object belongs; copy it again.")
+    return data

@@ -10,9 +10,12 @@ Rotation = tuple[Tensor, Tensor]  # cosines and sines, one value per rotated pai
 
 
 def decoder_rotation(positions: Int64[Tensor, "B S"], head_dim: int, theta: float, dtype: torch.dtype) -> Rotation:
-    """(cos, sin), each [B, 1, S, head_dim / 2], computed in float32."""
+    """(cos, sin), each [B, 1, S, head_dim / 2], computed in float32 from frequencies in `dtype`.
+
+    A published model that is cast to bfloat16 casts its table of frequencies with it.
+    """
     exponent = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device) / head_dim
-    angles = positions[:, None, :, None].float() * theta**-exponent
+    angles = positions[:, None, :, None].float() * (theta**-exponent).to(dtype).float()
     return angles.cos().to(dtype), angles.sin().to(dtype)
 
 
@@ -24,11 +27,16 @@ def rotate_halves(x: Float[Tensor, "B H S D"], rotation: Rotation) -> Tensor:
 
 
 def grid_rotation(
-    side: int, head_dim: int, theta: float = 10_000.0, device: torch.device | str | None = None
+    side: int,
+    head_dim: int,
+    theta: float = 10_000.0,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> Rotation:
     """(cos, sin), each [1 + side * side, head_dim / 2]: zero angles for the class token, then the rows of a grid.
 
-    Coordinates count from 1; the first half of the pairs turns with the column, the second with the row.
+    Coordinates count from 1; the first half of the pairs turns with the column, the second with the row. The table of
+    angles has `dtype`, as in a published tower that is cast.
     """
     half = head_dim // 2
     frequency = theta ** -(torch.arange(0, half, 2, dtype=torch.float32, device=device) / half)
@@ -36,7 +44,7 @@ def grid_rotation(
     column = angle[None, :, :].expand(side, side, -1)
     row = angle[:, None, :].expand(side, side, -1)
     angles = torch.cat([column, row], dim=-1).reshape(side * side, half)
-    angles = torch.cat([torch.zeros(1, half, device=device), angles])
+    angles = torch.cat([torch.zeros(1, half, device=device), angles]).to(dtype)
     return angles.cos(), angles.sin()
 
 

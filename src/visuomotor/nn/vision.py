@@ -183,8 +183,7 @@ class PerceptionEncoder(nn.Module):
         x = F.linear(patches.reshape(batch, side * side, -1), self.conv1.weight.flatten(1))
         x = torch.cat([self.class_embedding.expand(batch, 1, -1), x], dim=1) + self._positions(side)
         x = self.ln_pre(x)
-        cos, sin = grid_rotation(side, self.config.width // self.config.heads, device=x.device)
-        rotation = (cos.to(x.dtype), sin.to(x.dtype))
+        rotation = grid_rotation(side, self.config.width // self.config.heads, device=x.device, dtype=x.dtype)
         for block in self.transformer.resblocks:
             if self.checkpoint and torch.is_grad_enabled():
                 x = checkpoint(block, x, rotation, use_reentrant=False, preserve_rng_state=False)

@@ -38,6 +38,8 @@ def dm0(
 
     By the estimate of `visuomotor model dm0 --size small --batch-size 16 --text-length 150` the defaults take 19 GB.
     """
+    if not 0 <= act < 1:
+        raise ValueError(f"act is {act}; it is a share of the steps, at least 0 and below 1.")
     robot = Dataset(data).require_embodiment()
     plain = make_config("dm0", size)
     config = make_config(

@@ -79,6 +79,8 @@ def _processor(current: dict[str, Any], path: list[str], text: str, full: str) -
     name = _known(path[0], hints, full)
     if len(path) == 1:
         return {**current, name: parse(text, hints[name], full, now=current.get(name))}
+    if name not in get_type_hints(ProcessorConfig):
+        raise ValueError(f"--{full}: {name!r} has no fields.")
     value = current[name] if name in current else getattr(_processor_config(current), name)
     return {**current, name: _inside(value, path[1:], text, full, hints[name])}
 

@@ -106,6 +106,8 @@ def tabletop_pretrain(
 
 def _staged(run: Run, *, see: float, act: float, boxes: Source, robot: tuple[Source, ...]) -> Run:
     """The run with stages "see" and "act", whose shares are taken from the time and steps of "train"."""
+    if min(see, act) < 0 or see + act > 1:
+        raise ValueError(f"see is {see} and act {act}; they are shares of the training, which add up to at most 1.")
     train = run.stages["train"]
     rate = train.trains["*"]
     stages = {}

@@ -9,10 +9,12 @@ from visuomotor.apps.evaluation import evaluate_checkpoint
 from visuomotor.apps.steps import Steps, digest, source_digest
 from visuomotor.contract import Run
 from visuomotor.recipes import find_recipe, override
+from visuomotor.training.checkpoint import checkpoint_folder, last_step
 
 __all__ = ["Arm", "Study", "StudyPlan", "checkpoint_of", "run_study"]
 
 MANY_STEPS = 100_000  # training is limited by time
+SEED_STRIDE = 1_000_000  # between the starts of two training seeds
 Watch = Callable[[str], Callable[[int, int, str], None]]
 
 
@@ -50,6 +52,7 @@ class Study:
 
     def __post_init__(self) -> None:
         known: list[str] = []
+        shared: list[str] = []
         for arm in self.arms:
             if arm.name in known:
                 raise ValueError(f"Study {self.name!r} has two arms {arm.name!r}.")
@@ -58,12 +61,19 @@ class Study:
                     raise ValueError(f"Arm {arm.name!r} {what} {other!r}, which does not stand before it.")
             if arm.weights_of is not None and (arm.fields or arm.arguments):
                 raise ValueError(f"Arm {arm.name!r} rolls out {arm.weights_of!r}, so it has no training of its own.")
+            if arm.weights_of in shared:
+                raise ValueError(f"Arm {arm.name!r} rolls out {arm.weights_of!r}, which has no training of its own.")
             known.append(arm.name)
+            shared += [arm.name] if arm.weights_of is not None else []
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyPlan:
-    """How large the study is. `minutes` of training for each arm and seed; `episodes` each is rolled out for."""
+    """How large the study is.
+
+    minutes: of training for each arm and seed; episodes: for which each is rolled out; overwrite: arms that were made
+    with other settings; overrides: fields of the arms' runs (what is no stage's also of the base's).
+    """
 
     out: Path
     data: Path
@@ -73,10 +83,11 @@ class StudyPlan:
     seeds: int = 2
     episodes: int = 100
     workers: int = 2
+    overwrite: bool = False
     overrides: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("minutes", "base_minutes", "seeds", "episodes"):
+        for name in ("minutes", "base_minutes", "seeds", "episodes", "workers"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0.")
 
@@ -89,17 +100,19 @@ def run_study(study: Study, plan: StudyPlan, watch: Watch, say: Callable[[str], 
     inputs = digest(source_digest(), _hashes(plan))
     base = None
     if study.base:
-        run = _run(study, plan, {**study.base, "minutes": plan.base_minutes}, {}, 0)
-        base = _train(run, plan.out / "base", digest(inputs, run), watch, "base")
+        # Stages are the arms' own; what else is set holds for the base, too.
+        shared = {name: text for name, text in plan.overrides.items() if not name.startswith("stages.")}
+        run = _run(study, plan, {**study.base, "minutes": plan.base_minutes}, shared, 0)
+        base = _train(run, plan, plan.out / "base", digest(inputs, run), watch, "base")
     for seed in range(plan.seeds):
         made: dict[str, tuple[Run, str, Path]] = {}
         for arm in study.arms:
             folder = plan.out / arm.name / f"seed-{seed}"
             if arm.weights_of is None:
                 arguments = {**arm.arguments, "minutes": plan.minutes} | ({"start": str(base)} if base else {})
-                run = _run(study, plan, arguments, arm.fields, seed)
+                run = _run(study, plan, arguments, {**arm.fields, **plan.overrides}, seed)
                 known = digest(inputs, study.base, plan.base_minutes, run)
-                made[arm.name] = run, known, _train(run, folder, known, watch, f"{arm.name}, seed {seed}")
+                made[arm.name] = run, known, _train(run, plan, folder, known, watch, f"{arm.name}, seed {seed}")
             else:
                 made[arm.name] = made[arm.weights_of]
             _evaluate(arm, *made[arm.name], plan, folder, watch)
@@ -108,20 +121,32 @@ def run_study(study: Study, plan: StudyPlan, watch: Watch, say: Callable[[str], 
 
 def checkpoint_of(train: Path) -> Path:
     """The last checkpoint of a training folder."""
-    return train / "checkpoints" / (train / "last").read_text().strip()
+    name = last_step(train)
+    if name is None:
+        raise FileNotFoundError(f"{train} holds no checkpoint. Run the study again, it goes on.")
+    return checkpoint_folder(train, name)
+
+
+def _require_free(output: Path, plan: StudyPlan, overwrite: bool) -> None:
+    """FileExistsError where hours of other training would be replaced unasked."""
+    if overwrite and output.exists() and not plan.overwrite:
+        raise FileExistsError(
+            f"{output} was made with other settings, data or code. Choose another --out, or pass --overwrite."
+        )
 
 
 def _run(study: Study, plan: StudyPlan, arguments: Mapping[str, Any], fields: Mapping[str, str], seed: int) -> Run:
     given: dict[str, Any] = {**study.arguments, "data": str(plan.data), "steps": MANY_STEPS, "seed": seed, **arguments}
     if plan.scenes is not None:
         given["scenes"] = str(plan.scenes)
-    return override(find_recipe(study.recipe)(**given), {**fields, **plan.overrides})
+    return override(find_recipe(study.recipe)(**given), fields)
 
 
-def _train(run: Run, folder: Path, inputs: str, watch: Watch, title: str) -> Path:
+def _train(run: Run, plan: StudyPlan, folder: Path, inputs: str, watch: Watch, title: str) -> Path:
     from visuomotor.training.trainer import train
 
     def work(resume: bool, overwrite: bool) -> None:
+        _require_free(folder / "train", plan, overwrite)
         show = watch(f"training {title}")
         train(
             run,
@@ -138,15 +163,18 @@ def _train(run: Run, folder: Path, inputs: str, watch: Watch, title: str) -> Pat
 def _evaluate(arm: Arm, run: Run, trained: str, checkpoint: Path, plan: StudyPlan, folder: Path, watch: Watch) -> None:
     if run.evaluation is None:
         raise ValueError(f"Recipe {run.name!r} has no evaluation plan, which a study needs.")
-    wanted = replace(run.evaluation, episodes=plan.episodes, control_episodes=1, think=arm.think)
+    # Other starts for every training seed, the same for all arms: so rollouts of a pair are independent of the others.
+    starts = run.evaluation.seed + SEED_STRIDE * int(folder.name.rpartition("-")[2])
+    wanted = replace(run.evaluation, episodes=plan.episodes, control_episodes=1, think=arm.think, seed=starts)
 
     def work(resume: bool, overwrite: bool) -> None:
+        _require_free(folder / "eval", plan, overwrite)
         show = watch(f"rolling out {arm.name}")
         evaluate_checkpoint(
             checkpoint,
             wanted,
             folder / "eval",
-            data=[plan.data],
+            data=[path for path in (plan.data, plan.scenes) if path is not None],
             workers=plan.workers,
             videos=0,
             controls=(),

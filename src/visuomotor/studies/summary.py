@@ -1,26 +1,31 @@
 """What a study found: success by arm with intervals, and what each arm adds, with "cannot tell" as a result."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from visuomotor.evaluation.results import RECORDS_FILE, EpisodeRecord
+from visuomotor.apps.steps import source_digest
+from visuomotor.evaluation.provenance import code_version
+from visuomotor.evaluation.results import RECORDS_FILE, EpisodeRecord, read_records
 from visuomotor.evaluation.statistics import Rate, compare_paired, holm, minimum_detectable_effect
-from visuomotor.studies.engine import Arm, Study
+from visuomotor.studies.engine import Arm, Study, StudyPlan, checkpoint_of
 
 __all__ = ["ArmResult", "Summary", "summarise"]
 
 ALPHA = 0.05
+Runs = dict[str, list[list[EpisodeRecord]]]  # arm -> training seed -> records in order
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArmResult:
-    """An arm over all seeds.
+    """An arm over all training seeds, in one condition.
 
-    by_seed: its rates one training seed at a time. difference: to the arm it is compared with, paired by start, with
-    its 95 % interval low, high, and the p-value adjusted for the number of comparisons (Holm); None for the first arm.
-    verdict: "more", "less" or "cannot tell".
+    by_seed: its rates one training seed at a time; checkpoints: the last one of each.
+    difference: to the arm it is compared with, paired by start, with its 95 % interval (low, high) and the p-value
+    adjusted for all comparisons of the study (Holm); None for the first arm. These hold for the trained policies.
+    verdict: "more" or "less" where the p-value is below 0.05 and every training seed points the same way, else "cannot
+    tell": how much another training would differ is known from the seeds alone.
     """
 
     name: str
@@ -28,8 +33,8 @@ class ArmResult:
     against: str | None
     rate: Rate
     by_seed: tuple[Rate, ...]
-    steps: tuple[int, ...]
-    call_seconds: float
+    checkpoints: tuple[str, ...]
+    seconds_per_observation: float
     difference: float | None = None
     low: float | None = None
     high: float | None = None
@@ -39,7 +44,7 @@ class ArmResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """All arms of a condition. `detectable`: the smallest difference that so many episodes show with 80 % power,
+    """All arms in one condition. `detectable`: the smallest difference that so many episodes show with 80 % power,
     as if they were independent; paired starts show less, few training seeds can hide more."""
 
     condition: str
@@ -48,7 +53,7 @@ class Summary:
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Column names and rows of text."""
-        columns = ["arm", "success", "by seed", "against", "difference", "p", "verdict", "call"]
+        columns = ["arm", "success", "by seed", "against", "difference", "p", "verdict", "per observation"]
         rows = []
         for arm in self.arms:
             seeds = " ".join(f"{100 * rate.value:.0f}" for rate in arm.by_seed)
@@ -58,86 +63,106 @@ class Summary:
             else:
                 interval = f"[{100 * arm.low:+.0f}, {100 * arm.high:+.0f}]"
                 row += [f"{100 * arm.difference:+.0f} {interval}", f"{arm.p_value:.2g}", arm.verdict or ""]
-            rows.append([*row, f"{1000 * arm.call_seconds:.0f} ms"])
+            rows.append([*row, f"{1000 * arm.seconds_per_observation:.0f} ms"])
         return columns, rows
 
 
-def summarise(study: Study, out: Path, seeds: int) -> list[Summary]:
-    """Read the rollouts below `out` and compare; also written as `out`/study.json.
+def summarise(study: Study, plan: StudyPlan) -> list[Summary]:
+    """Read the rollouts below `plan.out` and compare; also written as study.json there.
 
     Raises:
         FileNotFoundError: an arm was not rolled out. ValueError: arms were rolled out on different starts.
     """
-    records = {arm.name: [_records(out / arm.name / f"seed-{seed}") for seed in range(seeds)] for arm in study.arms}
+    records: Runs = {
+        arm.name: [_records(plan.out / arm.name / f"seed-{seed}") for seed in range(plan.seeds)] for arm in study.arms
+    }
     conditions = dict.fromkeys(record.condition for record in records[study.arms[0].name][0])
-    found = [_summary(study, out, records, condition) for condition in conditions]
-    data = {"study": study.name, "question": study.question, "seeds": seeds, "conditions": [_json(s) for s in found]}
-    (out / "study.json").write_text(json.dumps(data, indent=2) + "\n")
+    found = _adjusted([_summary(study, plan, _chosen(records, condition), condition) for condition in conditions])
+    data = {
+        "study": study.name,
+        "question": study.question,
+        "code_version": code_version(),
+        "source": source_digest()[:16],
+        "plan": json.loads(json.dumps(asdict(plan), default=str)),
+        "conditions": [_json(summary) for summary in found],
+    }
+    partial = plan.out / "study.json.partial"
+    partial.write_text(json.dumps(data, indent=2) + "\n")
+    partial.replace(plan.out / "study.json")
     return found
 
 
-def _summary(study: Study, out: Path, records: dict[str, list[list[EpisodeRecord]]], condition: str) -> Summary:
-    chosen = {
-        name: [[r for r in sorted(run, key=lambda r: r.index) if r.condition == condition] for run in runs]
-        for name, runs in records.items()
-    }
-    _require_same_starts(chosen)
-    outcomes = {name: [r.success for run in runs for r in run] for name, runs in chosen.items()}
-    compared = {
-        arm.name: compare_paired(outcomes[arm.name], outcomes[arm.against]) for arm in study.arms if arm.against
-    }
-    adjusted = dict(zip(compared, holm([c.p_value for c in compared.values()]), strict=True))
+def _summary(study: Study, plan: StudyPlan, runs: Runs, condition: str) -> Summary:
+    """With p-values that are not adjusted yet, and no verdicts."""
+    _require_same_starts(runs)
     arms = []
     for arm in study.arms:
-        result = _arm(arm, out, chosen[arm.name])
-        if arm.name in compared:
-            comparison, p_value = compared[arm.name], adjusted[arm.name]
-            told = p_value < ALPHA
-            result = ArmResult(
-                **{
-                    **vars(result),
-                    "difference": comparison.difference,
-                    "low": comparison.interval.low,
-                    "high": comparison.interval.high,
-                    "p_value": p_value,
-                    "verdict": ("more" if comparison.difference > 0 else "less") if told else "cannot tell",
-                }
+        result = _arm(arm, plan.out, runs[arm.name])
+        if arm.against is not None:
+            pairs = [_outcomes(runs[name]) for name in (arm.name, arm.against)]
+            found = compare_paired(*pairs)
+            interval = found.interval
+            result = replace(
+                result, difference=found.difference, low=interval.low, high=interval.high, p_value=found.p_value
             )
         arms.append(result)
-    count = len(outcomes[study.arms[0].name])
+    count = len(_outcomes(runs[study.arms[0].name]))
     detectable = minimum_detectable_effect(count, arms[0].rate.value) if count > 1 else 1.0
     return Summary(condition=condition, arms=tuple(arms), detectable=detectable)
+
+
+def _adjusted(summaries: list[Summary]) -> list[Summary]:
+    """Holm over all comparisons of all conditions, then the verdicts."""
+    compared = [arm for summary in summaries for arm in summary.arms if arm.p_value is not None]
+    adjusted = iter(holm([arm.p_value for arm in compared if arm.p_value is not None]))
+
+    def judged(arm: ArmResult, arms: dict[str, ArmResult]) -> ArmResult:
+        if arm.p_value is None or arm.difference is None or arm.against is None:
+            return arm
+        p_value, other = next(adjusted), arms[arm.against]
+        signs = {(a.value > b.value) - (a.value < b.value) for a, b in zip(arm.by_seed, other.by_seed, strict=True)}
+        told = p_value < ALPHA and signs in ({1}, {-1})
+        verdict = "cannot tell" if not told else "more" if arm.difference > 0 else "less"
+        return replace(arm, p_value=p_value, verdict=verdict)
+
+    return [
+        replace(summary, arms=tuple(judged(arm, {a.name: a for a in summary.arms}) for arm in summary.arms))
+        for summary in summaries
+    ]
 
 
 def _arm(arm: Arm, out: Path, runs: list[list[EpisodeRecord]]) -> ArmResult:
     by_seed = tuple(Rate(sum(r.success for r in run), len(run)) for run in runs)
     calls = [seconds / size for run in runs for r in run for seconds, size in zip(r.latency, r.batch, strict=True)]
     trained = out / (arm.weights_of or arm.name)
-    steps = tuple(_steps(trained / f"seed-{seed}" / "train") for seed in range(len(runs)))
     return ArmResult(
         name=arm.name,
         adds=arm.adds,
         against=arm.against,
         rate=Rate(sum(rate.successes for rate in by_seed), sum(rate.n for rate in by_seed)),
         by_seed=by_seed,
-        steps=steps,
-        call_seconds=sum(calls) / max(1, len(calls)),
+        checkpoints=tuple(checkpoint_of(trained / f"seed-{seed}" / "train").name for seed in range(len(runs))),
+        seconds_per_observation=sum(calls) / max(1, len(calls)),
     )
 
 
-def _steps(train: Path) -> int:
-    return int((train / "last").read_text().strip().rpartition("-")[2])
-
-
 def _records(folder: Path) -> list[EpisodeRecord]:
-    path = folder / "eval" / RECORDS_FILE
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is missing: this arm was not rolled out. Run the study again, it goes on.")
-    return [EpisodeRecord.from_json(json.loads(line)) for line in path.read_text().splitlines()]
+    records = read_records(folder / "eval" / RECORDS_FILE)
+    if not records:
+        raise FileNotFoundError(f"{folder / 'eval'} holds no rollouts. Run the study again, it goes on.")
+    return sorted(records, key=lambda record: record.index)
 
 
-def _require_same_starts(chosen: dict[str, list[list[EpisodeRecord]]]) -> None:
-    starts = {name: [[r.scenario for r in run] for run in runs] for name, runs in chosen.items()}
+def _chosen(records: Runs, condition: str) -> Runs:
+    return {name: [[r for r in run if r.condition == condition] for run in runs] for name, runs in records.items()}
+
+
+def _outcomes(runs: list[list[EpisodeRecord]]) -> list[bool]:
+    return [record.success for run in runs for record in run]
+
+
+def _require_same_starts(runs: Runs) -> None:
+    starts = {name: [[r.scenario for r in run] for run in own] for name, own in runs.items()}
     first, *others = starts
     for other in others:
         if starts[other] != starts[first]:
@@ -145,4 +170,10 @@ def _require_same_starts(chosen: dict[str, list[list[EpisodeRecord]]]) -> None:
 
 
 def _json(summary: Summary) -> dict[str, Any]:
-    return asdict(summary)
+    """With the interval of every rate beside its counts."""
+    data = asdict(summary)
+    for arm, plain in zip(summary.arms, data["arms"], strict=True):
+        plain["rate"] |= asdict(arm.rate.interval)
+        for rate, own in zip(arm.by_seed, plain["by_seed"], strict=True):
+            own |= asdict(rate.interval)
+    return data

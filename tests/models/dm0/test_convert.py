@@ -1,5 +1,6 @@
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from tests.data.test_qwen import qwen_folder
 from tests.models.dm0.conftest import TINY
-from visuomotor.contract import Observation
+from visuomotor.contract import Embodiment, Observation
+from visuomotor.data.processor import Processor
 from visuomotor.data.tokenizer import TextTokenizer
 from visuomotor.models.dm0 import DM0, DM0Config, from_published
 from visuomotor.models.dm0.convert import processor_of, read_published, write_published
@@ -60,7 +62,8 @@ def edit(path: Path, **changes: Any) -> None:
 
 
 def observation(value: float = 0.3) -> Observation:
-    images = {camera.name: np.full((20, 30, 3), 90, np.uint8) for camera in ROBOT.cameras}
+    sizes = [(20, 30), (40, 60), (20, 30)]  # each is fitted on its own
+    images = {c.name: np.full((*size, 3), 90, np.uint8) for c, size in zip(ROBOT.cameras, sizes, strict=True)}
     return Observation(images=images, state=np.full(7, value, np.float32), instruction="open the\ndrawer ")
 
 
@@ -146,6 +149,38 @@ def test_models_that_the_published_code_cannot_run_are_refused(folder: Path, tmp
     with pytest.raises(ValueError, match="token_convolution is 4"):
         write_published(nano, processor, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_policies_that_the_layout_cannot_say_are_refused(folder: Path, tmp_path: Path) -> None:
+    published = read_published(folder)
+
+    def refused(robot: Embodiment, sentence: str, **config: Any) -> None:
+        made = processor_of(published, robot, "quantile")
+        made = Processor(replace(made.config, **config), [robot], made.statistics, made.tokenizer)
+        with pytest.raises(ValueError, match=sentence):
+            write_published(published.model, made, tmp_path / "out")
+        assert not list(tmp_path.glob("*out*"))
+
+    plain = replace(ROBOT, action=tuple(replace(c, normalization="none") for c in ROBOT.action))
+    refused(plain, "one normalisation for all")
+    steps = replace(ROBOT, action=tuple(replace(c, reference="step") for c in ROBOT.action))
+    refused(steps, "all actions absolute is False")
+    refused(ROBOT, "tags is True", tags=True)
+    refused(ROBOT, "prompt is 'plain'", prompt="plain")
+
+
+def test_z_scores_are_guessed_again_after_writing(folder: Path, tmp_path: Path) -> None:
+    published = read_published(folder)
+    for method in ("quantile", "mean_std"):
+        write_published(published.model, processor_of(published, ROBOT, method), tmp_path / method)
+        again = processor_of(read_published(tmp_path / method), ROBOT)
+        assert {c.normalization for c in again.embodiments[0].state} == {method}
+
+
+def test_another_rotary_base_is_another_model(folder: Path) -> None:
+    edit(folder / "config.json", llm_config={"rope_theta": 1e4, "head_dim": 8})
+    with pytest.raises(ValueError, match=r"llm_config: rope_theta is 10000.0, not 1000000.0"):
+        read_published(folder)
 
 
 @pytest.mark.parametrize(("length", "guess"), [(100, "quantile"), (2048, "mean_std")])

@@ -48,20 +48,6 @@ def test_sampling_never_makes_the_host_wait(make_model: Make, make_batch: MakeBa
     assert asked.synchronising >= 3
 
 
-def test_an_absent_view_costs_nothing(make_model: Make, make_batch: MakeBatch) -> None:
-    from torch.utils.flop_counter import FlopCounterMode
-
-    model = make_model(**PLAIN)
-
-    def flops(views: int, names: int) -> int:
-        batch = replace(make_batch(views=names), views=(True,) * names + (False,) * (views - names))
-        with FlopCounterMode(display=False) as counter:
-            model.sample(batch, noise=torch.zeros(3, 1, 4, 3), steps=2)
-        return counter.get_total_flops()
-
-    assert flops(3, 2) == flops(2, 2) < flops(3, 3)
-
-
 def test_sampling_compiles_without_a_graph_break(make_model: Make, make_batch: MakeBatch) -> None:
     model, batch = make_model(layers=1, denoise_steps=2), make_batch()
     noise = torch.randn(3, 1, 4, 3)

@@ -6,6 +6,8 @@ given: `processor_of` takes an Embodiment, and says so when it has to guess the 
 
 import json
 import logging
+import secrets
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,9 +21,10 @@ from visuomotor.contract import Embodiment
 from visuomotor.data.processor import Processor, ProcessorConfig
 from visuomotor.data.qwen import write_qwen
 from visuomotor.data.statistics import Statistics, VectorStatistics
-from visuomotor.data.tokenizer import TextTokenizer
+from visuomotor.data.tokenizer import QWEN_EOS, TextTokenizer
+from visuomotor.models.dm0.config import DM0Config
 from visuomotor.models.dm0.model import DM0
-from visuomotor.models.dm0.tensors import LLM, Precision, assign, config_of, published_names
+from visuomotor.models.dm0.tensors import LLM, PE_HEAD, Precision, assign, config_of, published_names
 from visuomotor.models.files import INDEX, read_json, read_safetensors
 from visuomotor.models.report import TensorReport
 
@@ -46,16 +49,23 @@ class Published:
     report: TensorReport
 
 
-def read_published(folder: Path | str, *, precision: Precision = "file", progress: bool | None = None) -> Published:
+def read_published(
+    folder: Path | str,
+    *,
+    precision: Precision = "file",
+    progress: bool | None = None,
+    vision_heads: int | None = None,
+) -> Published:
     """Read a folder as published for base, LIBERO, and Table30 specialists and generalists.
 
     precision: "file" keeps the types of the file, "float32" widens, "reference" casts as the published code does.
     progress: keep the progress linears of DM0-Prog; None keeps them where model_type says DM0-Prog (Table30 files
     carry them although they are not).
+    vision_heads: of the tower; None takes heads of 64, as all published towers have.
 
     Raises:
-        FileNotFoundError: a file is missing. ValueError: a file is damaged, or tensors are missing, unexpected or of
-        another shape (the error has the report's summary).
+        FileNotFoundError: a file is missing. ValueError: a file is damaged, tensors are missing, unexpected or of
+        another shape (the error has the report's summary), or config.json says what our model does not compute.
     """
     folder = Path(folder)
     config = read_json(folder / "config.json")
@@ -71,8 +81,9 @@ def read_published(folder: Path | str, *, precision: Precision = "file", progres
         head_dim=tensors[norm].shape[0],
         horizon=int(config.get("chunk_size", 50)),
         progress_token=progress,
-        **_vision_heads(config),
+        **({} if vision_heads is None else {"vision_heads": vision_heads}),
     )
+    _require_same_decoder(fields, config, folder)
     known = {"pad_id": tokenizer.pad_id, "newline_id": tokenizer.newline_id, "action_start_id": tokenizer.action_start}
     with torch.device("meta"):
         model = DM0(replace(fields, **known))
@@ -100,7 +111,7 @@ def processor_of(
     if published.statistics is None:
         raise ValueError(
             f"{published.folder} has no {STATISTICS}, so its actions cannot be brought into robot units. Copy that "
-            f"file from the published checkpoint (DM0-base has none that fits your robot: fine-tune it instead)."
+            f"file from the published checkpoint (DM0-base has none, because it is for no robot in particular)."
         )
     if normalization is None:
         normalization = _guess(published.folder)
@@ -119,6 +130,7 @@ def processor_of(
         action_width=width,
         state_width=width,
         image_roles=robot.roles,
+        image_size=published.model.config.image_size,
         levels={},
         prompt="dm0",
         max_text=max_text,
@@ -147,19 +159,27 @@ def write_published(
     _require_publishable(model, processor)
     if folder.exists():
         raise FileExistsError(f"{folder} exists already; choose another folder.")
-    folder.mkdir(parents=True)
     tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
-    _write_tensors(tensors, folder, shard_bytes)
-    (folder / "config.json").write_text(json.dumps(_published_config(model), indent=2) + "\n")
-    width = model.config.action_dim
-    blocks = {
-        name: _norm_block(statistics, width)
-        for name, statistics in (("action", processor.statistics[0].action), ("state", processor.statistics[0].state))
-    }
-    blocks = {"default": {"min": -1, "max": 1}, **blocks}
-    (folder / STATISTICS).write_text(json.dumps({"norm_stats": blocks}, indent=2) + "\n")
-    write_qwen(processor.tokenizer.inner, folder)
+    partial = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        partial.mkdir(parents=True)
+        _write_tensors(tensors, partial, shard_bytes)
+        (partial / "config.json").write_text(json.dumps(_published_config(model), indent=2) + "\n")
+        (partial / STATISTICS).write_text(json.dumps({"norm_stats": _norm_stats(model, processor)}, indent=2) + "\n")
+        z_score = processor.embodiments[0].action[0].normalization == "mean_std"
+        write_qwen(
+            processor.tokenizer.inner, partial, max_length=LIBERO_LENGTH if z_score else processor.config.max_text
+        )
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return TensorReport(loaded=tuple(tensors))
+
+
+def _norm_stats(model: DM0, processor: Processor) -> dict[str, Any]:
+    statistics, width = processor.statistics[0], model.config.action_dim
+    blocks = {"action": _norm_block(statistics.action, width), "state": _norm_block(statistics.state, width)}
+    return {"default": {"min": -1, "max": 1}, **blocks}
 
 
 def _write_tensors(tensors: Mapping[str, Tensor], folder: Path, shard_bytes: int) -> None:
@@ -202,7 +222,6 @@ def _published_config(model: DM0) -> dict[str, Any]:
         "mm_vision_tower": f"pe_lang_l14_{config.image_size}",
         "mm_projector_type": "linear4x",
         "image_aspect_ratio": "pad",
-        "vision_heads": config.vision_heads,
         "llm_config": tower(config.width, config.mlp_width, config.vocab_size),
         "action_config": tower(config.expert_width, config.expert_mlp_width, 151936),
         "bf16": True,
@@ -210,26 +229,47 @@ def _published_config(model: DM0) -> dict[str, Any]:
 
 
 def _require_publishable(model: DM0, processor: Processor) -> None:
-    config = model.config
-    own = {
+    """ValueError naming what the published layout cannot say, or the published code cannot run."""
+    config, text = model.config, processor.config
+    robot, units = processor.embodiments[0], processor.units[0]
+    change = units.reference
+    methods = {component.normalization for component in (*robot.state, *robot.action)}
+    absolute = all(component.reference == "absolute" for component in robot.action)
+    said = {
         "token_convolution": (config.token_convolution, 0),
         "state_token": (config.state_token, "none"),
         "vision_downsamples": (config.vision_downsamples, 2),
         "tie_embeddings": (config.tie_embeddings, True),
+        "the width of a vision head": (config.vision_width // config.vision_heads, PE_HEAD),
+        "prompt": (text.prompt, "dm0"),
+        "templates": (text.templates, "none"),
+        "tags": (text.tags, False),
+        "action_reference": (text.action_reference, "chunk_start"),
+        "the number of embodiments": (len(processor.embodiments), 1),
+        "one normalisation for all of state and action": (methods in ({"quantile"}, {"mean_std"}), True),
+        "all actions absolute": (absolute, True),
+        "actions paired with states by place": (change is None or (change.action == change.state).all(), True),
+        "no dimension centred": (not (units.state.constant or units.action.constant), True),
+        "a Qwen tokenizer": (processor.tokenizer.inner.token_to_id(QWEN_EOS) is not None, True),
     }
-    wrong = [f"{name} is {given!r}, not {expected!r}" for name, (given, expected) in own.items() if given != expected]
+    wrong = [f"{name} is {given!r}, not {expected!r}" for name, (given, expected) in said.items() if given != expected]
     if wrong:
-        raise ValueError(f"The published code cannot run this model: {'; '.join(wrong)}.")
-    if processor.config.prompt != "dm0" or processor.config.action_reference != "chunk_start":
-        raise ValueError(
-            "The published code prompts in the style 'dm0' and reads actions as differences to the chunk's start; this "
-            f"policy has prompt {processor.config.prompt!r} and action_reference {processor.config.action_reference!r}."
-        )
+        raise ValueError(f"The published layout cannot hold this policy: {'; '.join(wrong)}.")
 
 
-def _vision_heads(config: Mapping[str, Any]) -> dict[str, int]:
-    """Ours only: published towers all have heads of one width, small ones made here need not."""
-    return {"vision_heads": int(config["vision_heads"])} if "vision_heads" in config else {}
+def _require_same_decoder(fields: DM0Config, config: Mapping[str, Any], folder: Path) -> None:
+    """ValueError where config.json's decoders are not what the shapes, and our constants, say."""
+    llm = fields.llm
+    ours = {
+        "rope_theta": llm.rope_theta, "rms_norm_eps": llm.norm_eps, "num_attention_heads": llm.heads,
+        "num_key_value_heads": llm.kv_heads, "head_dim": llm.head_dim, "num_hidden_layers": llm.layers,
+    }  # fmt: skip
+    for block in ("llm_config", "action_config"):
+        theirs = config.get(block) or {}
+        differing = [name for name in ours if theirs.get(name, ours[name]) != ours[name]]
+        wrong = [f"{name} is {theirs[name]}, not {ours[name]}" for name in differing]
+        if wrong:
+            raise ValueError(f"{folder / 'config.json'}, {block}: {'; '.join(wrong)}, so this is another model.")
 
 
 def _guess(folder: Path) -> Method:

@@ -224,8 +224,11 @@ class DM0(Model):
     def _writer(self, prefix: Prefix) -> Writer:
         return Writer(self.config, self.model.llm, self._logits, prefix)
 
-    def denoise(self, prefix: Prefix, x: Float[Tensor, "B N T A"], t: Float[Tensor, "B N"]) -> Tensor:
-        """Velocities at x, differentiable in x; the N samples of a row share its prefix, nothing stays in the cache."""
+    def denoise(self, prefix: Prefix, x: Float[Tensor, "B N T A"], t: Tensor) -> Tensor:
+        """Velocities at x, differentiable in x; the N samples of a row share its prefix, nothing stays in the cache.
+
+        t: float[B, N], or [B, N, T], a flow time for each action.
+        """
         return self.model.read_chunk(self._expert_states(prefix, x, t, self._sample_attention(prefix, x.shape[1])))
 
     @torch.no_grad()
@@ -277,12 +280,12 @@ class DM0(Model):
                 ends.append(self.model.read_progress(states))
             return self.model.read_chunk(states)
 
-        actions = euler(field, noise, steps or self.config.denoise_steps)
+        actions = euler(field, noise, self.config.denoise_steps if steps is None else steps)
         extras = {"progress": torch.stack(ends).amin(0)} if ends else {}
         return Sampled(actions=actions, extras=extras)
 
     def _expert_states(self, prefix: Prefix, x: Tensor, t: Tensor, attention: Attention) -> Float[Tensor, "B N S W"]:
-        told = None if prefix.progress is None else prefix.progress[:, None].expand_as(t)
+        told = None if prefix.progress is None else prefix.progress[:, None].expand(-1, x.shape[1])
         tokens = self.model.embed_chunk(x, t, prefix.state, told)
         if torch.is_grad_enabled():
             states, _ = self.model.expert(tokens, attention, past=prefix.cache.filled())

@@ -67,17 +67,22 @@ class DM0Network(nn.Module):
     def embed_chunk(
         self,
         x: Float[Tensor, "B N T A"],
-        t: Float[Tensor, "B N"],
+        t: Float[Tensor, "B N"] | Float[Tensor, "B N T"],
         state: Float[Tensor, "B S"],
         progress: Float[Tensor, "B N"] | None = None,
     ) -> Float[Tensor, "B S W"]:
         """Tokens of all draws one after another: [state, if it enters here | progress, if told | noisy actions].
 
-        Flow time is told to the actions and to the progress.
+        Flow time is told to the actions, one for all or one for each, and to the progress.
+
+        Raises:
+            ValueError: a time for each action, but one progress token, whose time would be undefined.
         """
         dtype = self.action_in_proj.weight.dtype
         width = self.config.expert_width
         action = self.action_in_proj(x.to(dtype))
+        if progress is not None and t.ndim > 2:
+            raise ValueError("A progress token needs one flow time for the whole chunk, t [B, N], not one per action.")
         if progress is not None:
             told = self.progress_in_proj(progress.to(dtype)[..., None, None])
             action = torch.cat([told, action], dim=2)
@@ -85,7 +90,8 @@ class DM0Network(nn.Module):
         # The first linear reads [action | time]; its time half is the same for the whole chunk.
         weight = self.action_time_mlp_in.weight
         hidden = F.linear(action, weight[:, :width])
-        hidden = hidden + F.linear(code, weight[:, width:], self.action_time_mlp_in.bias)[:, :, None]
+        timed = F.linear(code, weight[:, width:], self.action_time_mlp_in.bias)
+        hidden = hidden + (timed[:, :, None] if t.ndim == 2 else timed)
         tokens = self.action_time_mlp_out(F.silu(hidden))
         if self.config.state_token == "expert":
             token = self.state_proj(state.to(dtype))[:, None, None].expand(-1, x.shape[1], -1, -1)

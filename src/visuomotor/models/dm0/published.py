@@ -119,7 +119,7 @@ def from_published(
     The prefix `model.` of the names may be absent. Output layers are accepted and left out, and so are the progress
     linears of DM0-Prog unless `progress`. Tensors that have the right type already are shared with `state_dict`, not
     copied. `reference` reproduces the published dtypes: bfloat16 but for input and post-attention norms, the expert's
-    final norm and the four action linears.
+    final norm and the linears of actions and progress.
     Raises ValueError naming the tensors that are missing, unexpected or of another shape.
     """
     tensors = published_names(state_dict)
