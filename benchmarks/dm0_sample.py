@@ -2,9 +2,9 @@
 
     python benchmarks/dm0_sample.py [--size nano] [--steps 10] [--views 3] [--text-length 24] [--pairs 9]
 
-One thread, float32, random weights, no token convolution (as published), three cameras of which one or two may be absent.
-Parity first; then the ways run in turn, timed in CPU time, with an A/A comparison that guards the ratio. Operations that
-reach the dispatcher and host synchronisations are counted. The last line is JSON.
+One thread, float32, random weights, no token convolution (as published), cameras of which some may be absent. Parity
+first; then the ways run in turn, timed in CPU time, with an A/A comparison that guards the ratio. Operations that reach
+the dispatcher and host synchronisations are counted. The last line is JSON.
 """
 
 import argparse
