@@ -1,13 +1,14 @@
 """How a study is carried out; training and rollouts are fakes that leave what they would leave."""
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tests.studies.test_summary import leave, record
+from tests.studies.test_summary import record
 from visuomotor.contract import EvalPlan, Run
 from visuomotor.studies import engine
 from visuomotor.studies.dm0_mechanisms import DM0_MECHANISMS
@@ -37,11 +38,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
 
     def evaluate(checkpoint: Path, plan: EvalPlan, out: Path, **options: Any) -> None:
         found.append(("eval", f"{checkpoint.parents[3].name} as {out.parents[1].name}: {' '.join(plan.think or ())}"))
-        seed = out.parent.name
-        leave(out.parents[2] / "made", out.parents[1].name, int(seed[-1]), [record(i, i < 2) for i in range(4)])
-        out.mkdir(parents=True)
-        made = out.parents[2] / "made" / out.parents[1].name / seed / "eval" / "results.jsonl"
-        (out / "results.jsonl").write_text(made.read_text())
+        out.mkdir(parents=True, exist_ok=True)
+        lines = [json.dumps(asdict(record(i, i < 2, seed=plan.seed))) + "\n" for i in range(4)]
+        (out / "results.jsonl").write_text("".join(lines))
         (out / "results.json").write_text("{}")
 
     monkeypatch.setattr(trainer, "train", train)
@@ -84,6 +83,11 @@ def test_other_settings_do_not_replace_what_is_there_unasked(calls: Calls, tmp_p
     run_study(DM0_MECHANISMS, plan, watch)
     with pytest.raises(FileExistsError, match=r"train was made with other settings.*--overwrite"):
         run_study(DM0_MECHANISMS, replace(plan, minutes=9), watch)
+    calls.clear()
+    run_study(DM0_MECHANISMS, plan, watch)  # the refusal has spoilt nothing
+    assert calls == []
+    run_study(DM0_MECHANISMS, replace(plan, minutes=9, overwrite=True), watch)
+    assert ("train", "flow/seed-0") in calls
 
 
 def test_overrides_reach_the_arms_and_what_is_no_stage_the_base(calls: Calls, tmp_path: Path) -> None:

@@ -127,12 +127,16 @@ def checkpoint_of(train: Path) -> Path:
     return checkpoint_folder(train, name)
 
 
-def _require_free(output: Path, plan: StudyPlan, overwrite: bool) -> None:
-    """FileExistsError where hours of other training would be replaced unasked."""
-    if overwrite and output.exists() and not plan.overwrite:
+def _do(
+    plan: StudyPlan, folder: Path, name: str, inputs: str, output: Path, work: Callable[[bool, bool], None]
+) -> None:
+    """A step of an arm; FileExistsError where hours of other training would be replaced unasked."""
+    steps = Steps(folder)
+    if steps.state(name, inputs, output) == "new" and output.parent.exists() and not plan.overwrite:
         raise FileExistsError(
-            f"{output} was made with other settings, data or code. Choose another --out, or pass --overwrite."
+            f"{output.parent} was made with other settings, data or code. Choose another --out, or pass --overwrite."
         )
+    steps.run(name, inputs, output, work)
 
 
 def _run(study: Study, plan: StudyPlan, arguments: Mapping[str, Any], fields: Mapping[str, str], seed: int) -> Run:
@@ -146,7 +150,6 @@ def _train(run: Run, plan: StudyPlan, folder: Path, inputs: str, watch: Watch, t
     from visuomotor.training.trainer import train
 
     def work(resume: bool, overwrite: bool) -> None:
-        _require_free(folder / "train", plan, overwrite)
         show = watch(f"training {title}")
         train(
             run,
@@ -156,7 +159,7 @@ def _train(run: Run, plan: StudyPlan, folder: Path, inputs: str, watch: Watch, t
             progress=lambda state: show(round(100 * state.fraction), 100, f"step {state.step}"),
         )
 
-    Steps(folder).run("train", inputs, folder / "train" / "last", work)
+    _do(plan, folder, "train", inputs, folder / "train" / "last", work)
     return checkpoint_of(folder / "train")
 
 
@@ -168,7 +171,6 @@ def _evaluate(arm: Arm, run: Run, trained: str, checkpoint: Path, plan: StudyPla
     wanted = replace(run.evaluation, episodes=plan.episodes, control_episodes=1, think=arm.think, seed=starts)
 
     def work(resume: bool, overwrite: bool) -> None:
-        _require_free(folder / "eval", plan, overwrite)
         show = watch(f"rolling out {arm.name}")
         evaluate_checkpoint(
             checkpoint,
@@ -183,7 +185,7 @@ def _evaluate(arm: Arm, run: Run, trained: str, checkpoint: Path, plan: StudyPla
             progress=lambda state: show(state.done, state.total, f"{state.successes} succeeded"),
         )
 
-    Steps(folder).run("eval", digest(trained, wanted), folder / "eval" / "results.json", work)
+    _do(plan, folder, "eval", digest(trained, wanted), folder / "eval" / "results.json", work)
 
 
 def _hashes(plan: StudyPlan) -> list[str]:
