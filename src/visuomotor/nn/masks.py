@@ -83,7 +83,8 @@ def compile_attention(
     slots = torch.arange(labels.shape[1], device=labels.device)
     earlier = slots[None, :] <= slots[first_query:, None]
     rule = layout.table(labels.device)[labels[:, first_query:, None], labels[:, None, :]]
-    visible = ((rule == See.ALL) | ((rule == See.EARLIER) & earlier)) & valid[:, None, :]
+    # int(): a compiler traces the comparison of a tensor with an enumeration as plain False.
+    visible = ((rule == int(See.ALL)) | ((rule == int(See.EARLIER)) & earlier)) & valid[:, None, :]
     positions = (visible & earlier).sum(-1) - 1
     return Attention(mask=visible[:, None], causal=False, positions=positions)
 

@@ -21,6 +21,7 @@ from visuomotor.policy import Policy
 
 __all__ = ["qwen_folder"]
 ROBOT = ROBOTS["franka"]
+SIZES = [(20, 30), (40, 60), (20, 32)]  # of the cameras' images; each is fitted on its own
 STATISTICS = {"min": [-1.0] * 8, "max": [3.0] * 8, "mean": [0.5] * 8, "std": [2.0] * 8}
 
 
@@ -62,8 +63,7 @@ def edit(path: Path, **changes: Any) -> None:
 
 
 def observation(value: float = 0.3) -> Observation:
-    sizes = [(20, 30), (40, 60), (20, 30)]  # each is fitted on its own
-    images = {c.name: np.full((*size, 3), 90, np.uint8) for c, size in zip(ROBOT.cameras, sizes, strict=True)}
+    images = {c.name: np.full((*size, 3), 90, np.uint8) for c, size in zip(ROBOT.cameras, SIZES, strict=True)}
     return Observation(images=images, state=np.full(7, value, np.float32), instruction="open the\ndrawer ")
 
 
@@ -110,11 +110,14 @@ def test_the_policy_computes_what_the_published_client_does(folder: Path, method
         "open the drawer ",
     ]
     ids = torch.tensor([[i for piece in pieces for i in published.tokenizer.encode(piece).tolist()]])
-    square = np.full((30, 30, 3), 127, np.uint8)
-    square[5:25] = 90
-    image = torch.from_numpy(square).permute(2, 0, 1)[None]
-    small = torch.nn.functional.interpolate(image, (32, 32), mode="bicubic", antialias=True)
-    images = ((small / 255 - 0.5) / 0.5).expand(3, 3, 32, 32)[None]
+    views = []
+    for height, width in SIZES:
+        square = np.full((width, width, 3), 127, np.uint8)
+        square[(width - height) // 2 : (width + height) // 2] = 90
+        image = torch.from_numpy(square).permute(2, 0, 1)[None]
+        small = torch.nn.functional.interpolate(image, (32, 32), mode="bicubic", antialias=True)
+        views.append((small / 255 - 0.5) / 0.5)
+    images = torch.stack(views, dim=1)
     noise = torch.randn((1, 4, 8), generator=torch.Generator().manual_seed(5))
     mask = torch.ones(1, 3, dtype=torch.bool), torch.ones_like(ids, dtype=torch.bool)
     raw = plain.sample_actions(images, mask[0], ids, mask[1], noise, 3)[0].numpy()

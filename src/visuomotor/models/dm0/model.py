@@ -87,7 +87,7 @@ class DM0(Model):
             return {name: _nothing(weight, states.device) for name, weight in weights.items()}
         predictors = states[rows, start + slots - 1]
         entropy = F.cross_entropy(self._logits(predictors).float(), text.ids[rows, slots], reduction="none")
-        discrete = text.kind[rows, slots] == TextKind.ACTION
+        discrete = text.kind[rows, slots] == int(TextKind.ACTION)
         chosen = {"text": ~discrete, "action_tokens": discrete}
         return {
             name: Term(
@@ -308,7 +308,7 @@ class DM0(Model):
     def _slots(self, text: PrefixText, length: int) -> tuple[Tensor, Tensor]:
         """Labels and validity of all prefix slots; only text can be padding, absent views have no slots."""
         before = length - text.ids.shape[1]
-        labels = F.pad((text.kind == TextKind.ACTION).long(), (before, 0))
+        labels = F.pad((text.kind == int(TextKind.ACTION)).long(), (before, 0))
         return labels, F.pad(text.valid, (before, 0), value=True)
 
     def _prefix_attention(self, text: PrefixText, labels: Tensor, valid: Tensor) -> Attention:
