@@ -62,6 +62,8 @@ class RMSNorm(nn.Module):
             and x.device.type == "cpu"
             and not torch.compiler.is_compiling()
         ):
+            if not torch.is_grad_enabled():  # a function of its own costs as much as its arithmetic here
+                return x * _scale(x, self.eps) * self.weight
             return _FusedRMSNorm.apply(x, self.weight, self.eps)
         wide = x.float()
         return (wide * (wide.square().mean(-1, keepdim=True) + self.eps).rsqrt()).to(x.dtype) * self.weight
@@ -72,7 +74,7 @@ class _FusedRMSNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        scale = _scale(x, eps)
         normed = x * scale
         ctx.save_for_backward(normed, scale, weight)
         return normed * weight
@@ -86,6 +88,11 @@ class _FusedRMSNorm(torch.autograd.Function):
         return grad, product.flatten(0, -2).sum(0), None
 
 
+def _scale(x: Tensor, eps: float) -> Tensor:
+    """1 / sqrt(mean square + eps) over the last axis."""
+    return torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+
+
 class KVCache:
     """Keys and values of all layers in buffers with room to grow, written in place. `length` slots are filled.
 
@@ -97,6 +104,8 @@ class KVCache:
         self.buffer = torch.zeros(shape, dtype=like.dtype, device=like.device)
         self.length = 0
         self.recent: list[Tensor | None] = [None] * config.layers
+        self._window: tuple[int, int] | None = None
+        self._slots: list[tuple[Tensor, Tensor, KeyValue]] = []
 
     @property
     def capacity(self) -> int:
@@ -107,6 +116,7 @@ class KVCache:
         missing = self.length + extra - self.capacity
         if missing > 0:
             self.buffer = F.pad(self.buffer, (0, 0, 0, missing))
+            self._window = None
 
     def filled(self) -> list[KeyValue]:
         """The filled slots of every layer, for `Decoder.forward(past=...)`, which autograd can go through."""
@@ -114,10 +124,17 @@ class KVCache:
 
     def write(self, layer: int, key: Tensor, value: Tensor) -> KeyValue:
         """Write behind the filled slots, and return filled and new slots together. `length` does not move."""
-        end = self.length + key.shape[2]
-        self.buffer[layer, 0, :, :, self.length : end] = key
-        self.buffer[layer, 1, :, :, self.length : end] = value
-        return self.buffer[layer, 0, :, :, :end], self.buffer[layer, 1, :, :, :end]
+        window = (self.length, key.shape[2])
+        if self._window != window:  # the same one for all steps of denoising, so its views are made once
+            self._window, end = window, self.length + key.shape[2]
+            self._slots = [
+                (k[:, :, self.length : end], v[:, :, self.length : end], (k[:, :, :end], v[:, :, :end]))
+                for k, v in self.buffer
+            ]
+        key_slot, value_slot, filled = self._slots[layer]
+        key_slot.copy_(key)
+        value_slot.copy_(value)
+        return filled
 
     def keep_recent(self, before: Sequence[Tensor | None], rows: Tensor) -> None:
         """Take `recent` back to what it was `before` in rows (bool[B]) whose latest tokens were padding."""
@@ -282,12 +299,14 @@ class Decoder(nn.Module):
         past: Sequence[KeyValue] | None = None,
         cache: KVCache | None = None,
         keys_only: bool = False,
+        rotation: Rotation | None = None,
     ) -> tuple[Tensor, list[KeyValue]]:
         """Run all layers; returns (normalised states [B, S, W], this call's keys and values per layer).
 
         past       keys and values that precede `x` in every layer, also those of another tower
         cache      the same for inference: `x` is written behind its filled slots; the caller advances `length`
         keys_only  stop at the last layer's keys and values: its states would be read by nobody, and are undefined
+        rotation   `self.rotation(attention)`, where the caller has it already
 
         Raises:
             ValueError: `past` given to a tower with a convolution, which needs the past's inputs too; use `cache`.
@@ -297,7 +316,8 @@ class Decoder(nn.Module):
         first = self.layers[0]
         assert isinstance(first, DecoderLayer)
         dtype = first.self_attn.q_norm.weight.dtype
-        rotation = decoder_rotation(attention.positions, self.config.head_dim, self.config.rope_theta, dtype)
+        rotation = self.rotation(attention) if rotation is None else rotation
+        attention = attention.ready(dtype)
         same = None
         if first.convolution is not None and attention.groups is not None:
             same = first.convolution.same_group(attention.groups, x.dtype)
@@ -312,6 +332,13 @@ class Decoder(nn.Module):
                 x, pair = self._layer(*given)
             own.append(pair)
         return (x if keys_only else self.norm(x)), own
+
+    def rotation(self, attention: Attention) -> Rotation:
+        """Cosines and sines of the queries' positions."""
+        first = self.layers[0]
+        assert isinstance(first, DecoderLayer)
+        dtype = first.self_attn.q_norm.weight.dtype
+        return decoder_rotation(attention.positions, self.config.head_dim, self.config.rope_theta, dtype)
 
     def _layer(
         self,

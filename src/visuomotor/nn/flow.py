@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 __all__ = [
-    "data_from_velocity", "euler", "interpolate", "noise_from_velocity", "sample_time", "time_code", "velocity",
-    "velocity_from_data", "velocity_from_noise",
+    "data_from_velocity", "euler", "euler_times", "interpolate", "noise_from_velocity", "sample_time", "time_code",
+    "velocity", "velocity_from_data", "velocity_from_noise",
 ]  # fmt: skip
 
 
@@ -65,17 +65,23 @@ def time_code(time: Float[Tensor, "*B"], width: int, shortest: float = 4e-3, lon
     return torch.cat([angle.sin(), angle.cos()], dim=-1).float()
 
 
+def euler_times(steps: int, device: torch.device | str | None = None) -> Float[Tensor, "steps"]:
+    """t = 1, 1 - 1/steps, ..., 1/steps, at which `euler` asks for velocities."""
+    if steps < 1:
+        raise ValueError(f"steps is {steps}; sampling needs at least one evaluation.")
+    # In float64 where there is one: the time code's shortest period makes a bit of t a visible angle.
+    dtype = torch.float32 if torch.device(device or "cpu").type == "mps" else torch.float64
+    return (1 - torch.arange(steps, dtype=dtype, device=device) / steps).float()
+
+
 def euler(field: Callable[[Tensor, Tensor], Tensor], noise: Tensor, steps: int) -> Tensor:
-    """Integrate `field(x, t)` from t = 1 to 0 with `steps` evaluations at t = 1, 1 - 1/steps, ..., 1/steps.
+    """Integrate `field(x, t)` from t = 1 to 0 with `steps` evaluations, at `euler_times`.
 
     `noise` is [B, N, ...]; t is passed as [B, N].
     """
-    if steps < 1:
-        raise ValueError(f"steps is {steps}; sampling needs at least one evaluation.")
     x = noise
-    for i in range(steps):
-        t = torch.full(noise.shape[:2], 1 - i / steps, dtype=torch.float32, device=noise.device)
-        x = x - field(x, t) / steps
+    for t in euler_times(steps, noise.device).unbind():
+        x = x - field(x, t.expand(noise.shape[:2])) / steps
     return x
 
 

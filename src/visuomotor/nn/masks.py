@@ -5,12 +5,12 @@ else follows: the mask, and the position of each token as the running count of t
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import lru_cache
 
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 __all__ = ["Attention", "Layout", "See", "causal_attention", "compile_attention", "valid_first"]
@@ -58,10 +58,16 @@ class Attention:
     A query that sees nothing (a padded slot) has undefined output, which nothing reads.
     """
 
-    mask: Bool[Tensor, "B 1 Q K"] | None
+    mask: Bool[Tensor, "B 1 Q K"] | Float[Tensor, "B 1 Q K"] | None
     causal: bool
     positions: Int64[Tensor, "B Q"]
     groups: Int64[Tensor, "B Q"] | None = None
+
+    def ready(self, dtype: torch.dtype) -> "Attention":
+        """With a mask that CPUs add as it is; they would turn a boolean one into that in every layer."""
+        if self.mask is None or self.mask.device.type != "cpu" or self.mask.dtype != torch.bool:
+            return self
+        return replace(self, mask=torch.zeros(self.mask.shape, dtype=dtype).masked_fill(~self.mask, -torch.inf))
 
 
 def compile_attention(

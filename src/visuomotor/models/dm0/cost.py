@@ -35,7 +35,8 @@ def sample_cost(config: DM0Config, batch: int, text_length: int, steps: int) -> 
     expert = config.layers * (chunk * expert_layer + 2 * chunk * (prefix + chunk) * inner)
     cached = batch * config.layers * 2 * prefix * config.kv_heads * config.head_dim
     io = config.horizon * (2 * config.action_dim * config.expert_width + 2 * config.expert_width**2)
-    io += config.expert_width**2 + (config.state_token == "expert") * config.state_dim * config.expert_width
+    io += (config.state_token == "expert") * config.state_dim * config.expert_width
+    time = config.expert_width**2  # of all steps at once, whatever the batch
     io_weights = 2 * config.action_dim * config.expert_width + 3 * config.expert_width**2
     state = (config.state_token == "prefix") * config.state_dim * config.width
     return {
@@ -45,7 +46,7 @@ def sample_cost(config: DM0Config, batch: int, text_length: int, steps: int) -> 
         "expert": Cost(
             flops=2.0 * steps * batch * expert, values_moved=steps * (config.layers * expert_layer + cached)
         ),
-        "action_io": Cost(flops=2.0 * steps * batch * io, values_moved=steps * io_weights),
+        "action_io": Cost(flops=2.0 * steps * (batch * io + time), values_moved=steps * io_weights),
     }
 
 

@@ -21,8 +21,9 @@ from visuomotor.models.dm0.prefix import Prefix, PrefixText, layout, turn_layout
 from visuomotor.models.dm0.writing import Writer
 from visuomotor.models.report import TensorReport
 from visuomotor.nn.decoder import KeyValue, KVCache
-from visuomotor.nn.flow import euler, interpolate, sample_time, velocity
+from visuomotor.nn.flow import euler, euler_times, interpolate, sample_time, velocity
 from visuomotor.nn.masks import Attention, causal_attention, compile_attention
+from visuomotor.nn.rotary import Rotation
 from visuomotor.nn.vision import prepare_images
 
 __all__ = ["DM0", "Prefix", "layout"]
@@ -271,27 +272,40 @@ class DM0(Model):
     def denoise_all(self, prefix: Prefix, noise: Float[Tensor, "B N T A"], steps: int | None = None) -> Sampled:
         """All denoising steps from `noise`, which `sample` makes after the prefix and its text."""
         prefix.cache.reserve(noise.shape[1] * self.config.chunk_tokens)
-        attention = self._sample_attention(prefix, noise.shape[1])
+        expert, steps = self.model.expert, self.config.denoise_steps if steps is None else steps
+        attention = self._sample_attention(prefix, noise.shape[1]).ready(noise.dtype)
+        # What all steps share is made once: flow times, rotary tables, the mask.
+        timed = iter(self.model.embed_time(euler_times(steps, noise.device))[:, None, None])
+        rotation = expert.rotation(attention)
         ends: list[Tensor] = []
 
         def field(x: Tensor, t: Tensor) -> Tensor:
-            states = self._expert_states(prefix, x, t, attention)
+            states = self._expert_states(prefix, x, t, attention, timed=next(timed), rotation=rotation)
             if prefix.progress is not None:
                 ends.append(self.model.read_progress(states))
             return self.model.read_chunk(states)
 
-        actions = euler(field, noise, self.config.denoise_steps if steps is None else steps)
+        actions = euler(field, noise, steps)
         extras = {"progress": torch.stack(ends).amin(0)} if ends else {}
         return Sampled(actions=actions, extras=extras)
 
-    def _expert_states(self, prefix: Prefix, x: Tensor, t: Tensor, attention: Attention) -> Float[Tensor, "B N S W"]:
+    def _expert_states(
+        self,
+        prefix: Prefix,
+        x: Tensor,
+        t: Tensor,
+        attention: Attention,
+        *,
+        timed: Tensor | None = None,
+        rotation: Rotation | None = None,
+    ) -> Float[Tensor, "B N S W"]:
         told = None if prefix.progress is None else prefix.progress[:, None].expand(-1, x.shape[1])
-        tokens = self.model.embed_chunk(x, t, prefix.state, told)
+        tokens = self.model.embed_chunk(x, t, prefix.state, told, timed=timed)
         if torch.is_grad_enabled():
-            states, _ = self.model.expert(tokens, attention, past=prefix.cache.filled())
+            states, _ = self.model.expert(tokens, attention, past=prefix.cache.filled(), rotation=rotation)
         else:
             prefix.cache.reserve(tokens.shape[1])
-            states, _ = self.model.expert(tokens, attention, cache=prefix.cache)
+            states, _ = self.model.expert(tokens, attention, cache=prefix.cache, rotation=rotation)
         return states.unflatten(1, (x.shape[1], -1))
 
     def _sample_attention(self, prefix: Prefix, samples: int) -> Attention:

@@ -70,10 +70,13 @@ class DM0Network(nn.Module):
         t: Float[Tensor, "B N"] | Float[Tensor, "B N T"],
         state: Float[Tensor, "B S"],
         progress: Float[Tensor, "B N"] | None = None,
+        *,
+        timed: Float[Tensor, "*N W"] | None = None,
     ) -> Float[Tensor, "B S W"]:
         """Tokens of all draws one after another: [state, if it enters here | progress, if told | noisy actions].
 
-        Flow time is told to the actions, one for all or one for each, and to the progress.
+        Flow time is told to the actions, one for all or one for each, and to the progress. `timed` is
+        `embed_time(t)`, where the caller has it already.
 
         Raises:
             ValueError: a time for each action, but one progress token, whose time would be undefined.
@@ -86,17 +89,20 @@ class DM0Network(nn.Module):
         if progress is not None:
             told = self.progress_in_proj(progress.to(dtype)[..., None, None])
             action = torch.cat([told, action], dim=2)
-        code = time_code(t, width).to(dtype)
         # The first linear reads [action | time]; its time half is the same for the whole chunk.
-        weight = self.action_time_mlp_in.weight
-        hidden = F.linear(action, weight[:, :width])
-        timed = F.linear(code, weight[:, width:], self.action_time_mlp_in.bias)
-        hidden = hidden + (timed[:, :, None] if t.ndim == 2 else timed)
+        timed = self.embed_time(t) if timed is None else timed
+        hidden = F.linear(action, self.action_time_mlp_in.weight[:, :width])
+        hidden = hidden + (timed[..., None, :] if t.ndim == 2 else timed)
         tokens = self.action_time_mlp_out(F.silu(hidden))
         if self.config.state_token == "expert":
             token = self.state_proj(state.to(dtype))[:, None, None].expand(-1, x.shape[1], -1, -1)
             tokens = torch.cat([token, tokens], dim=2)
         return tokens.flatten(1, 2)
+
+    def embed_time(self, t: Float[Tensor, "*N"]) -> Float[Tensor, "*N W"]:
+        """What flow times add to the tokens in front of the first activation."""
+        width, linear = self.config.expert_width, self.action_time_mlp_in
+        return F.linear(time_code(t, width).to(linear.weight.dtype), linear.weight[:, width:], linear.bias)
 
     def read_chunk(self, states: Float[Tensor, "B N S W"]) -> Float[Tensor, "B N T A"]:
         """Velocities from the expert's final states, per draw in the order of `embed_chunk`."""
