@@ -33,6 +33,10 @@ def test_weights_follow_the_cosine_to_the_newest() -> None:
     action = run(AdaptiveEnsemble(action_dim=2, history=2, alpha=1.5), chunks)[1]
     newest = math.exp(1.5) / (math.exp(1.5) + 1)
     np.testing.assert_allclose(action, [newest, 2 * (1 - newest)], rtol=1e-5)
+    slanted = np.array([[[9.0, 9.0], [3.0, 4.0]], [[2.0, 0.0], [0.0, 0.0]]])  # cosine 0.6, whatever their lengths
+    action = run(AdaptiveEnsemble(action_dim=2, history=2, alpha=1.5), slanted)[1]
+    older = math.exp(0.6 * 1.5) / (math.exp(0.6 * 1.5) + math.exp(1.5))
+    np.testing.assert_allclose(action, [2 + older, 4 * older], rtol=1e-5)
     opposite = chunks * [[[-1.0, 1.0]], [[1.0, 1.0]]]
     opposite[0, 1] = [-3.0, 0.0]
     action = run(AdaptiveEnsemble(action_dim=2, history=2, alpha=20.0), opposite)[1]
