@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import Qwen3Config, Qwen3Model
+from transformers import LlamaConfig, LlamaModel, Qwen3Config, Qwen3Model
 
 from visuomotor.nn.decoder import Decoder, DecoderConfig, KVCache, RMSNorm, TokenConvolution
 from visuomotor.nn.masks import Layout, See, causal_attention, compile_attention
@@ -152,3 +152,28 @@ def test_fused_rms_norm_has_the_gradients_of_the_plain_one() -> None:
 def test_uneven_groups_are_refused() -> None:
     with pytest.raises(ValueError, match="evenly"):
         DecoderConfig(width=8, mlp_width=8, layers=1, heads=3, kv_heads=2, head_dim=4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kv_heads", [4, 2])
+@pytest.mark.parametrize("eps", [1e-5, 1e-2])
+def test_without_norms_of_queries_and_keys_it_is_llama_in_every_layer(kv_heads: int, eps: float) -> None:
+    torch.manual_seed(0)
+    oracle = LlamaModel(
+        LlamaConfig(
+            vocab_size=50, hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
+            num_key_value_heads=kv_heads, rms_norm_eps=eps, attn_implementation="eager",
+        )
+    ).eval()  # fmt: skip
+    for parameter in oracle.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    ours = Decoder(replace(CONFIG, kv_heads=kv_heads, head_dim=8, rope_theta=1e4, norm_eps=eps, qk_norm=False))
+    ours.load_state_dict(oracle.state_dict())  # strict: the names are identical
+    ids, valid = torch.randint(50, (2, 9)), torch.ones(2, 9, dtype=torch.bool)
+    valid[1, 6:] = False
+    expected = oracle(input_ids=ids, attention_mask=valid.long(), output_hidden_states=True).hidden_states
+    hidden: list[torch.Tensor] = []
+    last, _ = ours(ours.embed_tokens(ids), causal_attention(valid), hidden=hidden)
+    assert len(expected) == 4
+    for found, wanted in zip([*hidden, last], expected, strict=True):
+        torch.testing.assert_close(found[valid], wanted[valid], atol=2e-5, rtol=1e-5)

@@ -2,7 +2,7 @@ import diffusers
 import pytest
 import torch
 
-from visuomotor.nn.diffusion import Schedule, ddim, squared_cosine
+from visuomotor.nn.diffusion import Schedule, ddim, ddpm, squared_cosine
 
 SCHEDULE = squared_cosine(100)
 
@@ -67,3 +67,38 @@ def test_ten_steps_are_every_tenth_time_from_ninety() -> None:
     for steps in (0, 101):
         with pytest.raises(ValueError, match="1 to 100 steps"):
             SCHEDULE.times(steps)
+
+
+def test_ancestral_sampling_is_that_of_diffusers() -> None:
+    torch.manual_seed(0)
+    noise, weight = torch.randn(3, 5, 4), 0.3 * torch.randn(4, 4)
+
+    def predict(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return x @ weight + 0.01 * t[:, None, None]
+
+    oracle = diffusers.DDPMScheduler(
+        num_train_timesteps=100, beta_schedule="squaredcos_cap_v2", variance_type="fixed_small", clip_sample=False
+    )
+    x, generator = noise, torch.Generator().manual_seed(1)
+    for time in reversed(range(100)):
+        x = oracle.step(predict(x, torch.full((3,), time)), time, x, generator=generator).prev_sample
+    own = Schedule(oracle.alphas_cumprod)  # at the last times float32 betas differ by more than rounding
+    found = ddpm(predict, noise, own, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(found, x, atol=2e-5, rtol=1e-4)
+
+
+def test_sampling_visits_the_times_that_it_is_given() -> None:
+    seen: list[int] = []
+
+    def predict(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        seen.append(int(t[0]))
+        return x
+
+    ddim(predict, torch.ones(1, 2), SCHEDULE, [70, 5, 3])
+    assert seen == [70, 5, 3]
+
+
+def test_the_table_holds_numbers_also_where_a_model_is_built_on_the_meta_device() -> None:
+    with torch.device("meta"):
+        built = squared_cosine(100)
+    torch.testing.assert_close(built.alpha_bar, SCHEDULE.alpha_bar, atol=0, rtol=0)

@@ -1,4 +1,4 @@
-"""Qwen3-style decoder whose keys and values other towers can attend to.
+"""Qwen3-style or LLaMA-style decoder whose keys and values other towers can attend to.
 
 Dimensions: B batch, S tokens, P past tokens, H query heads, N key-value heads, D head width.
 """
@@ -25,6 +25,7 @@ KeyValue = tuple[Tensor, Tensor]  # rotated keys and values, each [B, N, P, D]
 class DecoderConfig:
     """Dimensions of one tower. `vocab_size` None: no embedding table (an action expert).
 
+    `qk_norm`: RMSNorm on each head's queries and keys (Qwen3); off, the decoder is LLaMA's.
     `convolution`: tokens that a causal depthwise convolution in front of each attention mixes; 0: none, as published.
     """
 
@@ -37,6 +38,7 @@ class DecoderConfig:
     vocab_size: int | None = None
     rope_theta: float = 1e6
     norm_eps: float = 1e-6
+    qk_norm: bool = True
     convolution: int = 0
 
     def __post_init__(self) -> None:
@@ -149,7 +151,7 @@ class KVCache:
 
 
 class SelfAttention(nn.Module):
-    """Grouped-query attention with per-head RMSNorm on queries and keys."""
+    """Grouped-query attention, with per-head RMSNorm on queries and keys if the configuration has it."""
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
@@ -159,18 +161,25 @@ class SelfAttention(nn.Module):
         self.k_proj = nn.Linear(config.width, kv_inner, bias=False)
         self.v_proj = nn.Linear(config.width, kv_inner, bias=False)
         self.o_proj = nn.Linear(inner, config.width, bias=False)
-        self.q_norm = RMSNorm(config.head_dim, config.norm_eps)
-        self.k_norm = RMSNorm(config.head_dim, config.norm_eps)
+        self.q_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else None
+        self.k_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else None
+
+    @property
+    def rotation_dtype(self) -> torch.dtype:
+        """The type in which queries and keys are rotated."""
+        return (self.q_proj if self.q_norm is None else self.q_norm).weight.dtype
 
     def query(self, x: Tensor, rotation: Rotation) -> Float[Tensor, "B H S D"]:
         heads = self.q_proj(x.to(self.q_proj.weight.dtype)).unflatten(-1, (self.heads, self.head_dim))
-        return rotate_halves(self.q_norm(heads).transpose(1, 2), rotation)
+        normed = heads if self.q_norm is None else self.q_norm(heads)
+        return rotate_halves(normed.transpose(1, 2), rotation)
 
     def key_value(self, x: Tensor, rotation: Rotation) -> KeyValue:
         x = x.to(self.k_proj.weight.dtype)  # norms may be kept in a wider type than the matrices
         keys = self.k_proj(x).unflatten(-1, (self.kv_heads, self.head_dim))
         values = self.v_proj(x).unflatten(-1, (self.kv_heads, self.head_dim)).transpose(1, 2)
-        return rotate_halves(self.k_norm(keys).transpose(1, 2), rotation), values
+        normed = keys if self.k_norm is None else self.k_norm(keys)
+        return rotate_halves(normed.transpose(1, 2), rotation), values
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, attention: Attention) -> Tensor:
         grouped = self.heads != self.kv_heads
@@ -276,7 +285,7 @@ class DecoderLayer(nn.Module):
 
 
 class Decoder(nn.Module):
-    """A stack of layers and a final norm; parameter names are those of transformers' Qwen3Model.
+    """A stack of layers and a final norm; parameter names are those of transformers' Qwen3Model and LlamaModel.
 
     `checkpoint`: layers keep only their inputs, and are computed again in the backward pass.
     """
@@ -300,6 +309,7 @@ class Decoder(nn.Module):
         cache: KVCache | None = None,
         keys_only: bool = False,
         rotation: Rotation | None = None,
+        hidden: list[Tensor] | None = None,
     ) -> tuple[Tensor, list[KeyValue]]:
         """Run all layers; returns (normalised states [B, S, W], this call's keys and values per layer).
 
@@ -307,6 +317,7 @@ class Decoder(nn.Module):
         cache      the same for inference: `x` is written behind its filled slots; the caller advances `length`
         keys_only  stop at the last layer's keys and values: its states would be read by nobody, and are undefined
         rotation   `self.rotation(attention)`, where the caller has it already
+        hidden     receives the input of every layer; entry i is what i layers made, 0 the embeddings
 
         Raises:
             ValueError: `past` given to a tower with a convolution, which needs the past's inputs too; use `cache`.
@@ -315,14 +326,15 @@ class Decoder(nn.Module):
             raise ValueError("A tower with a token convolution cannot go on from keys and values alone; pass `cache`.")
         first = self.layers[0]
         assert isinstance(first, DecoderLayer)
-        dtype = first.self_attn.q_norm.weight.dtype
         rotation = self.rotation(attention) if rotation is None else rotation
-        attention = attention.ready(dtype)
+        attention = attention.ready(first.self_attn.rotation_dtype)
         same = None
         if first.convolution is not None and attention.groups is not None:
             same = first.convolution.same_group(attention.groups, x.dtype)
         own: list[KeyValue] = []
         for index in range(len(self.layers)):
+            if hidden is not None:
+                hidden.append(x)
             before = None if past is None else past[index]
             stop = keys_only and index == len(self.layers) - 1
             given = (index, x, attention, rotation, same, before, cache, stop)
@@ -337,7 +349,7 @@ class Decoder(nn.Module):
         """Cosines and sines of the queries' positions."""
         first = self.layers[0]
         assert isinstance(first, DecoderLayer)
-        dtype = first.self_attn.q_norm.weight.dtype
+        dtype = first.self_attn.rotation_dtype
         return decoder_rotation(attention.positions, self.config.head_dim, self.config.rope_theta, dtype)
 
     def _layer(

@@ -1,18 +1,18 @@
-"""Denoising diffusion with a discrete schedule: noising, what a network may predict, and DDIM sampling.
+"""Denoising diffusion with a discrete schedule: noising, what a network may predict, DDIM and ancestral sampling.
 
 With ab = alpha_bar(t), the product of all 1 - beta up to t:  x_t = sqrt(ab) * x0 + sqrt(1 - ab) * eps  and
 v = sqrt(ab) * eps - sqrt(1 - ab) * x0. Time 0 has almost no noise. Tables are made in float64 and kept in float32.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-__all__ = ["Schedule", "ddim", "squared_cosine"]
+__all__ = ["Schedule", "ddim", "ddpm", "squared_cosine"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,23 +75,25 @@ def squared_cosine(steps: int = 100, largest_beta: float = 0.999) -> Schedule:
         return math.cos((s + 0.008) / 1.008 * math.pi / 2) ** 2
 
     kept = [1 - min(1 - alpha_bar((i + 1) / steps) / alpha_bar(i / steps), largest_beta) for i in range(steps)]
-    return Schedule(torch.tensor(kept, dtype=torch.float64).cumprod(0).float())
+    # On the CPU also where a model is built on the meta device: a table that holds nothing would be of no use.
+    return Schedule(torch.tensor(kept, dtype=torch.float64, device="cpu").cumprod(0).float())
 
 
 def ddim(
     predict: Callable[[Tensor, Tensor], Tensor],
     noise: Float[Tensor, "B ..."],
     schedule: Schedule,
-    steps: int,
+    steps: int | Sequence[int],
     *,
     clamp: float | None = None,
 ) -> Tensor:
     """Deterministic DDIM (eta 0) from `noise`; `predict(x, t)` returns the noise in x at times t int64[B].
 
+    steps: how many of `schedule.times`, or the times themselves, from noisy to clean.
     clamp: bounds the estimate of the data in every step; the predicted noise is not computed again after it, as in
     diffusers. Behind the last time stands a clean sample (alpha_bar 1).
     """
-    x, times = noise, schedule.times(steps)
+    x, times = noise, schedule.times(steps) if isinstance(steps, int) else list(steps)
     for i, time in enumerate(times):
         t = torch.full((noise.shape[0],), time, dtype=torch.int64, device=noise.device)
         eps = predict(x, t)
@@ -99,4 +101,27 @@ def ddim(
         if clamp is not None:
             data = data.clamp(-clamp, clamp)
         x = data if i + 1 == len(times) else schedule.noised(data, eps, torch.full_like(t, times[i + 1]))
+    return x
+
+
+def ddpm(
+    predict: Callable[[Tensor, Tensor], Tensor],
+    noise: Float[Tensor, "B ..."],
+    schedule: Schedule,
+    *,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Ancestral sampling through all times, with the variance of the posterior (Ho et al., 2020, equations 6 and 7)."""
+    x = noise
+    kept = schedule.alpha_bar.to(noise.device)
+    for time in reversed(range(schedule.steps)):
+        t = torch.full((noise.shape[0],), time, dtype=torch.int64, device=noise.device)
+        data = schedule.data_from_noise(x, predict(x, t), t)
+        if time == 0:
+            return data
+        ab, before = kept[time], kept[time - 1]
+        alpha, rest = ab / before, (1 - before) / (1 - ab)
+        mean = before.sqrt() * (1 - alpha) / (1 - ab) * data + alpha.sqrt() * rest * x
+        fresh = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+        x = mean + (rest * (1 - alpha)).sqrt() * fresh
     return x

@@ -4,13 +4,14 @@ Dimensions: B batch, S tokens, W width, H heads.
 """
 
 import math
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Block", "TimeEmbedding", "modulate", "sinusoids"]
+__all__ = ["MLP", "Block", "SelfAttention", "TimeEmbedding", "modulate", "sinusoids"]
 
 
 def sinusoids(
@@ -37,7 +38,7 @@ class TimeEmbedding(nn.Module):
 
     def forward(self, time: Tensor) -> Tensor:
         code = sinusoids(time, self.size, dtype=self.dtype)
-        return self.mlp(code.to(self.mlp[0].weight.dtype))
+        return self.mlp(code.to(next(self.mlp.parameters()).dtype))
 
 
 class SelfAttention(nn.Module):
@@ -57,14 +58,15 @@ class SelfAttention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two linears (`fc1`, `fc2`) around a tanh-approximated GELU."""
+    """Two linears (`fc1`, `fc2`) around a GELU, tanh-approximated or exact ("none")."""
 
-    def __init__(self, width: int, hidden: int) -> None:
+    def __init__(self, width: int, hidden: int, approximate: Literal["tanh", "none"] = "tanh") -> None:
         super().__init__()
+        self.approximate = approximate
         self.fc1, self.fc2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+        return self.fc2(F.gelu(self.fc1(x), approximate=self.approximate))
 
 
 def modulate(x: Float[Tensor, "B S W"], shift: Float[Tensor, "B W"], scale: Float[Tensor, "B W"]) -> Tensor:

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from visuomotor.nn.rotary import Rotation, grid_rotation, rotate_pairs
 
-__all__ = ["PerceptionEncoder", "VisionConfig", "prepare_images", "resize_positions", "sinusoidal_grid"]
+__all__ = ["PerceptionEncoder", "VisionConfig", "prepare_images", "resize_bytes", "resize_positions", "sinusoidal_grid"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,12 +77,16 @@ def prepare_images(
         top, left = (side - height) // 2, (side - width) // 2
         fill = 127 if pad == "grey" else 0
         x = F.pad(x, (left, side - width - left, top, side - height - top), value=fill)
-    if side != size:
-        if x.device.type == "cpu":  # the 8-bit kernel reproduces PIL exactly
-            x = F.interpolate(x, (size, size), mode="bicubic", antialias=True)
-        else:
-            x = F.interpolate(x.float(), (size, size), mode="bicubic", antialias=True).round().clamp(0, 255)
-    return (x.float() / 255 - 0.5) / 0.5
+    return (resize_bytes(x, size).float() / 255 - 0.5) / 0.5
+
+
+def resize_bytes(x: UInt8[Tensor, "B 3 h w"], size: int) -> Tensor:
+    """Antialiased bicubic resize to a square of whole values 0-255, whatever the aspect; unchanged where it fits."""
+    if tuple(x.shape[2:]) == (size, size):
+        return x
+    if x.device.type == "cpu":  # the 8-bit kernel is PIL's, to one level in a few pixels of a thousand
+        return F.interpolate(x, (size, size), mode="bicubic", antialias=True)
+    return F.interpolate(x.float(), (size, size), mode="bicubic", antialias=True).round().clamp(0, 255)
 
 
 class LayerScale(nn.Module):

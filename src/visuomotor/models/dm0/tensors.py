@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from visuomotor.models.assign import assign as share
 from visuomotor.models.dm0.config import DM0Config
 from visuomotor.models.dm0.model import DM0
 from visuomotor.models.report import TensorReport
@@ -85,28 +86,9 @@ def assign(model: DM0, tensors: Mapping[str, Tensor], precision: Precision) -> T
     """
     if precision not in get_args(Precision):
         raise ValueError(f"precision is {precision!r}, but must be one of {list(get_args(Precision))}.")
-    ours = dict(model.named_parameters())
     ignored = [n for n in tensors if UNUSED.match(n) or (PROGRESS.match(n) and not model.config.progress_token)]
-    offered = {name: tensor for name, tensor in tensors.items() if name not in ignored}
-    both = [name for name in offered if name in ours]
-    fitting = [name for name in both if offered[name].shape == ours[name].shape]
-    for name in fitting:
-        _put(model, name, offered[name].to(_dtype(name, precision, offered[name])))
-    return TensorReport(
-        loaded=tuple(fitting),
-        missing=tuple(sorted(ours.keys() - offered.keys())),
-        unexpected=tuple(sorted(offered.keys() - ours.keys())),
-        ignored=tuple(ignored),
-        mismatched=tuple(
-            (n, tuple(offered[n].shape), tuple(ours[n].shape)) for n in both if offered[n].shape != ours[n].shape
-        ),
-    )
-
-
-def _put(model: nn.Module, name: str, tensor: Tensor) -> None:
-    stem, _, leaf = name.rpartition(".")
-    module = model.get_submodule(stem)
-    setattr(module, leaf, nn.Parameter(tensor))
+    offered = {name: t.to(_dtype(name, precision, t)) for name, t in tensors.items() if name not in ignored}
+    return share(model, offered, ignored=tuple(ignored))
 
 
 def _dtype(name: str, precision: Precision, tensor: Tensor) -> torch.dtype:

@@ -1,0 +1,77 @@
+"""Tensors under the published names: which model they describe, and how they get into it."""
+
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from visuomotor.models.assign import assign
+from visuomotor.models.cogact.action_model import ActionModel
+from visuomotor.models.cogact.config import ActionModelConfig
+
+__all__ = ["action_config_of", "action_model_from_published", "depth", "shape"]
+
+log = logging.getLogger(__name__)
+Shapes = Mapping[str, tuple[int, ...]]
+UNCONDITION = "z_embedder.uncondition"
+WIRED = (1, 4096)  # the unconditional vector of the published code, whatever the width of its features
+
+
+def action_model_from_published(state_dict: Mapping[str, Tensor], *, num_heads: int, **settings: Any) -> ActionModel:
+    """Build the action model that `state_dict` describes, and share its tensors; `settings` are configuration fields.
+
+    The prefix `net.` of the names may be absent. The published code makes the unconditional vector 4096 wide whatever
+    the features are; where they are not, that vector fits nothing: zeros take its place, and a warning says so.
+
+    Raises:
+        ValueError: tensors are missing, unexpected or of another shape; the sentence names them.
+    """
+    tensors = {name.removeprefix("net."): tensor for name, tensor in state_dict.items()}
+    config = action_config_of({name: tuple(t.shape) for name, t in tensors.items()}, num_heads=num_heads, **settings)
+    wired = tensors.get(UNCONDITION)
+    if wired is not None and tuple(wired.shape) == WIRED and config.token_size != WIRED[1]:
+        log.warning(
+            "%s is %s, but the cognition features have %d values, so it was never used in training; zeros take its "
+            "place. Sample with guidance=1.", UNCONDITION, list(WIRED), config.token_size,
+        )  # fmt: skip
+        tensors[UNCONDITION] = wired.new_zeros(1, config.token_size)
+    with torch.device("meta"):
+        model = ActionModel(config)
+    report = assign(model, tensors)
+    if not report.complete:
+        raise ValueError(f"The action model does not fit: {report.summary()}.")
+    return model
+
+
+def action_config_of(shapes: Shapes, *, num_heads: int, **settings: Any) -> ActionModelConfig:
+    """The configuration that published names and shapes describe; the heads leave no trace in them.
+
+    Raises:
+        ValueError: a tensor that tells a dimension is missing.
+    """
+    width, action_dim = shape(shapes, "x_embedder.linear.weight")
+    fields = {
+        "width": width,
+        "depth": depth(shapes, "blocks.") or 1,  # with none the report names what is missing
+        "heads": num_heads,
+        "token_size": shape(shapes, "z_embedder.linear.weight")[1],
+        "action_dim": action_dim,
+        "horizon": shape(shapes, "positional_embedding")[0] - 1,
+    }
+    return ActionModelConfig(**{**fields, **settings})
+
+
+def shape(shapes: Shapes, name: str) -> tuple[int, ...]:
+    """The shape of a tensor that tells a dimension; ValueError where it is missing."""
+    if name not in shapes:
+        raise ValueError(f"Not a published CogACT checkpoint: {name} is missing among {len(shapes)} tensors.")
+    return shapes[name]
+
+
+def depth(names: Iterable[str], stem: str) -> int:
+    """How many numbered modules there are behind `stem`."""
+    found = [int(match[1]) for name in names if (match := re.match(re.escape(stem) + r"(\d+)\.", name))]
+    return max(found, default=-1) + 1

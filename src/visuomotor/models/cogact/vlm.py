@@ -1,0 +1,131 @@
+"""CogACT's vision-language model (Prismatic): two vision towers side by side, a projector, LLaMA-2.
+
+Parameter names are the published ones behind the name of their part. Dimensions: B batch, N patches, L text tokens, W
+width of the language model, D width of DINOv2, V width of both towers together.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int64, UInt8
+from torch import Tensor, nn
+
+from visuomotor.models.cogact.config import VLMConfig
+from visuomotor.nn.decoder import Decoder
+from visuomotor.nn.masks import causal_attention
+from visuomotor.nn.vision import resize_bytes
+from visuomotor.nn.vit import ViT
+
+__all__ = ["CogACTVLM", "Encoded", "prepare_images", "prompt", "prompt_ids"]
+
+# LLaMA-2's empty piece and its end of sequence, which is where the cognition feature is read.
+EMPTY, END = 29871, 2
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def prompt(instruction: str) -> str:
+    """The text that an instruction becomes."""
+    return f"In: What action should the robot take to {instruction.lower()}?\nOut:"
+
+
+def prompt_ids(instruction: str, encode: Callable[[str], Sequence[int]]) -> list[int]:
+    """Token ids of the prompt, ending with the cognition token; `encode` is LLaMA-2's and puts BOS in front."""
+    return [*encode(prompt(instruction)), EMPTY, END]
+
+
+def prepare_images(
+    images: UInt8[Tensor, "B h w 3"], size: int
+) -> tuple[Float[Tensor, "B 3 size size"], Float[Tensor, "B 3 size size"]]:
+    """Images for (DINOv2, SigLIP): resized without keeping the aspect, normalised as each tower was trained."""
+    x = resize_bytes(images.permute(0, 3, 1, 2), size).float() / 255
+    mean, std = (x.new_tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return (x - mean) / std, (x - 0.5) / 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """What action models read of an image and a text.
+
+    features   hidden states at the cognition token, one for each layer asked for
+    prefix     DINOv2's class token and registers, from the block that also gives the patches
+    """
+
+    features: tuple[Float[Tensor, "B 1 W"], ...]
+    prefix: Float[Tensor, "B P D"]
+
+
+class CogACTVLM(nn.Module):
+    """Images and text -> cognition feature."""
+
+    def __init__(self, config: VLMConfig) -> None:
+        super().__init__()
+        self.config = config
+        inputs, width = config.vision_width, config.llm.width
+        towers = {"dino_featurizer": ViT(config.dinov2), "siglip_featurizer": ViT(config.siglip)}
+        layers = [nn.Linear(inputs, 4 * inputs), nn.GELU(), nn.Linear(4 * inputs, width), nn.GELU()]
+        self.vision_backbone = nn.ModuleDict(towers)
+        self.projector = nn.ModuleDict({"projector": nn.Sequential(*layers, nn.Linear(width, width))})
+        self.llm_backbone = nn.ModuleDict({"llm": nn.ModuleDict({"model": Decoder(config.llm)})})
+
+    @property
+    def llm(self) -> Decoder:
+        decoder = self.llm_backbone.get_submodule("llm.model")
+        assert isinstance(decoder, Decoder)
+        return decoder
+
+    def view_tokens(
+        self, dinov2: Float[Tensor, "B 3 size size"], siglip: Float[Tensor, "B 3 size size"]
+    ) -> tuple[Float[Tensor, "B P D"], Float[Tensor, "B N W"]]:
+        """(DINOv2's prefix tokens, projected patches), both from the second-to-last blocks, without a norm."""
+        prefix, patches = self.vision_backbone["dino_featurizer"](dinov2)
+        _, others = self.vision_backbone["siglip_featurizer"](siglip)
+        return prefix, self.projector["projector"](torch.cat([patches, others], dim=-1))
+
+    def forward(
+        self,
+        images: UInt8[Tensor, "B h w 3"],
+        text_ids: Int64[Tensor, "B L"],
+        text_valid: Bool[Tensor, "B L"],
+        layers: Sequence[int] = (-1,),
+    ) -> Encoded:
+        """One pass over [BOS | patches | rest of the text].
+
+        text_ids     as `prompt_ids` makes them, padded on the right; text_valid is False there
+        layers       whose hidden states to return: 0 the embeddings, i what i layers made; the last layer's, also as
+                     -1, are normalised (the numbering of transformers)
+
+        Raises:
+            ValueError: there is no such layer.
+        """
+        pixels = prepare_images(images, self.config.dinov2.image_size)
+        return self.encode(*pixels, text_ids, text_valid, layers)
+
+    def encode(
+        self,
+        dinov2: Float[Tensor, "B 3 size size"],
+        siglip: Float[Tensor, "B 3 size size"],
+        text_ids: Int64[Tensor, "B L"],
+        text_valid: Bool[Tensor, "B L"],
+        layers: Sequence[int] = (-1,),
+    ) -> Encoded:
+        """`forward` for images that `prepare_images` has made."""
+        depth = self.config.llm.layers
+        wrong = [layer for layer in layers if not -depth - 1 <= layer <= depth]
+        if wrong:
+            raise ValueError(f"There is no layer {wrong[0]}: the language model has {depth}, and 0 is its embeddings.")
+        prefix, patches = self.view_tokens(dinov2, siglip)
+        text = self.llm.embed_tokens(text_ids)
+        x = torch.cat([text[:, :1], patches.to(text.dtype), text[:, 1:]], dim=1)
+        seen = text_valid.new_ones(patches.shape[:2])
+        valid = torch.cat([text_valid[:, :1], seen, text_valid[:, 1:]], dim=1)
+        states: list[Tensor] = []
+        early = any(layer not in (-1, depth) for layer in layers)  # otherwise nobody keeps the states in between
+        last, _ = self.llm(x, causal_attention(valid), hidden=states if early else None)
+        slot = patches.shape[1] + text_valid.cumsum(1).argmax(1)  # of the last valid token
+        features = tuple(_at([*states, last][-1 if layer == depth else layer], slot) for layer in layers)
+        return Encoded(features=features, prefix=prefix)
+
+
+def _at(states: Float[Tensor, "B S W"], slot: Int64[Tensor, "B"]) -> Float[Tensor, "B 1 W"]:
+    return states.gather(1, slot[:, None, None].expand(-1, 1, states.shape[-1]))

@@ -1,0 +1,158 @@
+"""A plain vision transformer under timm's names: DINOv2 with registers and SigLIP are two settings of it.
+
+Dimensions: B images, N patches, P prefix tokens, S = P + N tokens, W width.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from visuomotor.nn.dit import MLP, SelfAttention
+from visuomotor.nn.vision import LayerScale
+
+__all__ = ["DINOV2_LARGE", "SIGLIP_SO400M", "ViT", "ViTConfig", "resize_grid"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViTConfig:
+    """Dimensions of a tower for square images of `image_size` pixels.
+
+    class_token, registers   the prefix tokens, in this order in front of the patches; they have no position
+    layer_scale              initial gain per channel of both branches of a block; None: blocks without gains
+    """
+
+    image_size: int = 224
+    patch_size: int = 14
+    width: int
+    layers: int
+    heads: int
+    mlp_width: int
+    class_token: bool = False
+    registers: int = 0
+    layer_scale: float | None = None
+    norm_eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        if self.image_size % self.patch_size:
+            raise ValueError(f"Image side {self.image_size} is not a multiple of the patch side {self.patch_size}.")
+        if self.layers < 1 or self.registers < 0:
+            raise ValueError(f"A tower has at least 1 layer and 0 registers, not {self.layers} and {self.registers}.")
+
+    @property
+    def grid(self) -> int:
+        return self.image_size // self.patch_size
+
+    @property
+    def patches(self) -> int:
+        return self.grid**2
+
+    @property
+    def prefix_tokens(self) -> int:
+        return int(self.class_token) + self.registers
+
+
+# timm: vit_large_patch14_reg4_dinov2 and vit_so400m_patch14_siglip_224
+DINOV2_LARGE = ViTConfig(
+    width=1024, layers=24, heads=16, mlp_width=4096, class_token=True, registers=4, layer_scale=1e-5
+)
+SIGLIP_SO400M = ViTConfig(width=1152, layers=27, heads=16, mlp_width=4304)
+
+
+class PatchEmbedding(nn.Module):
+    """A convolution whose stride is its kernel (`proj`), computed as the matrix product over patches that it is."""
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, config.width, config.patch_size, config.patch_size)
+
+    def forward(self, images: Float[Tensor, "B 3 size size"]) -> Float[Tensor, "B N W"]:
+        patch = self.proj.kernel_size[0]
+        side = images.shape[-1] // patch
+        patches = images.unflatten(2, (side, patch)).unflatten(4, (side, patch)).permute(0, 2, 4, 1, 3, 5)
+        flat = patches.reshape(images.shape[0], side * side, -1).to(self.proj.weight.dtype)
+        return F.linear(flat, self.proj.weight.flatten(1), self.proj.bias)
+
+
+class ViTBlock(nn.Module):
+    """Pre-norm block with exact GELU, with or without LayerScale on both branches."""
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        width, gain = config.width, config.layer_scale
+        self.norm1, self.norm2 = (nn.LayerNorm(width, config.norm_eps) for _ in range(2))
+        self.attn = SelfAttention(width, config.heads)
+        self.mlp = MLP(width, config.mlp_width, approximate="none")
+        self.ls1, self.ls2 = (None if gain is None else LayerScale(width, float(gain)) for _ in range(2))
+
+    def forward(self, x: Float[Tensor, "B S W"]) -> Float[Tensor, "B S W"]:
+        attended = self.attn(self.norm1(x))
+        x = x + (attended if self.ls1 is None else attended * self.ls1.gamma)
+        made = self.mlp(self.norm2(x))
+        return x + (made if self.ls2 is None else made * self.ls2.gamma)
+
+
+class ViT(nn.Module):
+    """Normalised square images -> tokens of any block, without the norm behind the last.
+
+    `norm` is that norm; no output of `forward` has passed it, it is kept for the published names.
+    `checkpoint`: blocks keep only their inputs, and are computed again in the backward pass.
+    """
+
+    checkpoint = False
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.patch_embed = PatchEmbedding(config)
+        self.pos_embed = nn.Parameter(0.02 * torch.randn(1, config.patches, width))
+        self.cls_token = nn.Parameter(0.02 * torch.randn(1, 1, width)) if config.class_token else None
+        self.reg_token = nn.Parameter(0.02 * torch.randn(1, config.registers, width)) if config.registers else None
+        self.blocks = nn.ModuleList(ViTBlock(config) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(width, config.norm_eps)
+
+    def forward(
+        self, images: Float[Tensor, "B 3 size size"], block: int = -2
+    ) -> tuple[Float[Tensor, "B P W"], Float[Tensor, "B N W"]]:
+        """(prefix tokens: class, then registers; patch tokens, row by row) behind block number `block`.
+
+        Blocks count from 0, or from the end as -1; those behind it are not run.
+
+        Raises:
+            ValueError: the images are of another size, or there is no such block.
+        """
+        size, layers = self.config.image_size, self.config.layers
+        if tuple(images.shape[1:]) != (3, size, size):
+            raise ValueError(f"Images are {list(images.shape)}, but this tower takes [B, 3, {size}, {size}].")
+        if not -layers <= block < layers:
+            raise ValueError(f"There is no block {block} in a tower of {layers}; choose one from {-layers} on.")
+        x = self.patch_embed(images) + self.pos_embed
+        prefix = [token.expand(x.shape[0], -1, -1) for token in (self.cls_token, self.reg_token) if token is not None]
+        x = torch.cat([*prefix, x], dim=1)
+        for layer in self.blocks[: block % layers + 1]:
+            if self.checkpoint and torch.is_grad_enabled():
+                x = checkpoint(layer, x, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x = layer(x)
+        return x[:, : self.config.prefix_tokens], x[:, self.config.prefix_tokens :]
+
+
+def resize_grid(table: Float[Tensor, "N W"], side: int) -> Float[Tensor, "R W"]:
+    """Positions of a square grid, row by row, for one of `side`: antialiased bicubic in float32, as timm does it.
+
+    Raises:
+        ValueError: the table is not that of a square grid.
+    """
+    native = math.isqrt(len(table))
+    if native**2 != len(table):
+        raise ValueError(f"A table of {len(table)} positions is no square grid.")
+    if native == side:
+        return table
+    grid = table.float().T.unflatten(1, (native, native))[None]
+    resized = F.interpolate(grid, (side, side), mode="bicubic", antialias=True, align_corners=False)
+    return resized[0].flatten(1).T.to(table.dtype)

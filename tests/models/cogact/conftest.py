@@ -1,0 +1,71 @@
+"""Tiny oracles from transformers, and the parts of a published file that hold the same weights."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import (
+    Dinov2WithRegistersConfig,
+    Dinov2WithRegistersModel,
+    LlamaConfig,
+    LlamaModel,
+    SiglipVisionConfig,
+    SiglipVisionModel,
+)
+
+from visuomotor.models.cogact import ActionModel, ActionModelConfig
+from visuomotor.nn.vit import ViTConfig
+from visuomotor.nn.vit_names import from_transformers
+
+DINO = ViTConfig(
+    image_size=28, patch_size=7, width=16, layers=3, heads=2, mlp_width=32, class_token=True, registers=4, layer_scale=1
+)
+SIGLIP = ViTConfig(image_size=28, patch_size=7, width=24, layers=3, heads=2, mlp_width=40)
+
+
+@dataclass
+class World:
+    """The same weights as transformers' models and as a published file."""
+
+    dino: Dinov2WithRegistersModel
+    siglip: SiglipVisionModel
+    projector: nn.Sequential
+    llama: LlamaModel
+    action: ActionModel
+    parts: dict[str, dict[str, Tensor]]
+
+
+@pytest.fixture(scope="session")
+def world() -> World:
+    torch.manual_seed(0)
+    common = {"num_hidden_layers": 3, "num_attention_heads": 2, "image_size": 28, "patch_size": 7}
+    dino = Dinov2WithRegistersModel(Dinov2WithRegistersConfig(hidden_size=16, mlp_ratio=2, **common)).eval()
+    siglip = SiglipVisionModel(
+        SiglipVisionConfig(hidden_size=24, intermediate_size=40, hidden_act="gelu", **common)
+    ).eval()
+    llama = LlamaModel(
+        LlamaConfig(
+            vocab_size=60, hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
+            num_key_value_heads=4, rms_norm_eps=1e-5, attn_implementation="eager",
+        )
+    ).eval()  # fmt: skip
+    layers = [nn.Linear(40, 160), nn.GELU(), nn.Linear(160, 32), nn.GELU(), nn.Linear(32, 32)]
+    projector = nn.Sequential(*layers)
+    action = ActionModel(ActionModelConfig(width=16, depth=2, heads=2, token_size=32, horizon=4))
+    for module in (dino, siglip, projector, llama, action):
+        for parameter in module.parameters():
+            nn.init.normal_(parameter, std=0.2)
+    towers = {
+        **{f"dino_featurizer.{n}": t for n, t in from_transformers(dino.state_dict(), DINO)[0].items()},
+        **{f"siglip_featurizer.{n}": t for n, t in from_transformers(siglip.state_dict(), SIGLIP)[0].items()},
+        "siglip_featurizer.attn_pool.latent": torch.zeros(1, 1, 24),
+    }
+    parts = {
+        "vision_backbone": towers,
+        "projector": {f"projector.{name}": tensor for name, tensor in projector.state_dict().items()},
+        "llm_backbone": {f"llm.model.{name}": tensor for name, tensor in llama.state_dict().items()}
+        | {"llm.lm_head.weight": torch.zeros(60, 32)},
+        "action_model": {f"net.{name}": tensor for name, tensor in action.state_dict().items()},
+    }
+    return World(dino=dino, siglip=siglip, projector=projector, llama=llama, action=action, parts=parts)

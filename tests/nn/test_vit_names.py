@@ -1,0 +1,132 @@
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import (
+    Dinov2WithRegistersConfig,
+    Dinov2WithRegistersModel,
+    SiglipConfig,
+    SiglipModel,
+    SiglipVisionConfig,
+    SiglipVisionModel,
+)
+
+from visuomotor.nn.vit import DINOV2_LARGE, SIGLIP_SO400M, ViT, ViTConfig
+from visuomotor.nn.vit_names import from_timm, from_transformers
+
+DINO = ViTConfig(
+    image_size=28, patch_size=7, width=32, layers=3, heads=4, mlp_width=64, class_token=True, registers=4, layer_scale=1
+)
+SIGLIP = ViTConfig(image_size=28, patch_size=7, width=32, layers=3, heads=4, mlp_width=56)
+
+
+def dino_oracle(config: ViTConfig) -> Dinov2WithRegistersModel:
+    return Dinov2WithRegistersModel(
+        Dinov2WithRegistersConfig(
+            hidden_size=config.width, num_hidden_layers=config.layers, num_attention_heads=config.heads,
+            mlp_ratio=config.mlp_width // config.width, image_size=config.image_size, patch_size=config.patch_size,
+            num_register_tokens=config.registers,
+        )
+    ).eval()  # fmt: skip
+
+
+def siglip_oracle(config: ViTConfig) -> SiglipVisionModel:
+    return SiglipVisionModel(
+        SiglipVisionConfig(
+            hidden_size=config.width, num_hidden_layers=config.layers, num_attention_heads=config.heads,
+            intermediate_size=config.mlp_width, image_size=config.image_size, patch_size=config.patch_size,
+            hidden_act="gelu",
+        )
+    ).eval()  # fmt: skip
+
+
+def randomised(model: nn.Module) -> nn.Module:
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    return model
+
+
+def loaded(config: ViTConfig, tensors: dict[str, Tensor]) -> ViT:
+    vit = ViT(config).eval()
+    vit.load_state_dict(from_transformers(tensors, config)[0])  # strict
+    return vit
+
+
+@torch.no_grad()
+def require_same_in_every_block(vit: ViT, oracle: nn.Module) -> None:
+    images = torch.randn(2, 3, vit.config.image_size, vit.config.image_size)
+    expected = oracle(images, output_hidden_states=True)
+    for block in range(3):
+        found = torch.cat(vit(images, block), dim=1)
+        torch.testing.assert_close(found, expected.hidden_states[block + 1], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(vit.norm(found), expected.last_hidden_state, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("make", "config"), [(dino_oracle, DINO), (siglip_oracle, SIGLIP)])
+def test_equals_transformers_in_every_block(make, config: ViTConfig) -> None:
+    oracle = randomised(make(config))
+    require_same_in_every_block(loaded(config, oracle.state_dict()), oracle)
+
+
+def test_files_of_the_hub_have_other_names(tmp_path: Path) -> None:
+    oracle = randomised(dino_oracle(DINO))
+    oracle.save_pretrained(tmp_path)
+    written = load_file(tmp_path / "model.safetensors")
+    assert set(written) != set(oracle.state_dict())
+    require_same_in_every_block(loaded(DINO, written), oracle)
+
+
+def test_siglip_is_found_beside_its_text_tower() -> None:
+    text = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    vision = siglip_oracle(SIGLIP).config.to_dict()
+    oracle = randomised(SiglipModel(SiglipConfig(text_config=text, vision_config=vision)).eval())
+    names = oracle.state_dict()
+    assert any(name.startswith("vision_model.") for name in names)
+    require_same_in_every_block(loaded(SIGLIP, names), oracle.vision_model)
+
+
+@pytest.mark.parametrize("size", [21, 42])
+def test_positions_are_resized_as_transformers_does(size: int) -> None:
+    oracle = randomised(dino_oracle(DINO))
+    vit = loaded(ViTConfig(**{**vars(DINO), "image_size": size}), oracle.state_dict())
+    require_same_in_every_block(vit, oracle)
+
+
+@pytest.mark.parametrize(("make", "config"), [(dino_oracle, DINOV2_LARGE), (siglip_oracle, SIGLIP_SO400M)])
+def test_published_sizes_are_those_of_transformers(make, config: ViTConfig) -> None:
+    with torch.device("meta"):
+        found, _ = from_transformers(make(config).state_dict(), config)
+        own = ViT(config).state_dict()
+    assert {name: tensor.shape for name, tensor in found.items()} == {name: t.shape for name, t in own.items()}
+
+
+def test_what_the_tower_has_no_use_for_is_named() -> None:
+    _, unused = from_transformers(dino_oracle(DINO).state_dict(), DINO)
+    assert unused == ("mask_token",)
+    _, unused = from_transformers(siglip_oracle(SIGLIP).state_dict(), SIGLIP)
+    assert unused
+    assert all(name.startswith("head.") for name in unused)
+    own = ViT(SIGLIP).state_dict()
+    found, unused = from_timm({**own, "attn_pool.latent": torch.zeros(1)}, SIGLIP)
+    assert set(found) == set(own)
+    assert unused == ("attn_pool.latent",)
+
+
+def test_a_position_of_the_class_token_is_added_to_it() -> None:
+    own = ViT(DINO).state_dict()
+    moved, position = dict(own), torch.randn(1, 1, 32)
+    moved["pos_embed"] = torch.cat([position, own["pos_embed"]], dim=1)
+    moved["cls_token"] = own["cls_token"] - position
+    found, _ = from_timm(moved, DINO)
+    torch.testing.assert_close(found["cls_token"], own["cls_token"])
+    torch.testing.assert_close(found["pos_embed"], own["pos_embed"], atol=0, rtol=0)
+
+
+def test_an_incomplete_projection_is_left_out_whole() -> None:
+    tensors = dict(siglip_oracle(SIGLIP).state_dict())
+    del tensors["encoder.layers.1.self_attn.k_proj.bias"]
+    found, _ = from_transformers(tensors, SIGLIP)
+    assert set(ViT(SIGLIP).state_dict()) - set(found) == {"blocks.1.attn.qkv.bias"}
