@@ -44,7 +44,7 @@ class TimeEmbedding(nn.Module):
 
     def forward(self, time: Tensor) -> Tensor:
         code = sinusoids(time, self.size, dtype=self.dtype)
-        return self.mlp(code.to(self.mlp[0].weight.dtype))
+        return self.mlp(code.to(next(self.mlp.parameters()).dtype))
 
 
 class SelfAttention(nn.Module):
