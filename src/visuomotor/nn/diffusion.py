@@ -75,7 +75,8 @@ def squared_cosine(steps: int = 100, largest_beta: float = 0.999) -> Schedule:
         return math.cos((s + 0.008) / 1.008 * math.pi / 2) ** 2
 
     kept = [1 - min(1 - alpha_bar((i + 1) / steps) / alpha_bar(i / steps), largest_beta) for i in range(steps)]
-    return Schedule(torch.tensor(kept, dtype=torch.float64).cumprod(0).float())
+    # On the host whatever the default device is: models are also built on the meta device, and filled later.
+    return Schedule(torch.tensor(kept, dtype=torch.float64, device="cpu").cumprod(0).float())
 
 
 def ddim(

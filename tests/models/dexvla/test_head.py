@@ -13,8 +13,7 @@ class Echo(DiffusionHead):
     """Predicts its input, and keeps what it was given."""
 
     def __init__(self, **fields: object) -> None:
-        super().__init__()
-        self.config = HeadConfig(action_dim=3, state_dim=2, cond_dim=4, horizon=5, **fields)
+        super().__init__(HeadConfig(action_dim=3, state_dim=2, cond_dim=4, horizon=5, **fields))
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor, state: Tensor, embodiment: Tensor | None = None) -> Tensor:
         self.given = (x, t, cond, state, embodiment)
@@ -79,11 +78,13 @@ def test_noise_draws_share_one_time_for_each_sample(data: dict) -> None:
     assert first.sum != other.sum
 
 
-def test_a_default_device_does_not_stick_to_the_schedule(
-    make_scaledp: Callable[..., ScaleDP], make_inputs: Callable
+@pytest.mark.parametrize("kind", ["scaledp", "unet"])
+def test_sampling_compiles_without_a_graph_break(
+    kind: str, make_scaledp: Callable, make_unet: Callable, make_inputs: Callable
 ) -> None:
-    head = make_scaledp(training_steps=37, denoise_steps=3)
+    head = make_scaledp(depth=1) if kind == "scaledp" else make_unet(channels=(8,))
     inputs = make_inputs(head)
-    with torch.device("meta"):
-        head.sample(inputs.cond, inputs.state, inputs.x)
-    assert head.sample(inputs.cond, inputs.state, inputs.x).isfinite().all()
+    torch._dynamo.reset()
+    compiled = torch.compile(head.sample, fullgraph=True, backend="eager", dynamic=False)
+    given = (inputs.cond, inputs.state, inputs.x, 2)
+    torch.testing.assert_close(compiled(*given), head.sample(*given), atol=1e-5, rtol=1e-5)

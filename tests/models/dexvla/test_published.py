@@ -13,6 +13,8 @@ def test_a_scaledp_is_read_from_its_shapes(make_scaledp: Callable, make_inputs: 
     found = scaledp_from_published(head.state_dict(), num_heads=2)
     inputs = make_inputs(head, tokens=3 if pooled else 1)
     torch.testing.assert_close(found(*inputs.all()), head(*inputs.all()), atol=0, rtol=0)
+    given = (inputs.cond, inputs.state, inputs.x)
+    torch.testing.assert_close(found.sample(*given), head.sample(*given), atol=0, rtol=0)
     assert found.config.mean_over == "all"
     exact = scaledp_from_published(head.state_dict(), num_heads=2, time_table="float32")
     assert (exact(*inputs.all()) - found(*inputs.all())).abs().max() > 1e-4

@@ -108,7 +108,9 @@ class ScaleDPConfig(HeadConfig):
 
     @property
     def robots(self) -> tuple[tuple[int, int], ...]:
-        return tuple(zip(self.action_dims, self.state_dims, strict=True)) or super().robots
+        if not self.embodiments:
+            return ((self.action_dim, self.state_dim),)
+        return tuple(zip(self.action_dims, self.state_dims, strict=True))
 
 
 SCALEDP_SIZES: dict[str, dict] = {

@@ -6,7 +6,6 @@ width D.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from functools import cache
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -25,7 +24,10 @@ Predictor = Callable[[Tensor, Tensor], Tensor]
 class DiffusionHead(nn.Module, ABC):
     """Predicts the noise in action chunks from a condition and the robot's state."""
 
-    config: HeadConfig
+    def __init__(self, config: HeadConfig) -> None:
+        super().__init__()
+        self.config = config
+        self._schedule = squared_cosine(config.training_steps)  # no buffer: it stays float32 in a bfloat16 model
 
     @abstractmethod
     def forward(
@@ -66,10 +68,10 @@ class DiffusionHead(nn.Module, ABC):
         embodiment: Int64[Tensor, "B"] | None = None,
     ) -> Float[Tensor, "B T A"]:
         """Normalised chunks by deterministic DDIM from `noise`, clamped to [-1, 1]; 0 beyond a robot's own width."""
-        schedule = _schedule(self.config.training_steps)
+        schedule = self._schedule_on(noise.device)
         steps = self.config.denoise_steps if steps is None else steps
-        times = torch.tensor(schedule.times(steps), device=noise.device)
-        predict = self.predictor(cond, state, times, embodiment)
+        times = [torch.full((), t, dtype=torch.int64, device=noise.device) for t in schedule.times(steps)]
+        predict = self.predictor(cond, state, torch.stack(times), embodiment)
         return ddim(predict, noise * self._own(embodiment, noise), schedule, steps, clamp=CLAMP)
 
     def loss(
@@ -98,7 +100,7 @@ class DiffusionHead(nn.Module, ABC):
             highest, shape = self.config.training_steps, (len(actions), 1)
             time = torch.randint(highest, shape, generator=generator, device=_device(generator, actions))
             time = time.to(actions.device).expand(-1, draws)
-        x = _schedule(self.config.training_steps).noised(actions[:, None], noise, time)
+        x = self._schedule_on(actions.device).noised(actions[:, None], noise, time)
         told = [t if t is None else t.repeat_interleave(draws, dim=0) for t in (cond, state, embodiment)]
         found = self(x.flatten(0, 1), time.flatten(), *told).unflatten(0, (-1, draws))
         valid = valid & self._own(embodiment, actions)
@@ -113,9 +115,15 @@ class DiffusionHead(nn.Module, ABC):
 
     def _own(self, embodiment: Tensor | None, chunk: Tensor) -> Bool[Tensor, "B 1 A"]:
         """Which columns of a padded chunk are the robot's own."""
-        widths = torch.tensor([action_dim for action_dim, _ in self.config.robots], device=chunk.device)
-        own = widths.expand(len(chunk)) if len(widths) == 1 else widths[embodiment]
-        return torch.arange(chunk.shape[-1], device=chunk.device) < own[:, None, None]
+        widths, columns = [width for width, _ in self.config.robots], torch.arange(chunk.shape[-1], device=chunk.device)
+        if len(widths) == 1:
+            return (columns < widths[0]).expand(len(chunk), 1, -1)
+        return columns < torch.tensor(widths, device=chunk.device)[embodiment][:, None, None]
+
+    def _schedule_on(self, device: torch.device) -> Schedule:
+        if self._schedule.alpha_bar.device != device:
+            self._schedule = Schedule(self._schedule.alpha_bar.to(device))
+        return self._schedule
 
     def _require_shapes(self, x: Tensor, t: Tensor, cond: Tensor, state: Tensor) -> None:
         config = self.config
@@ -127,12 +135,6 @@ class DiffusionHead(nn.Module, ABC):
                 f"disagree; expected [B, T, {config.action_dim}], [B], [B, N, {config.cond_dim}] and "
                 f"[B, {config.state_dim}]."
             )
-
-
-@cache
-def _schedule(steps: int) -> Schedule:
-    with torch.device("cpu"):  # it is kept, whichever default device its first user has
-        return squared_cosine(steps)
 
 
 def _device(generator: torch.Generator | None, like: Tensor) -> torch.device:

@@ -47,9 +47,10 @@ class ScaleDP(DiffusionHead):
 
     checkpoint = False
 
+    config: ScaleDPConfig
+
     def __init__(self, config: ScaleDPConfig) -> None:
-        super().__init__()
-        self.config: ScaleDPConfig = config
+        super().__init__(config)
         width = config.width
         robots = [RobotLayers(config, *widths) for widths in config.robots]
         if config.pooled:

@@ -57,9 +57,10 @@ class Resampling(nn.Module):
 class UNet(DiffusionHead):
     """The condition is the mean over its tokens, of which the published head has one."""
 
+    config: UNetConfig
+
     def __init__(self, config: UNetConfig) -> None:
-        super().__init__()
-        self.config: UNetConfig = config
+        super().__init__(config)
         cond, step, channels = config.cond_dim, config.step_width, config.channels
         self.norm_after_pool = nn.LayerNorm(cond)
         self.combine = nn.Linear(cond + config.state_dim, cond)
