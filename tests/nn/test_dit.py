@@ -19,6 +19,12 @@ def test_sinusoids_follow_the_formula() -> None:
     assert 1e-3 < (rounded.float() - sinusoids(torch.tensor([73.0]), 256)).abs().max() < 1
 
 
+def test_frequencies_may_end_at_the_last_one() -> None:
+    angles = [7 * 10_000 ** -(k / 3) for k in range(4)]
+    expected = [[math.cos(a) for a in angles] + [math.sin(a) for a in angles]]
+    torch.testing.assert_close(sinusoids(torch.tensor([7.0]), 8, reach_last=True), torch.tensor(expected))
+
+
 def test_a_block_is_pytorchs_encoder_layer_where_both_exist() -> None:
     torch.manual_seed(0)
     block = Block(16, 4, modulated=False)

@@ -15,14 +15,21 @@ __all__ = ["MLP", "Block", "SelfAttention", "TimeEmbedding", "modulate", "sinuso
 
 
 def sinusoids(
-    time: Float[Tensor, "B"], size: int, *, dtype: torch.dtype = torch.float32, sine_first: bool = False
+    time: Float[Tensor, "B"],
+    size: int,
+    *,
+    dtype: torch.dtype = torch.float32,
+    sine_first: bool = False,
+    reach_last: bool = False,
 ) -> Float[Tensor, "B size"]:
     """[cos | sin] of `time` at size / 2 frequencies exp(-ln(10000) k / (size / 2)).
 
-    `dtype` rounds frequencies and angles: some released weights were trained with bfloat16 tables.
+    `dtype` rounds frequencies and angles: some released weights were trained with bfloat16 tables. `reach_last`: the
+    denominator is size / 2 - 1, so that the last frequency is 1 / 10000.
     """
     half = size // 2
-    frequency = torch.exp(-math.log(10_000) * torch.arange(half, device=time.device, dtype=torch.float32) / half)
+    steps = torch.arange(half, device=time.device, dtype=torch.float32)
+    frequency = torch.exp(-math.log(10_000) * steps / (half - reach_last))
     angle = time.to(dtype)[:, None] * frequency.to(dtype)
     parts = (angle.sin(), angle.cos()) if sine_first else (angle.cos(), angle.sin())
     return torch.cat(parts, dim=-1)

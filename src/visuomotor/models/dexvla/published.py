@@ -1,0 +1,107 @@
+"""Heads from state dicts under the published names, at any size; dimensions are read from the shapes."""
+
+import re
+from collections.abc import Mapping
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from visuomotor.models.dexvla.config import ScaleDPConfig, TimeTable, UNetConfig
+from visuomotor.models.dexvla.head import DiffusionHead
+from visuomotor.models.dexvla.scaledp import ScaleDP
+from visuomotor.models.dexvla.tensors import compare
+from visuomotor.models.dexvla.unet import UNet
+
+__all__ = ["scaledp_from_published", "unet_from_published"]
+
+State = Mapping[str, Tensor]
+Head = TypeVar("Head", bound=DiffusionHead)
+
+
+def scaledp_from_published(state_dict: State, *, num_heads: int, time_table: TimeTable = "bfloat16") -> ScaleDP:
+    """The ScaleDP that `state_dict` describes; its tensors are shared, not copied, and keep their types.
+
+    The loss divides as the published code does (`mean_over="all"`).
+
+    Raises:
+        ValueError: tensors are missing, unexpected or of another shape; the error names them.
+    """
+
+    def shape(name: str) -> torch.Size:
+        return _shape(state_dict, name, "ScaleDP")
+
+    width, action_dim = shape("x_embedder.weight")
+    cond_dim = shape("cond_obs_emb.weight")[1]
+    combine_width, combined = shape("combine.0.weight")
+    config = ScaleDPConfig(
+        action_dim=action_dim,
+        state_dim=combined - cond_dim,
+        cond_dim=cond_dim,
+        horizon=shape("pos_embed")[1],
+        width=width,
+        depth=_count(state_dict, "blocks."),
+        heads=num_heads,
+        mlp_ratio=shape("blocks.0.mlp.fc1.weight")[0] / width,
+        combine_width=combine_width,
+        time_size=shape("t_embedder.mlp.0.weight")[1],
+        pooled="norm_after_pool.weight" in state_dict,
+        time_table=time_table,
+        mean_over="all",
+    )
+    with torch.device("meta"):
+        head = ScaleDP(config)
+    return _filled(head, state_dict)
+
+
+def unet_from_published(
+    state_dict: State,
+    *,
+    num_groups: int = 8,
+    final_groups: int = 8,
+    horizon: int = 16,
+    time_table: TimeTable = "bfloat16",
+) -> UNet:
+    """The UNet that `state_dict` describes; see `scaledp_from_published`. No weight depends on the horizon."""
+
+    def shape(name: str) -> torch.Size:
+        return _shape(state_dict, name, "UNet")
+
+    cond_dim = shape("norm_after_pool.weight")[0]
+    levels = range(_count(state_dict, "down_modules."))
+    first = "blocks.0.block.0.weight"
+    config = UNetConfig(
+        action_dim=shape("final_conv.1.weight")[0],
+        state_dim=shape("combine.weight")[1] - cond_dim,
+        cond_dim=cond_dim,
+        horizon=horizon,
+        step_width=shape("diffusion_step_encoder.1.weight")[1],
+        channels=tuple(shape(f"down_modules.{level}.0.{first}")[0] for level in levels),
+        kernel=shape(f"down_modules.0.0.{first}")[2],
+        groups=num_groups,
+        final_groups=final_groups,
+        time_table=time_table,
+        mean_over="all",
+    )
+    with torch.device("meta"):
+        head = UNet(config)
+    return _filled(head, state_dict)
+
+
+def _shape(state: State, name: str, kind: str) -> torch.Size:
+    if name not in state:
+        raise ValueError(f"Not a published {kind} head: {name} is missing among {len(state)} tensors.")
+    return state[name].shape
+
+
+def _count(state: State, stem: str) -> int:
+    found = [int(m[1]) for name in state if (m := re.match(re.escape(stem) + r"(\d+)\.", name))]
+    return max(found, default=-1) + 1
+
+
+def _filled(head: Head, state: State) -> Head:
+    report = compare(head, state)
+    if not report.complete:
+        raise ValueError(f"The head that the shapes describe does not fit: {report.summary()}.")
+    head.load_state_dict(state, assign=True)
+    return head
