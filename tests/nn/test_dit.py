@@ -17,6 +17,10 @@ def test_sinusoids_follow_the_formula() -> None:
     torch.testing.assert_close(swapped, code[1:].roll(4, dims=-1))
     rounded = sinusoids(torch.tensor([73.0]), 256, dtype=torch.bfloat16)
     assert 1e-3 < (rounded.float() - sinusoids(torch.tensor([73.0]), 256)).abs().max() < 1
+    frequency = torch.tensor([math.exp(-math.log(10_000) * k / 128) for k in range(128)]).bfloat16()
+    torch.testing.assert_close(rounded[0, :128], (73 * frequency.float()).cos().bfloat16(), atol=0, rtol=0)
+    coarse = sinusoids(torch.tensor([73.0]), 256, dtype=torch.bfloat16, round_angles=True)
+    torch.testing.assert_close(coarse[0, :128], (73 * frequency).cos(), atol=0, rtol=0)
 
 
 def test_frequencies_may_end_at_the_last_one() -> None:
