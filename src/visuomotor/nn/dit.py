@@ -26,8 +26,8 @@ def sinusoids(
     """[cos | sin] of `time` at size / 2 frequencies exp(-ln(10000) k / (size / 2)).
 
     `dtype` rounds frequencies and the table: some released weights were trained with bfloat16 ones. Angles between
-    them are float32, unless `round_angles`. `reach_last`: the denominator is size / 2 - 1, so that the last frequency is
-    1 / 10000.
+    them are float32, unless `round_angles`. `reach_last`: the denominator is size / 2 - 1, so that the last frequency
+    is 1 / 10000.
     """
     half = size // 2
     steps = torch.arange(half, device=time.device, dtype=torch.float32)
