@@ -40,6 +40,8 @@ class Options:
     """What a bad sample does: stop the run, or be counted, listed and left out."""
     threads: Number = None
     """CPU threads, by default OMP_NUM_THREADS, else all cores."""
+    tracker: Literal["wandb", "trackio"] | None = None
+    """An experiment tracker that gets the metrics, too."""
 
 
 def run(arguments: list[str]) -> int:
@@ -67,6 +69,7 @@ def run(arguments: list[str]) -> int:
             overwrite=options.overwrite,
             bad_samples=options.bad_samples,
             threads=options.threads,
+            tracker=options.tracker,
             progress=update,
         )
     report_quarantine(options.out / "quarantine.jsonl")

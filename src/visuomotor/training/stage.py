@@ -160,7 +160,7 @@ class StageTraining:
             **{f"lr/{g['part']}{'.muon' if g.get('muon') else ''}": g["lr"] for g in self.optimiser.param_groups},
             "seconds": round(self.trainer.seconds(), 2),
         }
-        metrics.append(self.trainer.out / "metrics.jsonl", entry)
+        self.trainer.record(entry)
         self.meter.reset(self.loader.wait_seconds)
 
     def _validate(self) -> None:
@@ -175,7 +175,7 @@ class StageTraining:
                 sources=[s.name for s in self.stage.mixture.sources],
             )
         entry = {"step": self.position.step, "stage": self.name, **metrics.flatten(found, "validation/")}
-        metrics.append(self.trainer.out / "metrics.jsonl", entry)
+        self.trainer.record(entry)
         self.meter.reset(self.loader.wait_seconds)
 
     def _progress(self, loss: float) -> Progress:

@@ -30,6 +30,7 @@ from visuomotor.training.progress import ProgressCallback
 from visuomotor.training.provenance import parent_of, provenance, public_weights
 from visuomotor.training.stage import StageTraining, check_stage
 from visuomotor.training.step import seed_for
+from visuomotor.training.tracker import Tracker
 
 __all__ = ["Interrupted", "train"]
 
@@ -46,6 +47,7 @@ def train(
     bad_samples: BadSamples = "stop",
     stop_after_seconds: float | None = None,
     threads: int | None = None,
+    tracker: str | None = None,
 ) -> Path:
     """Train `run` into the folder `out`; returns the last checkpoint's folder.
 
@@ -53,6 +55,7 @@ def train(
         resume: go on from the newest checkpoint in `out` (from the start when there is none).
         stop_after_seconds: save and return after this time; `resume` goes on.
         threads: CPU threads of torch, by default OMP_NUM_THREADS, else all cores.
+        tracker: "wandb" or "trackio", which get the metrics, too.
 
     Raises:
         Interrupted: SIGINT or SIGTERM arrived; everything is saved.
@@ -71,11 +74,21 @@ def train(
         raise ValueError(
             f"Run {run.name!r} starts from checkpoint {start} and from public weights {run.weights}; choose one."
         )
+    follower = Tracker(tracker) if tracker is not None else None
     torch.set_num_threads(threads or _default_threads())
     prepare_folder(run, out, resume=resume, overwrite=overwrite)
     deadline = time.monotonic() + stop_after_seconds if stop_after_seconds is not None else None
     with Interrupts() as interrupts:
-        return Trainer(run, out, interrupts, bad_samples=bad_samples, progress=progress, deadline=deadline).fit()
+        trainer = Trainer(
+            run, out, interrupts, bad_samples=bad_samples, progress=progress, deadline=deadline, tracker=follower
+        )
+        if follower is None:
+            return trainer.fit()
+        follower.start(run, out)
+        try:
+            return trainer.fit()
+        finally:
+            follower.close()
 
 
 def _default_threads() -> int:
@@ -106,8 +119,9 @@ class Trainer:
         bad_samples: BadSamples = "stop",
         progress: ProgressCallback | None = None,
         deadline: float | None = None,
+        tracker: Tracker | None = None,
     ) -> None:
-        self.run, self.out, self.interrupts = run, out, interrupts
+        self.run, self.out, self.interrupts, self.tracker = run, out, interrupts, tracker
         self.bad_samples: BadSamples = bad_samples
         self.progress, self._deadline = progress, deadline
         self.stages = list(run.stages.values())
@@ -148,6 +162,12 @@ class Trainer:
     def stop_wanted(self) -> bool:
         late = self._deadline is not None and time.monotonic() >= self._deadline
         return late or self.interrupts.received is not None
+
+    def record(self, entry: dict[str, Any]) -> None:
+        """Add a line to metrics.jsonl, and send it to the tracker."""
+        metrics.append(self.out / "metrics.jsonl", entry)
+        if self.tracker is not None:
+            self.tracker.send(entry)
 
     def seconds(self) -> float:
         """Wall time of this run, earlier parts included."""
