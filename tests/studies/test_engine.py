@@ -98,6 +98,17 @@ def test_overrides_reach_the_arms_and_what_is_no_stage_the_base(calls: Calls, tm
     assert trained["base"].config.noise_draws == trained["seed-0"].config.noise_draws == 3
 
 
+def test_some_arms_are_a_study_of_their_own(calls: Calls, tmp_path: Path) -> None:
+    some = DM0_MECHANISMS.only(("tokens", "questions", "questions-text-first"))
+    assert [(arm.name, arm.against) for arm in some.arms] == [
+        ("tokens", None), ("questions", None), ("questions-text-first", "questions"),
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="Did you mean 'tokens'"):
+        DM0_MECHANISMS.only(("token",))
+    with pytest.raises(ValueError, match="rolls out 'questions'"):
+        DM0_MECHANISMS.only(("questions-text-first",))
+
+
 def test_sizes_that_make_no_study_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="seeds is 0"):
         StudyPlan(out=tmp_path, data=tmp_path, seeds=0)

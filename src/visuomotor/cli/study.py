@@ -34,6 +34,8 @@ class Options:
     """Training seeds."""
     episodes: int = 100
     """Episodes that each arm and seed is rolled out for, per split."""
+    arms: tuple[str, ...] = ()
+    """Some of the study's arms (default: all)."""
     workers: int = 2
     """Simulator processes."""
     overwrite: bool = False
@@ -52,7 +54,7 @@ def run(arguments: list[str]) -> int:
     if options.study not in STUDIES:
         hint = did_you_mean(options.study, STUDIES)
         raise ValueError(f"there is no study {options.study!r}.{hint} Known: {', '.join(STUDIES)}.")
-    study = STUDIES[options.study]
+    study = STUDIES[options.study].only(options.arms) if options.arms else STUDIES[options.study]
     plan = StudyPlan(
         out=options.out, data=options.data, scenes=options.scenes, minutes=options.minutes, seeds=options.seeds,
         base_minutes=options.base_minutes, episodes=options.episodes, workers=options.workers,

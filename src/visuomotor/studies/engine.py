@@ -1,6 +1,6 @@
 """What a study is, and how it is carried out: arms trained for equal time, rolled out on the same starts."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from visuomotor.apps.evaluation import evaluate_checkpoint
 from visuomotor.apps.steps import Steps, digest, source_digest
 from visuomotor.contract import Run
 from visuomotor.recipes import find_recipe, override
+from visuomotor.spelling import did_you_mean
 from visuomotor.training.checkpoint import checkpoint_folder, last_step
 
 __all__ = ["Arm", "Study", "StudyPlan", "checkpoint_of", "run_study"]
@@ -65,6 +66,19 @@ class Study:
                 raise ValueError(f"Arm {arm.name!r} rolls out {arm.weights_of!r}, which has no training of its own.")
             known.append(arm.name)
             shared += [arm.name] if arm.weights_of is not None else []
+
+    def only(self, names: Collection[str]) -> "Study":
+        """The study of some of its arms; one whose counterpart is left out is compared with none.
+
+        Raises:
+            ValueError: an unknown arm, or one that rolls out an arm which is left out.
+        """
+        known = [arm.name for arm in self.arms]
+        for name in names:
+            if name not in known:
+                raise ValueError(f"Study {self.name!r} has no arm {name!r}.{did_you_mean(name, known)} Known: {known}.")
+        kept = (arm for arm in self.arms if arm.name in names)
+        return replace(self, arms=tuple(replace(a, against=a.against if a.against in names else None) for a in kept))
 
 
 @dataclass(frozen=True, kw_only=True)
