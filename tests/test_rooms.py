@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "visuomotor"
-CONTRACT = {"contract", "embodiment", "spelling"}
+CONTRACT = {"contract", "embodiment", "spelling", "atomic"}
 ALLOWED: dict[str, set[str]] = {
     "spelling": set(),
+    "atomic": set(),
     "embodiment": set(),
     "contract": {"embodiment"},
     "versions": set(),

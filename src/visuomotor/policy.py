@@ -5,8 +5,6 @@ tokenizer.json (fast.json with FAST tokens), embodiment.json, provenance.json. N
 """
 
 import json
-import secrets
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model, save_model
 
 import visuomotor
+from visuomotor.atomic import whole_folder
 from visuomotor.contract import ActionChunk, Embodiment, Observation, Sampled
 from visuomotor.data.conversations import Conversation
 from visuomotor.data.dialogue import conversation_sample
@@ -197,18 +196,14 @@ class Policy:
         path = Path(path)
         if path.exists() and not overwrite:
             raise FileExistsError(f"{path} exists already; choose another folder or pass overwrite=True.")
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
         try:
-            temporary.mkdir(parents=True)
-            self._write(temporary, provenance)
-            _replace(temporary, path)
+            with whole_folder(path) as temporary:
+                self._write(temporary, provenance)
         except (OSError, SafetensorError) as error:
             raise OSError(
                 f"The checkpoint {path} could not be written: {error}. Free some space or choose another folder; "
                 f"earlier checkpoints are untouched."
             ) from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
         return path
 
     def _write(self, folder: Path, provenance: dict[str, Any] | None) -> None:
@@ -436,14 +431,3 @@ def _read_json(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text())
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is damaged or truncated: {error}. Copy the checkpoint again.") from error
-
-
-def _replace(new: Path, old: Path) -> None:
-    """Put folder `new` in the place of `old`, which may exist."""
-    if not old.exists():
-        new.rename(old)
-        return
-    aside = new.with_suffix(".old")
-    old.rename(aside)
-    new.rename(old)
-    shutil.rmtree(aside)

@@ -65,7 +65,10 @@ def test_arms_are_compared_with_the_one_they_add_to(out: Path) -> None:
     assert 0 < b.low < 21 / 40 < b.high
     # 21 and 0 discordant pairs, twice the tail of 21 coins, times the two comparisons of Holm's first step
     assert b.p_value == pytest.approx(2 * 2 * 0.5**21)
-    assert c.checkpoints == ("step-000000", "step-000010")  # those of the arm whose weights it rolls out
+    assert [name.split()[0] for name in c.checkpoints] == [
+        "step-000000",
+        "step-000010",
+    ]  # those of the arm whose weights it rolls out
     assert a.seconds_per_observation == pytest.approx(0.1)
     assert 0.1 < summary.detectable < 0.5
     columns, rows = summary.table()

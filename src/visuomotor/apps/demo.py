@@ -154,13 +154,14 @@ def train_step(plan: DemoPlan, resume: bool, overwrite: bool, watch: Watch) -> N
 
 def evaluate_step(plan: DemoPlan, resume: bool, overwrite: bool, watch: Watch) -> None:
     from visuomotor.apps.evaluation import evaluate_checkpoint
+    from visuomotor.training.checkpoint import last_checkpoint
 
     train = plan.out / "train"
     evaluation = demo_run(plan).evaluation
     if evaluation is None:
         raise ValueError(f"Recipe {plan.recipe!r} has no evaluation plan, which the demo needs.")
     evaluation = replace(evaluation, episodes=plan.episodes, control_episodes=plan.control_episodes, splits=plan.splits)
-    checkpoint = train / "checkpoints" / (train / "last").read_text().strip()
+    checkpoint = last_checkpoint(train)
     show = watch("evaluating")
     evaluate_checkpoint(
         checkpoint,

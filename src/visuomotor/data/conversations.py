@@ -11,8 +11,6 @@ import hashlib
 import json
 import os
 import re
-import secrets
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
+
+from visuomotor.atomic import whole_folder
 
 __all__ = ["Conversation", "Conversations", "write_conversations"]
 
@@ -154,16 +154,10 @@ def write_conversations(conversations: Iterator[Conversation], folder: Path, nam
     """
     if folder.exists() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} exists and is not empty; choose another --out.")
-    partial = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        (partial / "images").mkdir(parents=True)
+    with whole_folder(folder) as partial:
+        (partial / "images").mkdir()
         records = _write_images(conversations, partial)
         (partial / name).write_text(json.dumps(records, indent=1) + "\n")
-        if folder.exists():
-            folder.rmdir()
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return folder / name
 
 

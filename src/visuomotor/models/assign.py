@@ -1,28 +1,47 @@
-"""Tensors into a module that was built on the meta device."""
+"""Published tensors: what shapes tell, which fit a module, and into one that was built on the meta device."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor, nn
 
 from visuomotor.models.report import TensorReport
 
-__all__ = ["assign"]
+__all__ = ["assign", "compare", "count_numbered", "told_shape"]
 
 
-def assign(module: nn.Module, tensors: Mapping[str, Tensor], *, ignored: tuple[str, ...] = ()) -> TensorReport:
-    """Share `tensors` with `module`, without a copy; where names or shapes disagree, the report says so.
+def told_shape(shapes: Mapping[str, Sequence[int]], name: str, what: str) -> tuple[int, ...]:
+    """The shape of a tensor that tells a dimension of `what`; ValueError where it is missing."""
+    if name not in shapes:
+        raise ValueError(f"Not a published {what}: {name} is missing among {len(shapes)} tensors.")
+    return tuple(shapes[name])
 
-    `ignored`: names of the file that were left out on purpose, for the report. What nothing filled stays on the meta
-    device.
-    """
+
+def count_numbered(names: Iterable[str], stem: str) -> int:
+    """How many numbered modules there are behind `stem`."""
+    found = [int(match[1]) for name in names if (match := re.match(re.escape(stem) + r"(\d+)\.", name))]
+    return max(found, default=-1) + 1
+
+
+def compare(module: nn.Module, tensors: Mapping[str, Tensor], ignored: Sequence[str] = ()) -> TensorReport:
+    """What `tensors` would fill; nothing is done. `ignored`: names left out on purpose, for the report."""
     own = module.state_dict()
     both = [name for name in tensors if name in own]
-    fitting = {name: tensors[name] for name in both if tensors[name].shape == own[name].shape}
-    module.load_state_dict(fitting, strict=False, assign=True)
+    fitting = [name for name in both if tensors[name].shape == own[name].shape]
     return TensorReport(
         loaded=tuple(fitting),
         missing=tuple(sorted(own.keys() - tensors.keys())),
         unexpected=tuple(sorted(tensors.keys() - own.keys())),
-        ignored=ignored,
+        ignored=tuple(ignored),
         mismatched=tuple((n, tuple(tensors[n].shape), tuple(own[n].shape)) for n in both if n not in fitting),
     )
+
+
+def assign(module: nn.Module, tensors: Mapping[str, Tensor], *, ignored: Sequence[str] = ()) -> TensorReport:
+    """Share `tensors` with `module`, without a copy; where names or shapes disagree, the report says so.
+
+    What nothing filled stays on the meta device.
+    """
+    report = compare(module, tensors, ignored)
+    module.load_state_dict({name: tensors[name] for name in report.loaded}, strict=False, assign=True)
+    return report

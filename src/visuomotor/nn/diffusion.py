@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from visuomotor.nn.random import normal
+
 __all__ = ["Schedule", "ddim", "ddpm", "squared_cosine"]
 
 
@@ -122,6 +124,6 @@ def ddpm(
         ab, before = kept[time], kept[time - 1]
         alpha, rest = ab / before, (1 - before) / (1 - ab)
         mean = before.sqrt() * (1 - alpha) / (1 - ab) * data + alpha.sqrt() * rest * x
-        fresh = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+        fresh = normal(tuple(x.shape), generator, x.device, x.dtype)
         x = mean + (rest * (1 - alpha)).sqrt() * fresh
     return x

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from visuomotor.nn.random import uniform
+
 __all__ = [
     "data_from_velocity", "euler", "euler_times", "interpolate", "noise_from_velocity", "sample_time", "time_code",
     "velocity", "velocity_from_data", "velocity_from_noise",
@@ -18,8 +20,7 @@ __all__ = [
 
 def sample_time(shape: tuple[int, ...], generator: torch.Generator | None, device: torch.device | str) -> Tensor:
     """t = 0.999 * Beta(1.5, 1) + 0.001: more weight on noisy times, never exactly 0. Beta(a, 1) is U^(1/a)."""
-    uniform = torch.rand(shape, generator=generator, device=device)
-    return 0.999 * uniform ** (1 / 1.5) + 0.001
+    return 0.999 * uniform(shape, generator, torch.device(device)) ** (1 / 1.5) + 0.001
 
 
 def interpolate(data: Tensor, noise: Tensor, time: Tensor) -> Tensor:

@@ -10,9 +10,9 @@ from visuomotor.apps.steps import Steps, digest, source_digest
 from visuomotor.contract import Run
 from visuomotor.recipes import find_recipe, override
 from visuomotor.spelling import did_you_mean
-from visuomotor.training.checkpoint import checkpoint_folder, last_step
+from visuomotor.training.checkpoint import last_checkpoint
 
-__all__ = ["Arm", "Study", "StudyPlan", "checkpoint_of", "run_study"]
+__all__ = ["Arm", "Study", "StudyPlan", "run_study"]
 
 MANY_STEPS = 100_000  # training is limited by time
 SEED_STRIDE = 1_000_000  # between the starts of two training seeds
@@ -133,14 +133,6 @@ def run_study(study: Study, plan: StudyPlan, watch: Watch, say: Callable[[str], 
             say(f"{arm.name}, seed {seed}: done")
 
 
-def checkpoint_of(train: Path) -> Path:
-    """The last checkpoint of a training folder."""
-    name = last_step(train)
-    if name is None:
-        raise FileNotFoundError(f"{train} holds no checkpoint. Run the study again, it goes on.")
-    return checkpoint_folder(train, name)
-
-
 def _do(
     plan: StudyPlan, folder: Path, name: str, inputs: str, output: Path, work: Callable[[bool, bool], None]
 ) -> None:
@@ -174,7 +166,7 @@ def _train(run: Run, plan: StudyPlan, folder: Path, inputs: str, watch: Watch, t
         )
 
     _do(plan, folder, "train", inputs, folder / "train" / "last", work)
-    return checkpoint_of(folder / "train")
+    return last_checkpoint(folder / "train")
 
 
 def _evaluate(arm: Arm, run: Run, trained: str, checkpoint: Path, plan: StudyPlan, folder: Path, watch: Watch) -> None:

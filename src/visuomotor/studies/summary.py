@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from visuomotor.apps.steps import source_digest
-from visuomotor.evaluation.provenance import code_version
+from visuomotor.evaluation.provenance import checkpoint_hash, code_version
 from visuomotor.evaluation.results import RECORDS_FILE, EpisodeRecord, read_records
 from visuomotor.evaluation.statistics import Rate, compare_paired, holm, minimum_detectable_effect
-from visuomotor.studies.engine import Arm, Study, StudyPlan, checkpoint_of
+from visuomotor.studies.engine import Arm, Study, StudyPlan
+from visuomotor.training.checkpoint import last_checkpoint
 
 __all__ = ["ArmResult", "Summary", "summarise"]
 
@@ -21,7 +22,7 @@ Runs = dict[str, list[list[EpisodeRecord]]]  # arm -> training seed -> records i
 class ArmResult:
     """An arm over all training seeds, in one condition.
 
-    by_seed: its rates one training seed at a time; checkpoints: the last one of each.
+    by_seed: its rates one training seed at a time; checkpoints: name and hash of the last one of each.
     difference: to the arm it is compared with, paired by start, with its 95 % interval (low, high) and the p-value
     adjusted for all comparisons of the study (Holm); None for the first arm. These hold for the trained policies.
     verdict: "more" or "less" where the p-value is below 0.05 and every training seed points the same way, else "cannot
@@ -141,9 +142,13 @@ def _arm(arm: Arm, out: Path, runs: list[list[EpisodeRecord]]) -> ArmResult:
         against=arm.against,
         rate=Rate(sum(rate.successes for rate in by_seed), sum(rate.n for rate in by_seed)),
         by_seed=by_seed,
-        checkpoints=tuple(checkpoint_of(trained / f"seed-{seed}" / "train").name for seed in range(len(runs))),
+        checkpoints=tuple(_named(last_checkpoint(trained / f"seed-{seed}" / "train")) for seed in range(len(runs))),
         seconds_per_observation=sum(calls) / max(1, len(calls)),
     )
+
+
+def _named(checkpoint: Path) -> str:
+    return f"{checkpoint.name} {checkpoint_hash(checkpoint)}"
 
 
 def _records(folder: Path) -> list[EpisodeRecord]:

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from visuomotor.models.report import TensorReport
 
 __all__ = [
-    "checkpoint_folder", "last_step", "load_facts", "load_state", "prune", "read_weights", "save_state",
-    "set_last", "state_folder", "step_name", "transplant", "write_folder",
+    "checkpoint_folder", "last_checkpoint", "last_step", "load_facts", "load_state", "prune", "read_weights",
+    "save_state", "set_last", "state_folder", "step_name", "transplant", "write_folder",
 ]  # fmt: skip
 
 TEMPORARY = ".tmp-"
@@ -40,6 +40,14 @@ def checkpoint_folder(out: Path, name: str) -> Path:
 
 def state_folder(out: Path, name: str) -> Path:
     return out / "state" / name
+
+
+def last_checkpoint(out: Path) -> Path:
+    """The newest complete checkpoint's folder; FileNotFoundError where there is none."""
+    name = last_step(out)
+    if name is None:
+        raise FileNotFoundError(f"{out} holds no checkpoint yet; train, or go on with --resume.")
+    return checkpoint_folder(out, name)
 
 
 def write_folder(folder: Path, write: Callable[[Path], object]) -> None:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from visuomotor.models.cogact.config import ActionModelConfig
 from visuomotor.nn.diffusion import Schedule, ddim, ddpm, squared_cosine
 from visuomotor.nn.dit import Block, TimeEmbedding
+from visuomotor.nn.random import integers, normal, uniform
 
 __all__ = ["ActionModel", "spaced_times"]
 
@@ -120,12 +121,12 @@ class ActionModel(nn.Module):
         config, device = self.config, actions.device
         if noise is None:
             shape = (actions.shape[0], config.repeated_diffusion_steps, *actions.shape[1:])
-            noise = torch.randn(shape, generator=generator, dtype=actions.dtype, device=device)
+            noise = normal(shape, generator, device, actions.dtype)
         draws = noise.shape[:2]
         if time is None:
-            time = torch.randint(config.diffusion_steps, draws, generator=generator, device=device)
+            time = integers(config.diffusion_steps, draws, generator, device)
         if drop is None:
-            drop = torch.rand(draws, generator=generator, device=device) < config.unconditional_dropout
+            drop = uniform(draws, generator, device) < config.unconditional_dropout
         flat = time.flatten()
         x = self.schedule.noised(actions.repeat_interleave(draws[1], 0), noise.flatten(0, 1), flat)
         found = self(x, flat, z.repeat_interleave(draws[1], 0), drop.flatten())

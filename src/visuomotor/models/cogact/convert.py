@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from visuomotor.models.assign import assign
+from visuomotor.models.assign import assign, count_numbered, told_shape
 from visuomotor.models.cogact.action_model import ActionModel
 from visuomotor.models.cogact.config import LLAMA2_7B, SIZES, VLMConfig
-from visuomotor.models.cogact.tensors import action_model_from_published, depth, shape
+from visuomotor.models.cogact.tensors import WHAT, action_model_from_published
 from visuomotor.models.cogact.vlm import CogACTVLM
 from visuomotor.models.report import TensorReport
 from visuomotor.nn.decoder import DecoderConfig
@@ -100,15 +100,15 @@ def vlm_config_of(
     Raises:
         ValueError: a tensor that tells a dimension is missing.
     """
-    vocabulary, width = shape(shapes, LLM + "embed_tokens.weight")
-    queries = shape(shapes, LLM + "layers.0.self_attn.q_proj.weight")[0]
+    vocabulary, width = told_shape(shapes, LLM + "embed_tokens.weight", WHAT)
+    queries = told_shape(shapes, LLM + "layers.0.self_attn.q_proj.weight", WHAT)[0]
     head_dim = queries // llm_heads if llm_heads else LLAMA2_7B.head_dim
     llm = DecoderConfig(
         width=width,
-        mlp_width=shape(shapes, LLM + "layers.0.mlp.gate_proj.weight")[0],
-        layers=depth(shapes, LLM + "layers."),
+        mlp_width=told_shape(shapes, LLM + "layers.0.mlp.gate_proj.weight", WHAT)[0],
+        layers=count_numbered(shapes, LLM + "layers."),
         heads=max(1, queries // head_dim),
-        kv_heads=max(1, shape(shapes, LLM + "layers.0.self_attn.k_proj.weight")[0] // head_dim),
+        kv_heads=max(1, told_shape(shapes, LLM + "layers.0.self_attn.k_proj.weight", WHAT)[0] // head_dim),
         head_dim=head_dim,
         vocab_size=vocabulary,
         rope_theta=LLAMA2_7B.rope_theta,
@@ -121,19 +121,19 @@ def vlm_config_of(
 
 
 def _tower_of(shapes: Mapping[str, tuple[int, ...]], stem: str, heads: int) -> ViTConfig:
-    width, _, _, patch = shape(shapes, stem + "patch_embed.proj.weight")
+    width, _, _, patch = told_shape(shapes, stem + "patch_embed.proj.weight", WHAT)
     fields: dict[str, Any] = {}
     if stem + "blocks.0.ls1.gamma" in shapes:
         fields["layer_scale"] = 1e-5
     if stem + "reg_token" in shapes:
         fields["registers"] = shapes[stem + "reg_token"][1]
     return ViTConfig(
-        image_size=patch * round(shape(shapes, stem + "pos_embed")[1] ** 0.5),
+        image_size=patch * round(told_shape(shapes, stem + "pos_embed", WHAT)[1] ** 0.5),
         patch_size=patch,
         width=width,
-        layers=depth(shapes, stem + "blocks."),
+        layers=count_numbered(shapes, stem + "blocks."),
         heads=heads,
-        mlp_width=shape(shapes, stem + "blocks.0.mlp.fc1.weight")[0],
+        mlp_width=told_shape(shapes, stem + "blocks.0.mlp.fc1.weight", WHAT)[0],
         class_token=stem + "cls_token" in shapes,
         **fields,
     )

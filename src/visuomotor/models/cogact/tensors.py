@@ -1,21 +1,21 @@
 """Tensors under the published names: which model they describe, and how they get into it."""
 
 import logging
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from visuomotor.models.assign import assign
+from visuomotor.models.assign import assign, count_numbered, told_shape
 from visuomotor.models.cogact.action_model import ActionModel
 from visuomotor.models.cogact.config import ActionModelConfig
 
-__all__ = ["action_config_of", "action_model_from_published", "depth", "shape"]
+__all__ = ["WHAT", "action_config_of", "action_model_from_published"]
 
 log = logging.getLogger(__name__)
 Shapes = Mapping[str, tuple[int, ...]]
+WHAT = "CogACT checkpoint"
 UNCONDITION = "z_embedder.uncondition"
 WIRED = (1, 4096)  # the unconditional vector of the published code, whatever the width of its features
 
@@ -52,26 +52,17 @@ def action_config_of(shapes: Shapes, *, num_heads: int, **settings: Any) -> Acti
     Raises:
         ValueError: a tensor that tells a dimension is missing.
     """
-    width, action_dim = shape(shapes, "x_embedder.linear.weight")
+
+    def shape(name: str) -> tuple[int, ...]:
+        return told_shape(shapes, name, WHAT)
+
+    width, action_dim = shape("x_embedder.linear.weight")
     fields = {
         "width": width,
-        "depth": depth(shapes, "blocks.") or 1,  # with none the report names what is missing
+        "depth": count_numbered(shapes, "blocks.") or 1,  # with none the report names what is missing
         "heads": num_heads,
-        "token_size": shape(shapes, "z_embedder.linear.weight")[1],
+        "token_size": shape("z_embedder.linear.weight")[1],
         "action_dim": action_dim,
-        "horizon": shape(shapes, "positional_embedding")[0] - 1,
+        "horizon": shape("positional_embedding")[0] - 1,
     }
     return ActionModelConfig(**{**fields, **settings})
-
-
-def shape(shapes: Shapes, name: str) -> tuple[int, ...]:
-    """The shape of a tensor that tells a dimension; ValueError where it is missing."""
-    if name not in shapes:
-        raise ValueError(f"Not a published CogACT checkpoint: {name} is missing among {len(shapes)} tensors.")
-    return shapes[name]
-
-
-def depth(names: Iterable[str], stem: str) -> int:
-    """How many numbered modules there are behind `stem`."""
-    found = [int(match[1]) for name in names if (match := re.match(re.escape(stem) + r"(\d+)\.", name))]
-    return max(found, default=-1) + 1

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from visuomotor.contract import Term
 from visuomotor.models.dexvla.config import HeadConfig
 from visuomotor.nn.diffusion import Schedule, ddim, squared_cosine
+from visuomotor.nn.random import integers, normal
 
 __all__ = ["DiffusionHead"]
 
@@ -94,12 +95,11 @@ class DiffusionHead(nn.Module, ABC):
         """
         if noise is None:
             shape = (len(actions), self.config.noise_draws, *actions.shape[1:])
-            noise = torch.randn(shape, generator=generator, device=_device(generator, actions)).to(actions.device)
+            noise = normal(shape, generator, actions.device)
         draws = noise.shape[1]
         if time is None:
-            highest, shape = self.config.training_steps, (len(actions), 1)
-            time = torch.randint(highest, shape, generator=generator, device=_device(generator, actions))
-            time = time.to(actions.device).expand(-1, draws)
+            time = integers(self.config.training_steps, (len(actions), 1), generator, actions.device)
+            time = time.expand(-1, draws)
         x = self._schedule_on(actions.device).noised(actions[:, None], noise, time)
         told = [t if t is None else t.repeat_interleave(draws, dim=0) for t in (cond, state, embodiment)]
         found = self(x.flatten(0, 1), time.flatten(), *told).unflatten(0, (-1, draws))
@@ -135,7 +135,3 @@ class DiffusionHead(nn.Module, ABC):
                 f"disagree; expected [B, T, {config.action_dim}], [B], [B, N, {config.cond_dim}] and "
                 f"[B, {config.state_dim}]."
             )
-
-
-def _device(generator: torch.Generator | None, like: Tensor) -> torch.device:
-    return like.device if generator is None else generator.device

@@ -1,16 +1,15 @@
 """Heads from state dicts under the published names, at any size; dimensions are read from the shapes."""
 
-import re
 from collections.abc import Mapping
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from visuomotor.models.assign import assign, count_numbered, told_shape
 from visuomotor.models.dexvla.config import ScaleDPConfig, TimeTable, UNetConfig
 from visuomotor.models.dexvla.head import DiffusionHead
 from visuomotor.models.dexvla.scaledp import ScaleDP
-from visuomotor.models.dexvla.tensors import compare
 from visuomotor.models.dexvla.unet import UNet
 
 __all__ = ["scaledp_from_published", "unet_from_published"]
@@ -28,8 +27,10 @@ def scaledp_from_published(state_dict: State, *, num_heads: int, time_table: Tim
         ValueError: tensors are missing, unexpected or of another shape; the error names them.
     """
 
-    def shape(name: str) -> torch.Size:
-        return _shape(state_dict, name, "ScaleDP")
+    def shape(name: str) -> tuple[int, ...]:
+        return told_shape(shapes, name, "ScaleDP head")
+
+    shapes = {name: tensor.shape for name, tensor in state_dict.items()}
 
     width, action_dim = shape("x_embedder.weight")
     cond_dim = shape("cond_obs_emb.weight")[1]
@@ -40,7 +41,7 @@ def scaledp_from_published(state_dict: State, *, num_heads: int, time_table: Tim
         cond_dim=cond_dim,
         horizon=shape("pos_embed")[1],
         width=width,
-        depth=_count(state_dict, "blocks."),
+        depth=count_numbered(state_dict, "blocks."),
         heads=num_heads,
         mlp_ratio=shape("blocks.0.mlp.fc1.weight")[0] / width,
         combine_width=combine_width,
@@ -64,11 +65,13 @@ def unet_from_published(
 ) -> UNet:
     """The UNet that `state_dict` describes; see `scaledp_from_published`. No weight depends on the horizon."""
 
-    def shape(name: str) -> torch.Size:
-        return _shape(state_dict, name, "UNet")
+    def shape(name: str) -> tuple[int, ...]:
+        return told_shape(shapes, name, "UNet head")
+
+    shapes = {name: tensor.shape for name, tensor in state_dict.items()}
 
     cond_dim = shape("norm_after_pool.weight")[0]
-    levels = range(_count(state_dict, "down_modules."))
+    levels = range(count_numbered(state_dict, "down_modules."))
     first = "blocks.0.block.0.weight"
     config = UNetConfig(
         action_dim=shape("final_conv.1.weight")[0],
@@ -88,20 +91,8 @@ def unet_from_published(
     return _filled(head, state_dict)
 
 
-def _shape(state: State, name: str, kind: str) -> torch.Size:
-    if name not in state:
-        raise ValueError(f"Not a published {kind} head: {name} is missing among {len(state)} tensors.")
-    return state[name].shape
-
-
-def _count(state: State, stem: str) -> int:
-    found = [int(m[1]) for name in state if (m := re.match(re.escape(stem) + r"(\d+)\.", name))]
-    return max(found, default=-1) + 1
-
-
 def _filled(head: Head, state: State) -> Head:
-    report = compare(head, state)
+    report = assign(head, state)
     if not report.complete:
         raise ValueError(f"The head that the shapes describe does not fit: {report.summary()}.")
-    head.load_state_dict(state, assign=True)
     return head

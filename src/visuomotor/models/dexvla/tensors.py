@@ -6,26 +6,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from visuomotor.models.assign import compare
 from visuomotor.models.report import TensorReport
 
-__all__ = ["compare", "copy_into"]
-
-
-def compare(head: nn.Module, tensors: Mapping[str, Tensor], ignored: Sequence[str] = ()) -> TensorReport:
-    """What `tensors` would fill; nothing is copied. `ignored` is passed on."""
-    ours = head.state_dict()
-    both = [name for name in tensors if name in ours]
-    return TensorReport(
-        loaded=tuple(name for name in both if tensors[name].shape == ours[name].shape),
-        missing=tuple(name for name in ours if name not in tensors),
-        unexpected=tuple(name for name in tensors if name not in ours),
-        ignored=tuple(ignored),
-        mismatched=tuple(
-            (name, tuple(tensors[name].shape), tuple(ours[name].shape))
-            for name in both
-            if tensors[name].shape != ours[name].shape
-        ),
-    )
+__all__ = ["copy_into"]
 
 
 @torch.no_grad()

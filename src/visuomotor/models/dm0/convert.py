@@ -6,8 +6,6 @@ given: `processor_of` takes an Embodiment, and says so when it has to guess the 
 
 import json
 import logging
-import secrets
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from visuomotor.atomic import whole_folder
 from visuomotor.contract import Embodiment
 from visuomotor.data.processor import Processor, ProcessorConfig
 from visuomotor.data.qwen import write_qwen
@@ -160,9 +159,7 @@ def write_published(
     if folder.exists():
         raise FileExistsError(f"{folder} exists already; choose another folder.")
     tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
-    partial = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        partial.mkdir(parents=True)
+    with whole_folder(folder) as partial:
         _write_tensors(tensors, partial, shard_bytes)
         (partial / "config.json").write_text(json.dumps(_published_config(model), indent=2) + "\n")
         (partial / STATISTICS).write_text(json.dumps({"norm_stats": _norm_stats(model, processor)}, indent=2) + "\n")
@@ -170,9 +167,6 @@ def write_published(
         write_qwen(
             processor.tokenizer.inner, partial, max_length=LIBERO_LENGTH if z_score else processor.config.max_text
         )
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return TensorReport(loaded=tuple(tensors))
 
 

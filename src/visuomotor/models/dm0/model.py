@@ -23,6 +23,7 @@ from visuomotor.models.report import TensorReport
 from visuomotor.nn.decoder import KeyValue, KVCache
 from visuomotor.nn.flow import euler, euler_times, interpolate, sample_time, velocity
 from visuomotor.nn.masks import Attention, causal_attention, compile_attention
+from visuomotor.nn.random import normal
 from visuomotor.nn.rotary import Rotation
 from visuomotor.nn.vision import prepare_images
 
@@ -119,10 +120,9 @@ class DM0(Model):
         entries = torch.ones_like(actions, dtype=torch.bool) if batch.action_valid is None else batch.action_valid
         draws = next((given.shape[1] for given in (noise, time) if given is not None), config.noise_draws)
         if noise is None:
-            noise = _normal((actions.shape[0], draws, *actions.shape[1:]), generator, device)
+            noise = normal((actions.shape[0], draws, *actions.shape[1:]), generator, device)
         if time is None:
-            source = generator.device if generator is not None else device
-            time = sample_time((actions.shape[0], draws), generator, source).to(device)
+            time = sample_time((actions.shape[0], draws), generator, device)
         importance = torch.ones_like(actions[..., 0])
         for values in batch.weights.values():
             importance = importance * values
@@ -164,7 +164,7 @@ class DM0(Model):
         labels = batch.labels.get("progress")
         if not self.config.progress_token or labels is None:
             return None, None
-        noise = self.config.progress_noise * _normal((labels.shape[0], draws), generator, labels.device)
+        noise = self.config.progress_noise * normal((labels.shape[0], draws), generator, labels.device)
         return labels[:, :1] + noise, labels[:, 1]
 
     def _decouple(self, lent: list[KeyValue], source: Tensor) -> list[KeyValue]:
@@ -257,7 +257,7 @@ class DM0(Model):
         """
         if noise is None:
             shape = (batch.size, num_samples, self.config.horizon, self.config.action_dim)
-            noise = _normal(shape, generator, batch.text_ids.device)
+            noise = normal(shape, generator, batch.text_ids.device)
         room = noise.shape[1] * self.config.chunk_tokens
         if prefix is None:
             writing = generate + sum(len(line.header) + line.length + 1 for line in lines)
@@ -384,11 +384,6 @@ class DM0(Model):
     def training_memory(self, **options: Any) -> dict[str, int]:
         """See `memory.training_memory`."""
         return training_memory(self.config, self.parts(), **options)
-
-
-def _normal(shape: tuple[int, ...], generator: torch.Generator | None, device: torch.device) -> Tensor:
-    source = generator.device if generator is not None else device
-    return torch.randn(shape, generator=generator, device=source).to(device)
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from visuomotor.models.assign import assign as share
+from visuomotor.models.assign import count_numbered, told_shape
 from visuomotor.models.dm0.config import DM0Config
 from visuomotor.models.dm0.model import DM0
 from visuomotor.models.report import TensorReport
@@ -39,19 +40,13 @@ def config_of(shapes: Shapes, *, head_dim: int, **known: Any) -> DM0Config:
     """
 
     def shape(name: str) -> tuple[int, ...]:
-        if name not in shapes:
-            raise ValueError(f"Not a published DM0 checkpoint: {name} is missing among {len(shapes)} tensors.")
-        return shapes[name]
-
-    def depth(stem: str) -> int:
-        found = [int(m[1]) for name in shapes if (m := re.match(re.escape(stem) + r"(\d+)\.", name))]
-        return max(found, default=-1) + 1
+        return told_shape(shapes, name, "DM0 checkpoint")
 
     vocabulary, width = shape(LLM + "embed_tokens.weight")
     fields: dict[str, Any] = {
         "num_views": 3,
         "vision_width": shape(TOWER + "conv1.weight")[0],
-        "vision_layers": depth(TOWER + "transformer.resblocks."),
+        "vision_layers": count_numbered(shapes, TOWER + "transformer.resblocks."),
         "vision_heads": max(1, shape(TOWER + "conv1.weight")[0] // PE_HEAD),
         "vision_mlp_width": shape(TOWER + "transformer.resblocks.0.mlp.c_fc.weight")[0],
         "vision_layer_scale": 0.1,
@@ -62,7 +57,7 @@ def config_of(shapes: Shapes, *, head_dim: int, **known: Any) -> DM0Config:
         "mlp_width": shape(LLM + "layers.0.mlp.gate_proj.weight")[0],
         "expert_width": shape(EXPERT + "norm.weight")[0],
         "expert_mlp_width": shape(EXPERT + "layers.0.mlp.gate_proj.weight")[0],
-        "layers": depth(LLM + "layers."),
+        "layers": count_numbered(shapes, LLM + "layers."),
         "heads": shape(LLM + "layers.0.self_attn.q_proj.weight")[0] // head_dim,
         "kv_heads": shape(LLM + "layers.0.self_attn.k_proj.weight")[0] // head_dim,
         "head_dim": head_dim,
@@ -88,7 +83,7 @@ def assign(model: DM0, tensors: Mapping[str, Tensor], precision: Precision) -> T
         raise ValueError(f"precision is {precision!r}, but must be one of {list(get_args(Precision))}.")
     ignored = [n for n in tensors if UNUSED.match(n) or (PROGRESS.match(n) and not model.config.progress_token)]
     offered = {name: t.to(_dtype(name, precision, t)) for name, t in tensors.items() if name not in ignored}
-    return share(model, offered, ignored=tuple(ignored))
+    return share(model, offered, ignored=ignored)
 
 
 def _dtype(name: str, precision: Precision, tensor: Tensor) -> torch.dtype:
