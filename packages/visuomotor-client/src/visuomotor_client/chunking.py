@@ -5,8 +5,9 @@ same executor serves a robot that waits for each chunk and one that goes on with
 """
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Deque, Iterator, Optional, Tuple
+from typing import Optional
 
 import numpy as np
 
@@ -69,8 +70,14 @@ class ChunkExecutor:
     """
 
     def __init__(
-        self, *, action_dim: int, execute: int, history: Optional[int], asynchronous: bool, guidance: Optional[str] = None
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        action_dim: int,
+        execute: int,
+        history: Optional[int],
+        asynchronous: bool,
+        guidance: Optional[str] = None,
+    ) -> None:
         if execute < 1:
             raise ValueError(f"Expected to execute at least 1 action of a chunk; given execute={execute}.")
         if guidance is not None and guidance not in GUIDANCE:
@@ -81,10 +88,10 @@ class ChunkExecutor:
 
     def reset(self) -> None:
         """Forget all chunks and any request: a new episode or a new instruction starts."""
-        self._chunks: Deque[Tuple[int, np.ndarray]] = deque(maxlen=self.history)  # (step it begins at, actions)
+        self._chunks: deque[tuple[int, np.ndarray]] = deque(maxlen=self.history)  # (step it begins at, actions)
         self._step = 0  # actions executed so far
         self._asked: Optional[int] = None
-        self.delays: Deque[int] = deque(maxlen=DELAYS)
+        self.delays: deque[int] = deque(maxlen=DELAYS)
 
     @property
     def waiting(self) -> bool:

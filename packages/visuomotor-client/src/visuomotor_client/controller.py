@@ -2,7 +2,7 @@
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Deque, List, Optional
+from typing import Optional
 
 import numpy as np
 
@@ -44,8 +44,8 @@ class Controller:
         self.executor.reset()
         self.safety.reset()
         self.step, self.stalls = 0, 0
-        self.seams: List[int] = []
-        self.delays: Deque[int] = deque(maxlen=1000)
+        self.seams: list[int] = []
+        self.delays: deque[int] = deque(maxlen=1000)
         self.state: Optional[np.ndarray] = None
         self._now = 0.0
         self._asked: Optional[_Look] = None
@@ -61,7 +61,7 @@ class Controller:
         self.state, self._now = state, now
 
     def request(self) -> Optional[ChunkRequest]:
-        """Call when the observation of this step goes to the policy; returns what the policy is to be told beside it."""
+        """The observation of this step goes to the policy; returns what the policy is to be told beside it."""
         self._asked = _Look(self.step, self._now, self.state)
         return self.executor.request()
 

@@ -5,7 +5,8 @@ last command went (or where the robot is), so that base + values - before is the
 """
 
 import math
-from typing import List, Optional, Sequence
+from collections.abc import Sequence
+from typing import Optional
 
 import numpy as np
 
@@ -17,7 +18,7 @@ __all__ = ["bounded", "braked", "degrees", "gripper_motion", "joint_motion", "po
 ROUNDING = 1e-6  # of a number, or of 1: what commands in float32 may be off without being an intervention
 
 
-def bounded(values: np.ndarray, low: np.ndarray, high: np.ndarray, reason: str, reasons: List[str]) -> np.ndarray:
+def bounded(values: np.ndarray, low: np.ndarray, high: np.ndarray, reason: str, reasons: list[str]) -> np.ndarray:
     """`values` within [low, high]; adds `reason` where that changed more than rounding."""
     kept = np.minimum(np.maximum(values, low), high)
     if (np.abs(kept - values) > ROUNDING * np.maximum(1.0, np.abs(values))).any():
@@ -43,10 +44,11 @@ def joint_motion(
     room: Sequence[np.ndarray],
     velocity: Optional[np.ndarray],
     acceleration: Optional[np.ndarray],
-    reasons: List[str],
+    reasons: list[str],
 ) -> np.ndarray:
-    """The motion of this step. `last`: that of the step before; `room`: how far it may go down and up; the limits of
-    velocity and acceleration are per step and per step squared. Position wins over velocity, velocity over acceleration.
+    """The motion of this step. `last`: that of the step before; `room`: how far it may go down and up.
+
+    Velocity is per step, acceleration per step squared. Position wins over velocity, velocity over acceleration.
     """
     down, up = room
     motion = bounded(motion, -down, up, "limit", reasons)
@@ -56,6 +58,8 @@ def joint_motion(
         low = np.maximum(last - acceleration, -braked(down, acceleration))
         high = np.minimum(last + acceleration, braked(up, acceleration))
         motion = bounded(motion, np.minimum(low, high), high, "acceleration", reasons)
+    if velocity is not None:
+        motion = np.minimum(np.maximum(motion, -velocity), velocity)
     return np.minimum(np.maximum(motion, -down), up)
 
 
@@ -66,7 +70,7 @@ def position_target(
     high: np.ndarray,
     keep_out: Sequence[Box],
     step_length: Optional[float],
-    reasons: List[str],
+    reasons: list[str],
 ) -> np.ndarray:
     """Where an end-effector may go from `before`: straight, within the box, not into a keep-out box, one step far."""
     target = bounded(target, low, high, "workspace", reasons)
@@ -95,7 +99,7 @@ def position_target(
 
 
 def rotation_values(
-    target: np.ndarray, before: np.ndarray, rotation: str, scale: float, most: float, reasons: List[str]
+    target: np.ndarray, before: np.ndarray, rotation: str, scale: float, most: float, reasons: list[str]
 ) -> np.ndarray:
     """A rotation at most the geodesic angle `most` (rad) from `before`, in the target's own format."""
     here, there = (to_quaternion(values, rotation, scale) for values in (before, target))
@@ -126,9 +130,9 @@ def gripper_motion(
     travel: float,
     hysteresis: float,
     rate: Optional[float],
-    reasons: List[str],
+    reasons: list[str],
 ) -> np.ndarray:
-    """The gripper's motion of this step. `direction`: the sign of its last motion; `rate`: shares of travel per step."""
+    """The gripper's motion of this step. `direction`: the sign of its last one; `rate`: shares of travel per step."""
     small = (motion * direction < 0) & (np.abs(motion) < hysteresis * travel)
     if small.any():
         reasons.append("gripper_hysteresis")

@@ -1,14 +1,14 @@
 """What a command may do: limits beside those that the embodiment declares. numpy only."""
 
 from dataclasses import dataclass, fields
-from typing import Optional, Tuple, Union
+from typing import Optional, Union
 
 import numpy as np
 
 __all__ = ["SafetyLimits"]
 
-Point = Tuple[float, float, float]
-Corners = Tuple[Point, Point]  # low and high
+Point = tuple[float, float, float]
+Corners = tuple[Point, Point]  # low and high
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,12 @@ class SafetyLimits:
     watchdog           seconds without an observation, or without an action, after which the robot is held
     """
 
-    velocity: Optional[Union[float, Tuple[float, ...]]] = None
-    acceleration: Optional[Union[float, Tuple[float, ...]]] = None
+    velocity: Optional[Union[float, tuple[float, ...]]] = None
+    acceleration: Optional[Union[float, tuple[float, ...]]] = None
     step_length: Optional[float] = None
     step_angle: Optional[float] = None
     workspace: Optional[Corners] = None
-    keep_out: Tuple[Corners, ...] = ()
+    keep_out: tuple[Corners, ...] = ()
     gripper_rate: Optional[float] = None
     gripper_hysteresis: float = 0.0
     chunk_age: Optional[float] = None
@@ -49,4 +49,6 @@ class SafetyLimits:
         boxes = (*self.keep_out, *((self.workspace,) if self.workspace is not None else ()))
         for box in boxes:
             if np.shape(box) != (2, 3) or not (np.asarray(box[0]) < np.asarray(box[1])).all():
-                raise ValueError(f"A box is ((x, y, z), (x, y, z)) with each low corner below the high one; given {box}.")
+                raise ValueError(
+                    f"A box is ((x, y, z), (x, y, z)) with each low corner below the high one; given {box}."
+                )

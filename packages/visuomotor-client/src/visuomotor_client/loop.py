@@ -1,6 +1,6 @@
 """The control loop, on real threads or on a simulated clock. numpy only.
 
-    run(controller, robot, policy, clock=SystemClock(), inference=ThreadedInference(), steps=1000)
+run(controller, robot, policy, clock=SystemClock(), inference=ThreadedInference(), steps=1000)
 """
 
 import time

@@ -1,7 +1,8 @@
 """What executors and safety filter need to know of a robot, read from its embodiment. numpy only."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Optional
 
 import numpy as np
 
@@ -54,7 +55,7 @@ class Part:
         return (self.closed or 0.0) + share * ((self.opened or 0.0) - (self.closed or 0.0))
 
 
-def parts(embodiment: Any) -> Tuple[Part, ...]:
+def parts(embodiment: Any) -> tuple[Part, ...]:
     """The action's components in order. `embodiment`: an Embodiment, or its JSON as servers and checkpoints carry it.
 
     A component is measured by the state component of its own name, else by the one that stands at the same place among
@@ -65,7 +66,7 @@ def parts(embodiment: Any) -> Tuple[Part, ...]:
     for component in described["state"]:
         starts.append(place)
         place += len(component["dims"])
-    found: List[Part] = []
+    found: list[Part] = []
     place = 0
     for component in described["action"]:
         size = len(component["dims"])
@@ -111,7 +112,7 @@ def _measuring(component: Mapping[str, Any], described: Mapping[str, Any]) -> Op
     """The index of the state component that measures an action component."""
     if component["kind"] in ("velocity", "other"):
         return None
-    states: List[Dict[str, Any]] = list(described["state"])
+    states: list[dict[str, Any]] = list(described["state"])
     same = [i for i, s in enumerate(states) if s["kind"] == component["kind"]]
     peers = [c["name"] for c in described["action"] if c["kind"] == component["kind"]]
     named = [i for i in same if states[i]["name"] == component["name"]]

@@ -20,7 +20,7 @@ def is_linear(rotation: str) -> bool:
 
 
 def to_quaternion(values: np.ndarray, rotation: str, scale: float = 1.0) -> Optional[np.ndarray]:
-    """The unit quaternion of `values`; None where they are no rotation (a quaternion of zeros). `scale`: rad per unit."""
+    """The unit quaternion of `values`, None where they are no rotation (all zeros, say). `scale`: rad per unit."""
     values = np.asarray(values, np.float64)
     if rotation == "axis_angle":
         angle = float(np.linalg.norm(values)) * scale

@@ -1,14 +1,15 @@
 """The safety filter between a policy and a robot. numpy only: this runs on the robot's computer.
 
-    safety = SafetyFilter(embodiment, SafetyLimits(step_length=0.02, watchdog=0.5))
-    command = safety.apply(action, state, now=time.monotonic())     # None: there is nothing that may be sent
-    safety.stop("pressed")                                          # latches until safety.release()
+safety = SafetyFilter(embodiment, SafetyLimits(step_length=0.02, watchdog=0.5))
+command = safety.apply(action, state, now=time.monotonic())     # None: there is nothing that may be sent
+safety.stop("pressed")                                          # latches until safety.release()
 """
 
 import logging
 from collections import Counter, deque
+from collections import Counter as Counts
 from dataclasses import dataclass
-from typing import Any, Counter as Counts, Deque, List, Optional, Tuple
+from typing import Any, Optional
 
 import numpy as np
 
@@ -23,11 +24,22 @@ __all__ = ["MODES", "Intervention", "SafetyFilter"]
 logger = logging.getLogger(__name__)
 
 MODES = ("clamp", "reject", "shadow")
-UNUSABLE = ("shape", "not_finite", "state", "no_rotation", "no_place", "chunk_age", "watchdog")  # nothing of it can be kept
+UNUSABLE = (
+    "shape",
+    "not_finite",
+    "state",
+    "no_rotation",
+    "no_place",
+    "chunk_age",
+    "watchdog",
+)  # nothing of it can be kept
 NO_LIMITS = SafetyLimits()
 IDENTITY = {
-    "quat_xyzw": (0, 0, 0, 1), "quat_wxyz": (1, 0, 0, 0), "rot6d": (1, 0, 0, 0, 1, 0), "matrix": (1, 0, 0, 0, 1, 0, 0, 0, 1)
-}  # fmt: skip
+    "quat_xyzw": (0, 0, 0, 1),
+    "quat_wxyz": (1, 0, 0, 0),
+    "rot6d": (1, 0, 0, 0, 1, 0),
+    "matrix": (1, 0, 0, 0, 1, 0, 0, 0, 1),
+}
 
 
 @dataclass(frozen=True)
@@ -35,7 +47,7 @@ class Intervention:
     """One command that the filter did not let pass as it was: when, why, what came, what left (None: nothing)."""
 
     now: float
-    reasons: Tuple[str, ...]
+    reasons: tuple[str, ...]
     given: Any
     sent: Optional[np.ndarray]
 
@@ -67,7 +79,7 @@ class SafetyFilter:
         self.action_dim = self.parts[-1].where.stop
         self.counts: Counts[str] = Counter()  # by reason
         self.interventions = 0  # commands
-        self.log: Deque[Intervention] = deque(maxlen=1000)
+        self.log: deque[Intervention] = deque(maxlen=1000)
         self.stopped: Optional[str] = None
         joints = sum(part.size for part in self.parts if part.kind == "joint")
         self._velocity = _per_joint(limits.velocity, joints, "velocity", self.control_hz)
@@ -81,7 +93,7 @@ class SafetyFilter:
 
     def reset(self) -> None:
         """A new episode: forget the last command. Counts stay, and so does a stop."""
-        self._targets: List[Optional[np.ndarray]] = [None] * len(self.parts)
+        self._targets: list[Optional[np.ndarray]] = [None] * len(self.parts)
         self._motions = [np.zeros(part.size) for part in self.parts]
         self._directions = [np.zeros(part.size) for part in self.parts]
         self._state: Optional[np.ndarray] = None
@@ -116,7 +128,7 @@ class SafetyFilter:
         state: measured now, float[s]; now: seconds on any clock; time: when the observation was taken that the action
         answers; start: the state then, for actions that are differences to it.
         """
-        reasons: List[str] = []
+        reasons: list[str] = []
         measured = self._measure(state, now, reasons)
         values = self._readable(action, reasons)
         self._acted = now
@@ -144,7 +156,7 @@ class SafetyFilter:
         self, state: Optional[np.ndarray] = None, *, now: float = 0.0, start: Optional[np.ndarray] = None
     ) -> Optional[np.ndarray]:
         """What is sent in a control step for which there is no action; an intervention only if it is overdue."""
-        ignored: List[str] = []
+        ignored: list[str] = []
         measured = self._measure(state, now, ignored)
         sent = self._resting(measured, start)
         self._commit(sent, measured, start)
@@ -154,7 +166,7 @@ class SafetyFilter:
 
     # Reading ----------------------------------------------------------------------------------------------------
 
-    def _measure(self, state: Optional[np.ndarray], now: float, reasons: List[str]) -> Optional[np.ndarray]:
+    def _measure(self, state: Optional[np.ndarray], now: float, reasons: list[str]) -> Optional[np.ndarray]:
         """The measured state; None where there is none, with a reason where it cannot be read."""
         if state is None:
             return None
@@ -169,7 +181,7 @@ class SafetyFilter:
         self._state, self._observed = values, now
         return values
 
-    def _readable(self, action: Any, reasons: List[str]) -> Optional[np.ndarray]:
+    def _readable(self, action: Any, reasons: list[str]) -> Optional[np.ndarray]:
         try:
             values = np.asarray(action, np.float64)
         except (TypeError, ValueError):
@@ -193,7 +205,8 @@ class SafetyFilter:
         """Where the last command went: for differences per step, and for a first command, where the robot is."""
         if part.base != "step" and self._targets[i] is not None:
             return self._targets[i]
-        return None if measured is None else part.measured(measured)
+        before = None if measured is None else part.measured(measured)
+        return before if before is None or part.base != "absolute" else np.clip(before, *self._corners(part))
 
     # Limiting ---------------------------------------------------------------------------------------------------
 
@@ -202,7 +215,7 @@ class SafetyFilter:
         values: np.ndarray,
         measured: Optional[np.ndarray],
         start: Optional[np.ndarray],
-        reasons: List[str],
+        reasons: list[str],
     ) -> np.ndarray:
         kept = values.copy()
         order = sorted(range(len(self.parts)), key=lambda i: self.parts[i].kind == "gripper")  # grippers last
@@ -218,9 +231,7 @@ class SafetyFilter:
                 kept[part.where] = np.clip(found, part.low, part.high) if _by_number(part) else found
         return kept
 
-    def _joint(
-        self, i: int, part: Part, values: np.ndarray, base: Any, before: Any, reasons: List[str]
-    ) -> np.ndarray:
+    def _joint(self, i: int, part: Part, values: np.ndarray, base: Any, before: Any, reasons: list[str]) -> np.ndarray:
         velocity, acceleration = self._of_joint(part, self._velocity), self._of_joint(part, self._acceleration)
         if base is None or before is None:
             self._need_state(velocity is not None or acceleration is not None, reasons)
@@ -233,12 +244,13 @@ class SafetyFilter:
         return before + motion - base
 
     def _position(
-        self, i: int, part: Part, values: np.ndarray, base: Any, before: Any, reasons: List[str]
+        self, i: int, part: Part, values: np.ndarray, base: Any, before: Any, reasons: list[str]
     ) -> np.ndarray:
         length = self.limits.step_length
         keep_out = self._keep_out if self._is_end_effector(part) else []
         if base is None:
-            self._need_state(bool(keep_out) or self.limits.workspace is not None, reasons)
+            unknown = part.base == "chunk_start" and length is not None
+            self._need_state(unknown or bool(keep_out) or self.limits.workspace is not None, reasons)
             base = before = np.zeros(part.size)  # a difference that starts nobody knows where: its length is left
             return limiting.position_target(values, before, base - np.inf, base + np.inf, [], length, reasons)
         self._need_state(before is None and length is not None, reasons)
@@ -248,7 +260,7 @@ class SafetyFilter:
         return limiting.position_target(base + values, before, low, high, keep_out, length, reasons) - base
 
     def _rotation(
-        self, i: int, part: Part, values: np.ndarray, base: Any, before: Any, reasons: List[str]
+        self, i: int, part: Part, values: np.ndarray, base: Any, before: Any, reasons: list[str]
     ) -> np.ndarray:
         rotation, scale, most = str(part.rotation), limiting.degrees(part.unit), self.limits.step_angle
         if part.base == "step":  # a turn of its own, from no turn at all
@@ -271,7 +283,7 @@ class SafetyFilter:
         return inside[0] if inside else np.clip(before - base, part.low, part.high)
 
     def _gripper(
-        self, i: int, part: Part, values: np.ndarray, base: Any, before: Any, reasons: List[str]
+        self, i: int, part: Part, values: np.ndarray, base: Any, before: Any, reasons: list[str]
     ) -> np.ndarray:
         rate, hysteresis = self.limits.gripper_rate, self.limits.gripper_hysteresis
         if base is None or before is None:
@@ -314,7 +326,7 @@ class SafetyFilter:
         start = sum(p.size for p in joints[: joints.index(part)])
         return limits[start : start + part.size]
 
-    def _need_state(self, needed: bool, reasons: List[str]) -> None:
+    def _need_state(self, needed: bool, reasons: list[str]) -> None:
         """A limit that is asked for and cannot be checked without the state leaves nothing of the command."""
         if needed:
             reasons.append("state")
@@ -339,9 +351,7 @@ class SafetyFilter:
     def _rounded(self, values: np.ndarray) -> np.ndarray:
         return np.clip(values.astype(np.float32), self._low, self._high)
 
-    def _commit(
-        self, sent: Optional[np.ndarray], measured: Optional[np.ndarray], start: Optional[np.ndarray]
-    ) -> None:
+    def _commit(self, sent: Optional[np.ndarray], measured: Optional[np.ndarray], start: Optional[np.ndarray]) -> None:
         """Remember where each part was sent, and how far that was."""
         if sent is None:
             return
@@ -355,7 +365,7 @@ class SafetyFilter:
             moved = np.abs(motion) > limiting.ROUNDING
             self._directions[i] = np.where(moved, np.sign(motion), self._directions[i])
 
-    def _intervened(self, now: float, reasons: List[str], given: Any, sent: Optional[np.ndarray]) -> None:
+    def _intervened(self, now: float, reasons: list[str], given: Any, sent: Optional[np.ndarray]) -> None:
         reasons = list(dict.fromkeys(reasons))
         self.interventions += 1
         self.counts.update(reasons)
@@ -372,13 +382,17 @@ class SafetyFilter:
                 )
         moving = [part for part in self.parts if self._is_end_effector(part)]
         if (self.limits.workspace is not None or self.limits.keep_out) and not moving:
-            raise ValueError("A workspace or keep-out box needs an action component of kind 'position' with 3 dimensions.")
+            raise ValueError(
+                "A workspace or keep-out box needs an action component of kind 'position' with 3 dimensions."
+            )
         for part in moving:
             low, high = self._corners(part)
             if part.base == "absolute" and (
                 (low > high).any() or nearest_free(np.zeros(3), low, high, self._keep_out) is None
             ):
-                raise ValueError(f"The safety limits leave {part.name!r} no place; check the workspace and keep-out boxes.")
+                raise ValueError(
+                    f"The safety limits leave {part.name!r} no place; check the workspace and keep-out boxes."
+                )
 
 
 def _by_number(part: Part) -> bool:

@@ -1,12 +1,13 @@
 """Where an end-effector may go: a box, and boxes in it that it must keep out of. numpy only."""
 
-from typing import Optional, Sequence, Tuple
+from collections.abc import Sequence
+from typing import Optional
 
 import numpy as np
 
 __all__ = ["Box", "free_share", "nearest_free"]
 
-Box = Tuple[np.ndarray, np.ndarray]  # low and high corner, float64[3]
+Box = tuple[np.ndarray, np.ndarray]  # low and high corner, float64[3]
 
 
 def nearest_free(point: np.ndarray, low: np.ndarray, high: np.ndarray, keep_out: Sequence[Box]) -> Optional[np.ndarray]:
@@ -38,7 +39,7 @@ def free_share(start: np.ndarray, end: np.ndarray, keep_out: Sequence[Box]) -> f
     for low, high in keep_out:
         if (~moving & ((start <= low) | (start >= high))).any():
             continue
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             times = np.stack([(low - start) / way, (high - start) / way])[:, moving]
         enter, leave = times.min(axis=0).max(initial=-np.inf), times.max(axis=0).min(initial=np.inf)
         if enter < leave and leave > 0 and enter < share:
