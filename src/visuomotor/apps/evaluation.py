@@ -24,6 +24,8 @@ def evaluate_checkpoint(
         ValueError: held-out wording is wanted of a policy that was trained without templates.
     """
     chosen: dict[str, Any] = {} if plan.actions_from is None else {"actions_from": plan.actions_from}
+    if plan.num_samples is not None:
+        chosen["num_samples"] = plan.num_samples
     policy = load_policy(checkpoint, think=plan.think, **chosen)
     if plan.wording == "heldout":
         if policy.processor.config.templates == "none":
