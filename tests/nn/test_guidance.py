@@ -92,4 +92,4 @@ def test_a_given_prefix_stays_and_is_told_to_be_clean() -> None:
 
 def test_unknown_kinds_are_refused() -> None:
     with pytest.raises(ValueError, match="Unknown guidance"):
-        Guidance(target=torch.zeros(1, T, A), weights=torch.zeros(1, T, A), kind="soft")  # type: ignore[arg-type]
+        Guidance(target=torch.zeros(1, T, A), weights=torch.zeros(1, T, A), kind="soft")
