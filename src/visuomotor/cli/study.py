@@ -52,7 +52,7 @@ class ExecutionOptions:
     out: Path = Path("runs/execution")
     """Folder of the study."""
     executors: Annotated[tuple[str, ...], tyro.conf.arg(metavar="[NAME ...]")] = ()
-    """What is compared with receding_horizon (default: all that need no training of their own)."""
+    """What is compared with receding_horizon (default: all)."""
     latencies: tuple[float, ...] = (0, 50, 100, 200, 300)
     """Milliseconds from an observation to its chunk."""
     environment: str = "tabletop"
@@ -63,6 +63,8 @@ class ExecutionOptions:
     """Episodes for each executor and latency."""
     execute: int = 4
     """Actions between two looks, for executors that do not look at every step."""
+    num_samples: int = 1
+    """Chunks of which the policy takes the medoid."""
     max_steps: Number = None
     """Control steps after which an episode has failed (default: the world's own limit)."""
     workers: int = 2

@@ -12,6 +12,7 @@ from visuomotor.contract import EvalPlan
 from visuomotor.evaluation.provenance import checkpoint_hash, code_version
 from visuomotor.evaluation.results import RECORDS_FILE, Motion, Results, read_records
 from visuomotor.evaluation.statistics import Rate, compare_paired, holm
+from visuomotor.execution.controller import EXECUTORS
 from visuomotor.studies.engine import Watch
 
 __all__ = ["ExecutionPlan", "ExecutorResult", "run_execution_study", "table"]
@@ -25,20 +26,19 @@ class ExecutionPlan:
     """What is compared.
 
     executors: all are compared with receding_horizon at the same latency, which has to be among them; latencies: in
-    milliseconds; execute: actions between two looks, for those that do not look at every step; tasks: of the world.
+    milliseconds; execute: actions between two looks, for those that do not look at every step; tasks: of the world;
+    num_samples: chunks of which the policy takes the medoid.
     """
 
     checkpoint: Path
     out: Path
-    executors: tuple[str, ...] = (
-        "receding_horizon", "temporal_ensemble", "adaptive_ensemble", "asynchronous", "asynchronous_ensemble", "rtc",
-        "rtc_identity",
-    )  # fmt: skip
+    executors: tuple[str, ...] = tuple(EXECUTORS)
     latencies: tuple[float, ...] = (0.0, 50.0, 100.0, 200.0, 300.0)
     environment: str = "tabletop"
     tasks: tuple[str, ...] = ("lift",)
     episodes: int = 50
     execute: int = 4
+    num_samples: int = 1
     max_steps: int | None = None
     workers: int = 2
 
@@ -110,6 +110,7 @@ def _roll_out(plan: ExecutionPlan, executor: str, latency: float, watch: Watch) 
         execute=plan.execute,
         executor=executor,
         latency=latency / 1000,
+        num_samples=plan.num_samples,
         options={"tasks": list(plan.tasks)} if plan.tasks else {},
     )
 

@@ -16,7 +16,7 @@ import numpy as np
 from visuomotor_client import limiting
 from visuomotor_client.limits import SafetyLimits
 from visuomotor_client.robot import Part, control_rate, parts
-from visuomotor_client.rotation import equivalent, is_linear, to_quaternion
+from visuomotor_client.rotation import equivalent, is_known, is_linear, to_quaternion
 from visuomotor_client.workspace import Box, nearest_free
 
 __all__ = ["MODES", "Intervention", "SafetyFilter"]
@@ -263,6 +263,8 @@ class SafetyFilter:
         self, i: int, part: Part, values: np.ndarray, base: Any, before: Any, reasons: list[str]
     ) -> np.ndarray:
         rotation, scale, most = str(part.rotation), limiting.degrees(part.unit), self.limits.step_angle
+        if not is_known(rotation, part.size):  # never together with a limit of the angle
+            return values
         if part.base == "step":  # a turn of its own, from no turn at all
             base = np.zeros(part.size)
             before = np.array(IDENTITY.get(rotation, base), float)
@@ -339,8 +341,8 @@ class SafetyFilter:
         values = np.zeros(self.action_dim)
         for i, part in enumerate(self.parts):
             if part.rests_at_zero:
-                if part.kind == "rotation" and part.rotation in IDENTITY:
-                    values[part.where] = IDENTITY[part.rotation]
+                if not _by_number(part):
+                    values[part.where] = IDENTITY[str(part.rotation)]
                 continue
             base, before = self._base(part, measured, start), self._before(i, part, measured)
             if base is None or before is None:
@@ -375,6 +377,11 @@ class SafetyFilter:
     def _require_possible(self) -> None:
         """Refuse limits that no command could keep."""
         for part in self.parts:
+            if part.kind == "rotation" and self.limits.step_angle and not is_known(str(part.rotation), part.size):
+                raise ValueError(
+                    f"The angle of {part.name!r} cannot be limited: {part.size} numbers in the format "
+                    f"{part.rotation!r} are no rotation that is known here. Leave step_angle out, or correct the embodiment."
+                )
             if part.base == "chunk_start" and part.kind == "rotation" and not _by_number(part):
                 raise ValueError(
                     f"Action component {part.name!r} is a difference of {part.rotation!r} numbers, which is no "
@@ -397,7 +404,7 @@ class SafetyFilter:
 
 def _by_number(part: Part) -> bool:
     """Whether limits hold number by number: not for quaternions, rot6d and matrices."""
-    return part.kind != "rotation" or is_linear(str(part.rotation))
+    return part.kind != "rotation" or str(part.rotation) not in IDENTITY
 
 
 def _per_joint(limit: Any, joints: int, name: str, rate: float) -> Optional[np.ndarray]:
