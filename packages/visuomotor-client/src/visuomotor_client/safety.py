@@ -380,7 +380,8 @@ class SafetyFilter:
             if part.kind == "rotation" and self.limits.step_angle and not is_known(str(part.rotation), part.size):
                 raise ValueError(
                     f"The angle of {part.name!r} cannot be limited: {part.size} numbers in the format "
-                    f"{part.rotation!r} are no rotation that is known here. Leave step_angle out, or correct the embodiment."
+                    f"{part.rotation!r} are no rotation that is known here. Leave step_angle out, or correct the "
+                    "embodiment."
                 )
             if part.base == "chunk_start" and part.kind == "rotation" and not _by_number(part):
                 raise ValueError(
