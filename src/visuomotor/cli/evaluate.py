@@ -36,14 +36,14 @@ class Options:
     """What turns chunks into actions: docs/execution.md says which to take."""
     latency_ms: float = 0.0
     """Milliseconds of the world's clock after which a chunk is there, whatever the policy takes here."""
-    num_samples: Number = None
-    """Chunks of which the policy takes the medoid (default: what the checkpoint says)."""
     safety: Literal["clamp", "reject", "shadow"] = "clamp"
     """What the safety filter does with commands beyond the robot's limits; shadow only counts them."""
     think: Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="[STR ...]")] = None
     """Levels that the policy writes before it acts, e.g. subtask box (default: what it was trained to write)."""
     actions_from: Literal["flow", "tokens"] | None = None
     """Chunks from the flow, or the action tokens that the policy writes (default: what the checkpoint says)."""
+    policy: Annotated[dict[str, str], tyro.conf.arg(metavar="NAME VALUE")] = field(default_factory=dict)
+    """Other settings of the policy, e.g. --policy think_every 2 think_seconds 0.1 num_samples 8."""
     wording: Literal["canonical", "heldout"] = "canonical"
     """How the policy is told, if it was trained with templates: heldout takes those that training never used."""
     data: tuple[Path, ...] = ()
@@ -75,10 +75,10 @@ def run(arguments: list[str]) -> int:
         execute=options.execute,
         executor=options.executor,
         latency=options.latency_ms / 1000,
-        num_samples=options.num_samples,
         safety=options.safety,
         think=options.think,
         actions_from=options.actions_from,
+        policy={key: typed(value) for key, value in options.policy.items()},
         wording=options.wording,
         seed=options.seed,
         options={key: typed(value) for key, value in options.option.items()},

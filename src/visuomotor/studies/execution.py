@@ -110,7 +110,7 @@ def _roll_out(plan: ExecutionPlan, executor: str, latency: float, watch: Watch) 
         execute=plan.execute,
         executor=executor,
         latency=latency / 1000,
-        num_samples=plan.num_samples,
+        policy={"num_samples": plan.num_samples} if plan.num_samples > 1 else {},
         options={"tasks": list(plan.tasks)} if plan.tasks else {},
     )
 
