@@ -6,6 +6,7 @@ from typing import Any, Literal
 from visuomotor.data.augment import AugmentConfig
 from visuomotor.data.normalization import NEAR_CONSTANT
 from visuomotor.data.scaffold import LEVELS, PromptStyle
+from visuomotor.data.weighting import WEIGHTS, WeightingConfig
 
 __all__ = ["Objective", "ProcessorConfig"]
 
@@ -25,6 +26,9 @@ class ProcessorConfig:
         to the state at the start of the chunk; `state_of` pairs action with state components of other names, and
         `wrap_angles` takes angles the short way round (the servers of published models do not).
     progress: samples carry how far the task is, now and at the chunk's end (for models with a progress token).
+    weights: names of the loss weights per step that samples carry (data/weighting.py: "trajectory", "chunk", "move",
+        "mani", "emphasis"); a model multiplies what it knows, dm0 its flow loss by all of them.
+    router: samples carry the label "router", whether the robot manipulates now; `weighting`: how both are made.
     near_constant: dimensions whose range is below it are centred instead of stretched (published: 0).
     coordinates: the side of an image in the coordinates of texts; with at most 100, a tokenizer trained here has one
         token for each, which is learnt faster (nano: 100).
@@ -63,6 +67,9 @@ class ProcessorConfig:
     trajectory_stride: int = 4
     questions_per_image: int = 4
     progress: bool = False
+    weights: tuple[str, ...] = ()
+    router: bool = False
+    weighting: WeightingConfig = field(default_factory=WeightingConfig)
     vocab_size: int = 1024
     templates: Literal["none", "grammar", "heldout"] = "none"
     tags: bool = False
@@ -87,6 +94,9 @@ class ProcessorConfig:
         ):
             if value not in known:
                 raise ValueError(f"ProcessorConfig.{name} is {value!r}; choose {known[0]!r} or {known[1]!r}.")
+        unknown = set(self.weights) - set(WEIGHTS)
+        if unknown:
+            raise ValueError(f"Unknown loss weights {sorted(unknown)}; choose from {list(WEIGHTS)}.")
         if self.fast_scale <= 0:
             raise ValueError(f"ProcessorConfig.fast_scale is {self.fast_scale}; it must be above 0.")
         for level, probability in self.levels.items():
@@ -99,6 +109,11 @@ class ProcessorConfig:
             raise ValueError(f"ProcessorConfig.coordinates is {self.coordinates}; it must lie in 10-1000.")
         if not self.image_roles:
             raise ValueError("image_roles is empty; a policy needs at least one camera role.")
+
+    @property
+    def weighs(self) -> bool:
+        """Whether samples carry anything that is made of `weighting`."""
+        return self.router or bool(self.weights)
 
     def turn(self, level: str) -> int:
         """The turn of a level's text (see contract.Batch): one of its own where levels do not see each other."""
@@ -115,4 +130,5 @@ class ProcessorConfig:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "ProcessorConfig":
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-        return cls(**{**values, "augment": AugmentConfig(**data["augment"])})
+        weighting = WeightingConfig.from_json(data.get("weighting", {}))  # checkpoints of before have none
+        return cls(**{**values, "augment": AugmentConfig(**data["augment"]), "weighting": weighting})

@@ -24,6 +24,7 @@ from visuomotor.data.fast import FastTokenizer
 from visuomotor.data.grammar import level_grammar
 from visuomotor.data.images import fit
 from visuomotor.data.normalization import ReferenceChange, Units, normalizer, reference_change
+from visuomotor.data.phases import require_signal
 from visuomotor.data.prepared import Prepared, spread_rows
 from visuomotor.data.sample import Sample, collate
 from visuomotor.data.statistics import Statistics, compute_statistics, is_scenes
@@ -57,6 +58,9 @@ class Processor:
         if config.tags:
             for embodiment in embodiments:
                 tags.tags_of(embodiment)  # refuses those whose control cannot be told
+        if config.weighs:
+            for embodiment in embodiments:
+                require_signal(embodiment, config.weighting.signal)
         self.units = tuple(_units(config, e, s) for e, s in zip(embodiments, statistics, strict=True))
         self.views = tuple(_views(config, e) for e in embodiments)
         self._prepared: dict[tuple[int, int], Prepared] = {}
@@ -120,7 +124,7 @@ class Processor:
         """The data set's normalised arrays, made on first use and kept."""
         key = (id(dataset), embodiment)
         if key not in self._prepared:
-            self._prepared[key] = Prepared(dataset, self.units[embodiment], self.config.horizon)
+            self._prepared[key] = Prepared(dataset, self.units[embodiment], self.config.horizon, self.config.weighting)
         return self._prepared[key]
 
     def sample(
@@ -152,9 +156,14 @@ class Processor:
         shifts, pictures = self._pictures(dataset_index, images, rng, views, place=lambda: prepared.place(row))
         config = self.config
         valid = np.zeros((config.horizon, config.action_width), dtype=bool)
-        labels = {}
+        weights, labels = {}, {}
         if objective == "robot":
             actions, steps, bins = prepared.actions_at(row)
+            if config.weights:
+                made = prepared.weights_at(row)
+                weights = {name: made[name] for name in config.weights}
+            if config.router:
+                labels["router"] = prepared.router_at(row)
             if config.progress:
                 labels["progress"] = prepared.progress_at(row, steps)
             valid[:steps, : bins.shape[1]] = True
@@ -181,6 +190,7 @@ class Processor:
             action_valid=valid,
             embodiment=dataset_index,
             source=source,
+            weights=weights,
             labels=labels,
             text_turn=scaffold.turns_of(pieces),
         )
