@@ -151,6 +151,9 @@ def chunk_weight(horizon: int, gamma: float) -> Float[np.ndarray, "T"]:
 
 
 def dual_scale(trajectory: Any, chunk: Any) -> tuple[Any, Any]:
-    """(w^move, w^mani) = ((1 - w^t) w^a, w^t w^a) of two arrays or two tensors, elementwise. They add up to w^a within a unit in the last place."""
+    """(w^move, w^mani) = ((1 - w^t) w^a, w^t w^a) of two arrays or two tensors, elementwise.
+
+    They add up to w^a within a unit in the last place.
+    """
     manipulation = trajectory * chunk
     return chunk - manipulation, manipulation
