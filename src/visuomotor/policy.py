@@ -418,6 +418,12 @@ def _require_fit(model: Any, processor: Processor) -> None:
                 f"The model has {name} {given} but the processor {value}; build the model's configuration with "
                 f"{name}={value}."
             )
+    prompt = getattr(model.config, "prompt", processor.config.prompt)
+    if prompt != processor.config.prompt:
+        raise ValueError(
+            f"The model reads texts of the layout {prompt!r} but the processor makes {processor.config.prompt!r}; set "
+            f"the processor's prompt to {prompt!r}."
+        )
     vocabulary = getattr(model.config, "vocab_size", processor.tokenizer.vocab_size)
     if vocabulary < processor.tokenizer.vocab_size:
         raise ValueError(

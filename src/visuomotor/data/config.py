@@ -41,6 +41,11 @@ class ProcessorConfig:
     trajectory_stride: frames between two points of the trajectory line.
     templates: "grammar" asks in words drawn from data/templates.py, and at inference in the canonical ones, "heldout"
         is the same with held-out words at inference (a control); "none" says the bare instruction or question.
+    prompt: the layout of the user's turn: "plain", "dm0", or "cogact", behind which nothing is written.
+    past_end: the steps of a chunk past its episode's end: "repeat" the last action, or stand "still": differences per
+        step are zero, grippers and absolute targets repeat. Neither is valid data.
+    clip_actions: normalised actions are clipped to [-1, 1], in training and before they reach the robot (CogACT).
+    binary_grippers: gripper commands for the robot are its opened or its closed value, whichever is nearer (CogACT).
     tags: the user's turn of a robot sample begins with robot and control mode (data/tags.py).
     """
 
@@ -73,6 +78,9 @@ class ProcessorConfig:
     vocab_size: int = 1024
     templates: Literal["none", "grammar", "heldout"] = "none"
     tags: bool = False
+    past_end: Literal["repeat", "still"] = "repeat"
+    clip_actions: bool = False
+    binary_grippers: bool = False
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def __post_init__(self) -> None:
@@ -91,12 +99,18 @@ class ProcessorConfig:
         for name, value, known in (
             ("scaffold", self.scaffold, ("sequential", "parallel")),
             ("action_tokens", self.action_tokens, ("bins", "fast")),
+            ("past_end", self.past_end, ("repeat", "still")),
         ):
             if value not in known:
                 raise ValueError(f"ProcessorConfig.{name} is {value!r}; choose {known[0]!r} or {known[1]!r}.")
         unknown = set(self.weights) - set(WEIGHTS)
         if unknown:
             raise ValueError(f"Unknown loss weights {sorted(unknown)}; choose from {list(WEIGHTS)}.")
+        if self.prompt == "cogact" and (self.tags or any(self.levels.values())):
+            raise ValueError(
+                f"A text of the layout 'cogact' ends with its question, which has no tags, but levels is {self.levels} "
+                f"and tags {self.tags}; set levels={{}} and tags=False."
+            )
         if self.fast_scale <= 0:
             raise ValueError(f"ProcessorConfig.fast_scale is {self.fast_scale}; it must be above 0.")
         for level, probability in self.levels.items():

@@ -3,7 +3,7 @@
 Every normalisation is affine per dimension, y = (x - offset) / scale, so that one pair of vectors serves both ways:
 quantile   y = 2 (x - q01) / (q99 - q01 + 1e-6) - 1      mean_std   y = (x - mean) / (std + 1e-6)
 limits     [low, high] -> [-1, 1]                        none       y = x
-Nothing is clipped.
+Nothing is clipped, unless the configuration says so (CogACT).
 """
 
 import logging
@@ -16,7 +16,9 @@ import numpy as np
 from visuomotor.data.statistics import VectorStatistics
 from visuomotor.embodiment import Component, Embodiment
 
-__all__ = ["Affine", "ReferenceChange", "Units", "normalizer", "reference_change"]
+__all__ = [
+    "Affine", "ReferenceChange", "Units", "gripper_values", "normalizer", "reference_change", "step_dimensions",
+]  # fmt: skip
 
 log = logging.getLogger(__name__)
 EPSILON = 1e-6
@@ -26,22 +28,27 @@ PERIODS = {"rad": 2 * math.pi, "radian": 2 * math.pi, "deg": 360.0, "degree": 36
 
 @dataclass(frozen=True)
 class Affine:
-    """y = (x - offset) / scale over the last axis; x has D dimensions, y is padded with zeros to `width`."""
+    """y = (x - offset) / scale over the last axis; x has D dimensions, y is padded with zeros to `width`.
+
+    `clip`: y is kept within [-1, 1], both ways.
+    """
 
     offset: np.ndarray
     scale: np.ndarray
     width: int
     constant: tuple[str, ...] = ()
+    clip: bool = False
 
     def apply(self, x: np.ndarray) -> np.ndarray:
         """float[..., D] in robot units -> float32[..., width]."""
         y = np.zeros((*x.shape[:-1], self.width), dtype=np.float32)
         y[..., : len(self.offset)] = (x - self.offset) / self.scale
-        return y
+        return y.clip(-1, 1) if self.clip else y
 
     def invert(self, y: np.ndarray) -> np.ndarray:
         """float[..., width] -> float32[..., D] in robot units."""
         kept = np.asarray(y, dtype=np.float64)[..., : len(self.offset)]
+        kept = kept.clip(-1, 1) if self.clip else kept
         return (kept * self.scale + self.offset).astype(np.float32)
 
 
@@ -185,11 +192,17 @@ def reference_change(embodiment: Embodiment, state_of: dict[str, str], wrap: boo
 
 @dataclass(frozen=True)
 class Units:
-    """Robot units <-> model units for one embodiment: action reference first, then normalisation, then padding."""
+    """Robot units <-> model units for one embodiment: action reference first, then normalisation, then padding.
+
+    still      action dimensions that are zero past an episode's end; there all others repeat the last action
+    grippers   (dimension, closed, opened) of commands that become the nearer of the two values for the robot
+    """
 
     state: Affine
     action: Affine
     reference: ReferenceChange | None
+    still: tuple[int, ...] = ()
+    grippers: tuple[tuple[int, float, float], ...] = ()
 
     def model_actions(self, actions: np.ndarray, state: np.ndarray) -> np.ndarray:
         """Robot actions [..., T, a] and the state [..., s] at the chunk's start -> float32[..., T, A]."""
@@ -202,4 +215,23 @@ class Units:
         actions = self.action.invert(normalised)
         if self.reference is not None:
             actions = self.reference.invert(actions, state[..., None, :]).astype(np.float32)
+        for dim, closed, opened in self.grippers:
+            nearer = np.abs(actions[..., dim] - closed) < np.abs(actions[..., dim] - opened)
+            actions[..., dim] = np.where(nearer, closed, opened)
         return actions
+
+
+def step_dimensions(embodiment: Embodiment) -> tuple[int, ...]:
+    """Action dimensions that are differences per step, grippers excepted."""
+    slices = embodiment.action_slices()
+    moving = (c.name for c in embodiment.action if c.reference == "step" and c.kind != "gripper")
+    return tuple(dim for name in moving for dim in range(slices[name].start, slices[name].stop))
+
+
+def gripper_values(embodiment: Embodiment) -> tuple[tuple[int, float, float], ...]:
+    """(dimension, closed value, opened value) of every gripper command."""
+    slices = embodiment.action_slices()
+    grippers = [(c, slices[c.name]) for c in embodiment.action if c.kind == "gripper"]
+    return tuple(
+        (dim, float(c.closed or 0), float(c.opened or 0)) for c, s in grippers for dim in range(s.start, s.stop)
+    )

@@ -69,13 +69,21 @@ class Prepared:
         return bool(self._bad_actions[row + steps] == self._bad_actions[row])
 
     def actions_at(self, row: int) -> tuple[np.ndarray, int, np.ndarray]:
-        """(normalised float32[T, A], valid steps n, bins int64[n, a]); after the episode the last action repeats."""
+        """(normalised float32[T, A], valid steps n, bins int64[n, a]).
+
+        After the episode the last action repeats; what `Units.still` names is zero there in robot units.
+        """
         end = int(self.end[row])
         steps = min(len(self._horizon), end - row)
         if not self.has_actions(row):
             bad = row + int(np.argmax(~np.isfinite(self.raw_action[row : row + steps]).all(axis=1)))
             raise ValueError(self._not_finite("action", self.raw_action, bad))
         rows = np.minimum(row + self._horizon, end - 1)
+        if steps < len(rows) and self.units.still:
+            raw = self.raw_action[rows]
+            raw[steps:, self.units.still] = 0
+            actions = self.units.model_actions(raw, self.raw_state[row])
+            return actions, steps, encode_bins(actions[:steps, : raw.shape[1]])
         if self.action is not None and self._bins is not None:
             return self.action[rows], steps, self._bins[row : row + steps]
         actions = self.units.model_actions(self.raw_action[rows], self.raw_state[row])

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from visuomotor.contract import Batch, Embodiment, Observation
-from visuomotor.data import grounding, sample_text, scaffold, tags, templates
+from visuomotor.data import cogact_prompt, grounding, sample_text, scaffold, tags, templates
 from visuomotor.data.action_line import ActionLine, load_fast, train_fast
 from visuomotor.data.augment import Shift, augment, draw_shift
 from visuomotor.data.automaton import Grammar
@@ -23,7 +23,14 @@ from visuomotor.data.conversations import Conversations
 from visuomotor.data.fast import FastTokenizer
 from visuomotor.data.grammar import level_grammar
 from visuomotor.data.images import fit
-from visuomotor.data.normalization import ReferenceChange, Units, normalizer, reference_change
+from visuomotor.data.normalization import (
+    ReferenceChange,
+    Units,
+    gripper_values,
+    normalizer,
+    reference_change,
+    step_dimensions,
+)
 from visuomotor.data.phases import require_signal
 from visuomotor.data.prepared import Prepared, spread_rows
 from visuomotor.data.sample import Sample, collate
@@ -102,6 +109,7 @@ class Processor:
             )
         if tokenizer is None:
             words = [*corpus, *scaffold.FIXED_TEXT, *grounding.PHRASES, *(t for d in datasets for t in _sentences(d))]
+            words += [cogact_prompt.prompt("")] if config.prompt == "cogact" else []
             words += templates.corpus() if config.templates != "none" else []
             words += [f"{tag} " for e, _ in groups for tag in tags.tags_of(e)] if config.tags else []
             tokenizer = TextTokenizer.train(words, config.vocab_size, digits=2 if config.coordinates <= 100 else 1)
@@ -400,10 +408,13 @@ def _sentences(dataset: Any) -> set[str]:
 
 
 def _units(config: ProcessorConfig, embodiment: Embodiment, statistics: Statistics) -> Units:
+    action = normalizer(embodiment.action, statistics.action, config.action_width, "action", config.near_constant)
     return Units(
         state=normalizer(embodiment.state, statistics.state, config.state_width, "state", config.near_constant),
-        action=normalizer(embodiment.action, statistics.action, config.action_width, "action", config.near_constant),
+        action=dataclasses.replace(action, clip=config.clip_actions),
         reference=_reference(config, embodiment),
+        still=step_dimensions(embodiment) if config.past_end == "still" else (),
+        grippers=gripper_values(embodiment) if config.binary_grippers else (),
     )
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from visuomotor.nn.random import normal
 
-__all__ = ["Schedule", "ddim", "ddpm", "squared_cosine"]
+__all__ = ["Schedule", "ddim", "ddpm", "spaced_times", "squared_cosine"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +68,19 @@ class Schedule:
             raise ValueError(f"Sampling takes 1 to {self.steps} steps of this schedule, not {steps}.")
         stride = self.steps // steps
         return [stride * i for i in reversed(range(steps))]
+
+
+def spaced_times(total: int, steps: int) -> list[int]:
+    """`steps` of `total` times from noisy to clean: from 0 on with the smallest stride that gives exactly as many.
+
+    Raises:
+        ValueError: no whole stride does.
+    """
+    counts = {len(range(0, total, stride)): stride for stride in reversed(range(1, total + 1))}
+    if steps not in counts:
+        near = sorted(sorted(counts, key=lambda count: abs(count - steps))[:2])
+        raise ValueError(f"No whole stride takes {steps} of {total} steps; choose {' or '.join(map(str, near))}.")
+    return list(range(0, total, counts[steps]))[::-1]
 
 
 def squared_cosine(steps: int = 100, largest_beta: float = 0.999) -> Schedule:

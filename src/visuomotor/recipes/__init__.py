@@ -20,6 +20,7 @@ RECIPES = {
     "tabletop-nano": ("visuomotor.recipes.tabletop", "tabletop_nano"),
     "tabletop-pretrain": ("visuomotor.recipes.tabletop", "tabletop_pretrain"),
     "metaworld-pairs": ("visuomotor.recipes.metaworld", "metaworld_pairs"),
+    "cogact-nano": ("visuomotor.recipes.cogact", "cogact_nano"),
     "own-data": ("visuomotor.recipes.own_data", "own_data"),
     "dm0": ("visuomotor.recipes.dm0", "dm0"),
     "finetune": ("visuomotor.recipes.finetune", "finetune"),
