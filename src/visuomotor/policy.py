@@ -121,7 +121,8 @@ class Policy:
         chunk never depends on who shared its batch (up to rounding). `extras` holds "latency" (seconds of the whole
         batch) and "seed"; "marks" (see Processor.marks) where the text points at something; "unfinished" and
         "malformed" where it applies (see Policy); "progress", predicted for the chunk's end, where the model has a
-        progress token and sessions say how far the task is.
+        progress token and sessions say how far the task is; "router" and "head", the gripper head's probability and
+        the head that acted (0 arm, 1 gripper), of a DAM-VLA.
 
         Raises:
             ValueError: an observation lacks a camera or has a wrong or NaN state; the model produced a NaN.
@@ -135,7 +136,7 @@ class Policy:
                 raise ValueError(f"{len(observations)} observations came with {len(given)} {what}; give one for each.")
         drawn = ((session or Session()).call_seed() for session in remembered)
         chosen = [int(seed) for seed in (drawn if seeds is None else seeds)]
-        told = None if sessions is None else [s.progress_now() if s is not None else 0.0 for s in remembered]
+        told = {} if sessions is None else self._told(remembered)
         noise = self._noise(chosen)
         fresh = [not self._reusable(s) for s in remembered]
         texts = [dict(s.text) if s is not None and not new else {} for s, new in zip(remembered, fresh, strict=True)]
@@ -148,7 +149,7 @@ class Policy:
                 group = [observations[i] for i in slots]
                 known = [texts[i] for i in slots]
                 levels = self._levels if think else self._levels[len(self.think) :]
-                begin = None if told is None else [told[i] for i in slots]
+                begin = {name: values[slots] for name, values in told.items()}
                 actions[slots], known, noted = self._sample(group, known, noise[slots], levels, deadline, begin)
                 for i, text, note in zip(slots, known, noted, strict=True):
                     texts[i], notes[i] = text, note
@@ -247,24 +248,24 @@ class Policy:
         noise: torch.Tensor,
         levels: Sequence[str],
         deadline: float | None,
-        told: Sequence[float] | None,
+        told: dict[str, torch.Tensor],
     ) -> tuple[np.ndarray, list[dict[str, str]], list[dict[str, Any]]]:
         """Normalised actions [B, T, A], the text of each, and what is to be said of it in extras.
 
-        `told`: how far each task is, for models with a progress token.
+        `told`: labels from the sessions (see `_told`).
         """
         batch = self.processor.observations(observations, self._index, levels, known)
-        if told is not None and getattr(self.model.config, "progress_token", False):
-            batch = replace(batch, labels={"progress": torch.tensor(told, dtype=torch.float32)[:, None]})
+        if told:
+            batch = replace(batch, labels=told)
         batch = batch.to(self.device)
         first = self.processor.config.scaffold == "sequential"  # its header ends the batch's text
         lines = tuple(replace(self._lines[level], given=first and i == 0) for i, level in enumerate(levels))
         flow = "action" not in levels
         sampled = self.model.sample(batch, noise=noise, steps=self.steps, lines=lines, deadline=deadline, flow=flow)
         known, notes = self._read(sampled, [level for level in levels if level != "action"], known)
-        if "progress" in sampled.extras:
-            for note, end in zip(notes, sampled.extras["progress"][:, 0].tolist(), strict=True):
-                note["progress"] = end
+        for name, values in sampled.extras.items():  # [B], or [B, N], of which the first sample acts
+            for note, value in zip(notes, values.reshape(len(notes), -1)[:, 0].tolist(), strict=True):
+                note[name] = value
         actions = sampled.actions[:, 0].float().cpu().numpy()
         if not flow:
             ids = sampled.lines[-1].cpu().numpy()
@@ -301,7 +302,7 @@ class Policy:
         known: list[dict[str, str]],
         noise: torch.Tensor,
         notes: list[dict[str, Any]],
-        told: Sequence[float] | None,
+        told: dict[str, torch.Tensor],
     ) -> None:
         """Fill `actions` [B, T, A] with what the action lines say; where they say nothing, with the flow's."""
         bad = []
@@ -315,8 +316,20 @@ class Policy:
         if bad:
             self.malformed += len(bad)
             group, texts = [observations[i] for i in bad], [known[i] for i in bad]
-            begin = None if told is None else [told[i] for i in bad]
+            begin = {name: values[bad] for name, values in told.items()}
             actions[bad], _, _ = self._sample(group, texts, noise[bad], (), None, begin)
+
+    def _told(self, sessions: Sequence[Session | None]) -> dict[str, torch.Tensor]:
+        """What the model is told of each robot's past: progress, where it has a token for it, and the head that acted
+        last, where its routing has hysteresis."""
+        told = {}
+        if getattr(self.model.config, "progress_token", False):
+            now = [s.progress_now() if s is not None else 0.0 for s in sessions]
+            told["progress"] = torch.tensor(now, dtype=torch.float32)[:, None]
+        if getattr(self.model.config, "hysteresis", 0):
+            before = [s.history[-1].extras.get("head", -1) if s is not None and s.history else -1 for s in sessions]
+            told["head"] = torch.tensor(before)
+        return told
 
     def _noise(self, seeds: Sequence[int]) -> torch.Tensor:
         """[B, 1, T, A], each row from its own generator, drawn on the CPU so that devices agree."""

@@ -23,7 +23,8 @@ class EpisodeRecord:
     `condition` names the split, or the control; `index` counts within it. `instruction` is what the policy read.
     `seconds`: time to success at the control rate, None without success. `max_steps`: the limit that held.
     `latency`: seconds of each policy call this episode took part in, `batch` how many observations shared each.
-    `text`: (step, what the policy said). `error`: why the episode was stopped, where it was. `attempts`: 2 where a
+    `text`: (step, what the policy said). `router`: (step, the gripper head's probability, the head that acted) at each
+    look of a policy with two heads (models/damvla). `error`: why the episode was stopped, where it was. `attempts`: 2 where a
     worker process died under it once. `video`, `sheet`: paths relative to the results' folder.
     """
 
@@ -43,6 +44,7 @@ class EpisodeRecord:
     render_seconds: float = 0.0
     simulation_seconds: float = 0.0
     text: tuple[tuple[int, str], ...] = ()
+    router: tuple[tuple[int, float, int], ...] = ()
     error: str | None = None
     attempts: int = 1
     video: str | None = None
@@ -56,7 +58,8 @@ class EpisodeRecord:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "EpisodeRecord":
         lists = {name: tuple(data[name]) for name in ("latency", "batch")}
-        return cls(**{**data, **lists, "text": tuple((step, words) for step, words in data["text"])})
+        pairs = {name: tuple(tuple(entry) for entry in data.get(name, ())) for name in ("text", "router")}
+        return cls(**{**data, **lists, **pairs})
 
 
 @dataclass(frozen=True, kw_only=True)

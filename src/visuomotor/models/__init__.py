@@ -12,6 +12,7 @@ __all__ = ["Cost", "Model", "config_from_json", "config_to_json", "make_config",
 _MODELS = {
     "dm0": ("visuomotor.models.dm0", "DM0", "DM0Config"),
     "cogact": ("visuomotor.models.cogact", "CogACT", "CogACTConfig"),
+    "damvla": ("visuomotor.models.damvla", "DAMVLA", "DAMVLAConfig"),
 }
 
 

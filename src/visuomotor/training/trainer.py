@@ -242,7 +242,7 @@ class Trainer:
                     f"Stage {name!r} starts from {start!r}, but the stages before it are {sorted(self.position.ended)}."
                 )
             folder = checkpoint.checkpoint_folder(self.out, self.position.ended[earlier])
-        report = checkpoint.transplant(self.model, checkpoint.read_weights(folder))
+        report = checkpoint.transplant(self.model, self.model.adopt(checkpoint.read_weights(folder)))
         if not report.loaded:
             raise ValueError(f"Nothing in {folder} fits this model ({report}); is it a checkpoint of another model?")
         log.log(

@@ -64,8 +64,8 @@ class Router(nn.Module):
         super().__init__()
         outputs = 2 if output == "softmax" else 1
         self.norm = nn.LayerNorm(width)  # early layers have the scale of a raw residual stream
-        layers = [nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, outputs)]
-        self.layers = nn.Sequential(*layers) if hidden else nn.Linear(width, outputs)
+        last = nn.Linear(hidden or width, outputs)
+        self.layers = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), last) if hidden else last
 
     def forward(self, latent: Float[Tensor, "B 1 C"]) -> Float[Tensor, "B"]:
         with torch.autocast(latent.device.type, enabled=False):

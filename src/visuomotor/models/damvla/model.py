@@ -1,8 +1,7 @@
-"""DAM-VLA as a model: loss, routing, denoising and sampling. Dimensions: R noise draws, N samples; others as contract."""
+"""DAM-VLA as a model: loss, routing, denoising, sampling. Dimensions: R noise draws, N samples; others as contract."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -27,6 +26,8 @@ from visuomotor.nn.random import normal
 __all__ = ["DAMVLA", "Routed"]
 
 TERMS = ("move", "mani")
+ARM, GRIPPER = "action_model.", "gripper_model."
+Predictor = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,14 +137,8 @@ class DAMVLA(Model):
 
     def denoise(self, prefix: Routed, x: Float[Tensor, "B N T A"], t: Int64[Tensor, "B N"]) -> Float[Tensor, "B N T A"]:
         """The noise that the chosen heads predict in x at diffusion times t, without guidance."""
-        draws = x.shape[1]
-
-        def predict(head: ActionModel, z: Tensor, rows: Tensor | slice) -> Tensor:
-            condition = head.z_embedder(z).repeat_interleave(draws, 0)
-            found = head.denoise(x[rows].flatten(0, 1), t[rows].flatten(), condition)
-            return found.to(x.dtype).unflatten(0, (-1, draws))
-
-        return self._routed(prefix, predict, x.shape)
+        predict = self._predictor(prefix, x.shape[1], guidance=1.0)
+        return predict(x.flatten(0, 1), t.flatten()).unflatten(0, x.shape[:2])
 
     @torch.no_grad()
     def sample(
@@ -163,9 +158,8 @@ class DAMVLA(Model):
     ) -> Sampled:
         """Action chunks as CogACT samples them, each by the head that its look is routed to.
 
-        Each head is run on the looks that chose it, so the host waits once for the choice. extras: "router" float[B],
-        the gripper head's probability, and "head" int64[B], 0 for the arm and 1 for the gripper, whoever has the larger
-        share.
+        Each head is run on the looks that chose it alone, so the host waits once, for the choice. extras: "router"
+        float[B], the gripper head's probability, and "head" int64[B], 0 for the arm head and 1 for the gripper head.
 
         Raises:
             ValueError: text is asked for (`generate`, `lines`, `flow=False`), or no even spacing has `steps` times.
@@ -177,41 +171,100 @@ class DAMVLA(Model):
             noise = normal(shape, generator, batch.text_ids.device)
         prefix = self.encode(batch) if prefix is None else prefix
         times = spaced_times(config.diffusion_steps, config.denoise_steps if steps is None else steps)
-        guidance = config.guidance if guidance is None else guidance
-        draws, start = noise.shape[1], noise
-
-        def walk(head: ActionModel, z: Tensor, rows: Tensor | slice) -> Tensor:
-            x = start[rows].flatten(0, 1)
-            return head.sample(z.repeat_interleave(draws, 0), x, len(times), guidance).unflatten(0, (-1, draws))
-
-        if config.routing == "soft" and prefix.probability is not None:
-            actions = self._mixed(prefix, noise, times, guidance)
-        else:
-            actions = self._routed(prefix, walk, noise.shape)
-        extras = {}
-        if prefix.probability is not None and prefix.gripper is not None:
-            extras = {"router": prefix.probability, "head": prefix.gripper.long()}
-        return Sampled(actions=actions, extras=extras)
-
-    def _routed(
-        self,
-        prefix: Routed,
-        run: Callable[[ActionModel, Tensor, Tensor | slice], Tensor],
-        shape: torch.Size,
-    ) -> Tensor:
-        """`run(head, conditions, rows)` of each head on the rows that chose it, or of both, mixed."""
+        predict = self._predictor(prefix, noise.shape[1], config.guidance if guidance is None else guidance)
+        actions = ddim(predict, noise.flatten(0, 1), self.action_model.schedule, times).unflatten(0, noise.shape[:2])
         if prefix.probability is None or prefix.gripper is None:
-            return run(self.action_model, prefix.conditions[0], slice(None))
+            return Sampled(actions=actions)
+        return Sampled(actions=actions, extras={"router": prefix.probability, "head": prefix.gripper.long()})
+
+    def _predictor(self, prefix: Routed, draws: int, guidance: float) -> Predictor:
+        """(x [B * draws, T, A], t [B * draws]) -> the noise in x, by the head that a look chose, or by both mixed."""
+        conditions = [z.repeat_interleave(draws, 0) for z in prefix.conditions]
+        if prefix.probability is None or prefix.gripper is None:
+            return self.action_model.predictor(conditions[0], guidance)
         if self.config.routing == "soft":
-            share = prefix.probability[:, None, None, None]
-            arm, gripper = (run(h, z, slice(None)) for h, z in zip(self.heads, prefix.conditions, strict=True))
-            return arm + share.to(arm.dtype) * (gripper - arm)
-        found = None
-        for head, z, chosen in zip(self.heads, prefix.conditions, (~prefix.gripper, prefix.gripper), strict=True):
-            rows = chosen.nonzero()[:, 0]
-            if len(rows):
-                part = run(head, z[rows], rows)
-                found = part.new_zeros(shape) if found is None else found
-                found = found.index_copy(0, rows, part)
-        assert found is not None, "every row chose a head"
+            arm, gripper = (h.predictor(z, guidance) for h, z in zip(self.heads, conditions, strict=True))
+            share = prefix.probability.repeat_interleave(draws, 0)[:, None, None]
+            return lambda x, t: torch.lerp(arm(x, t), gripper(x, t), share.to(x.dtype))
+        chosen = prefix.gripper.repeat_interleave(draws, 0)
+        rows = [own.nonzero()[:, 0] for own in (~chosen, chosen)]
+        for head, z, own in zip(self.heads, conditions, rows, strict=True):
+            if len(own) == len(chosen):
+                return head.predictor(z, guidance)
+        parts = [(h.predictor(z[own], guidance), own) for h, z, own in zip(self.heads, conditions, rows, strict=True)]
+
+        def predict(x: Tensor, t: Tensor) -> Tensor:
+            found = torch.zeros_like(x)
+            for part, own in parts:
+                found = found.index_copy(0, own, part(x[own], t[own]))
+            return found
+
+        return predict
+
+    # Shared -----------------------------------------------------------------------------------------------------
+
+    def _look(self, batch: Batch) -> tuple[tuple[Tensor, ...], Tensor | None]:
+        """What each head is told, and the router's logit."""
+        config = self.config
+        early = config.dam and config.dl
+        seen = self.vlm.observe(batch, (config.reasoning_layer, -1) if early else (-1,))
+        feature = seen.features[-1]
+        logit = None if self.router is None else self.router(seen.features[0])
+        if not config.vt:
+            return (feature,) * len(self.heads), logit
+        tokens = self._visual_tokens(seen, batch.views).to(feature.dtype)
+        class_token, registers = tokens[:, :, :1], tokens[:, :, 1:]
+        if config.register_pooling == "mean":
+            registers = registers.mean(2, keepdim=True)
+        told = [t.flatten(1)[:, None] for t in (class_token, registers)]
+        told = told if config.dam else [torch.cat(told, dim=-1)]
+        return tuple(torch.cat([feature, visual], dim=-1) for visual in told), logit
+
+    def _visual_tokens(self, seen: Encoded, views: tuple[bool, ...]) -> Float[Tensor, "B V P D"]:
+        """DINOv2's class token and registers of each view, zeros where a view is missing."""
+        if len(views) != self.config.num_views:
+            raise ValueError(
+                f"The visual tokens of this DAM-VLA are those of {self.config.num_views} views, but the batch has room "
+                f"for {len(views)}; set num_views to the number of the processor's image_roles."
+            )
+        tokens = seen.prefix.unflatten(1, (sum(views), -1))
+        tokens = tokens if self.config.visual_gradient else tokens.detach()
+        if all(views):
+            return tokens
+        placed = tokens.new_zeros(tokens.shape[0], len(views), *tokens.shape[2:])
+        placed[:, [index for index, there in enumerate(views) if there]] = tokens
+        return placed
+
+    def load_backbones(self, sources: Mapping[str, str], *, generator: torch.Generator | None = None) -> TensorReport:
+        """See CogACT's."""
+        from visuomotor.models.cogact import backbones
+
+        return backbones.load_backbones(self.vlm, sources, prefix="vlm.")
+
+    def adopt(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The weights of a CogACT, or of a DAM-VLA with one head, whose head both heads start from."""
+        if self.gripper_model is None or any(name.startswith(GRIPPER) for name in state):
+            return dict(state)
+        copies = {GRIPPER + n.removeprefix(ARM): t for n, t in state.items() if n.startswith(ARM)}
+        return {**state, **copies}
+
+    def parts(self) -> dict[str, list[nn.Parameter]]:
+        """vision, projector, llm, embed, action_model; with dam also gripper_model and router."""
+        found = {**vlm_parts(self.vlm), "action_model": list(self.action_model.parameters())}
+        for name, module in (("gripper_model", self.gripper_model), ("router", self.router)):
+            if module is not None:
+                found[name] = list(module.parameters())
+        return found
+
+    def cost(self, batch_size: int = 1, text_length: int = 100, steps: int | None = None) -> Mapping[str, Cost]:
+        """Cost of one `sample` of one chunk per observation, by part, all cameras present, all by the arm head."""
+        config = self.config
+        rows, steps = batch_size * (1 + (config.guidance > 1)), steps or config.denoise_steps
+        found = vlm_cost(config.vlm, batch_size, config.num_views, text_length)
+        found["action_model"] = action_model_cost(self.action_model.config, rows, steps)
+        if self.gripper_model is not None and config.routing == "soft":
+            found["gripper_model"] = action_model_cost(self.gripper_model.config, rows, steps)
+        if self.router is not None:
+            weights = sum(p.numel() for p in self.router.layers.parameters())
+            found["router"] = Cost(flops=2.0 * batch_size * weights, values_moved=weights)
         return found
