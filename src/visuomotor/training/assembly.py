@@ -13,6 +13,7 @@ from visuomotor.contract import Batch, Mixture, Run, Stage
 from visuomotor.data import scene_questions
 from visuomotor.data.conversations import Conversations
 from visuomotor.data.lerobot import Dataset
+from visuomotor.data.llama import is_llama
 from visuomotor.data.loader import Loader, held_out
 from visuomotor.data.processor import Processor, ProcessorConfig
 from visuomotor.data.tokenizer import TextTokenizer
@@ -113,8 +114,9 @@ def build_processor(run: Run, datasets: Mapping[str, Any], *, skip_bad: bool = F
 
 
 def public_tokenizer(source: str) -> TextTokenizer:
-    """The tokenizer of a public Qwen3 (folder or Hub name) with the tokens that DM0 adds."""
-    return TextTokenizer.from_qwen(find_weights(source, TOKENIZER_FILES, option="--llm"))
+    """The tokenizer of a public LLaMA-2, or of a Qwen3 with the tokens that DM0 adds (folder or Hub name)."""
+    folder = find_weights(source, TOKENIZER_FILES, option="--llm")
+    return TextTokenizer.from_llama(folder) if is_llama(folder) else TextTokenizer.from_qwen(folder)
 
 
 def _corpus(run: Run) -> tuple[str, ...]:

@@ -124,8 +124,8 @@ class CogACTConfig:
     head_dim: int = 32
     token_convolution: int = 4
 
-    action_model_width: int = 128
-    action_model_depth: int = 4
+    action_model_width: int = 96
+    action_model_depth: int = 3
     action_model_heads: int = 4
     action_dim: int = 8
     horizon: int = 8
