@@ -21,6 +21,7 @@ RECIPES = {
     "tabletop-pretrain": ("visuomotor.recipes.tabletop", "tabletop_pretrain"),
     "metaworld-pairs": ("visuomotor.recipes.metaworld", "metaworld_pairs"),
     "cogact-nano": ("visuomotor.recipes.cogact", "cogact_nano"),
+    "damvla-nano": ("visuomotor.recipes.damvla", "damvla_nano"),
     "own-data": ("visuomotor.recipes.own_data", "own_data"),
     "dm0": ("visuomotor.recipes.dm0", "dm0"),
     "finetune": ("visuomotor.recipes.finetune", "finetune"),

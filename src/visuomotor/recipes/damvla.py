@@ -50,7 +50,8 @@ def damvla_nano(
     plain = run.config
     fields = {"image_size": image_size, "horizon": horizon, "action_dim": plain.action_dim, "num_views": plain.num_views}
     config = make_config("damvla", "nano", **fields, **switches(combination))
-    # All of them, whatever the switches: --config.tw true then finds what it needs.
-    made: dict[str, Any] = {} if combination == "base" else {"weights": ("trajectory", "chunk"), "router": True}
-    made["weighting"] = WeightingConfig(signal=signal, covers=covers)
+    # Whatever the switches are, which read what they need: so --config.tw true finds it.
+    made: dict[str, Any] = {
+        "weights": ("trajectory", "chunk"), "router": True, "weighting": WeightingConfig(signal=signal, covers=covers),
+    }  # fmt: skip
     return replace(run, name="damvla-nano", model="damvla", config=config, processor={**run.processor, **made})

@@ -31,7 +31,8 @@ def test_all_switches_off_is_cogact_bit_for_bit(
 ) -> None:
     plain, model = make_cogact(mask_padded=mask_padded), make_damvla(**OFF, mask_padded=mask_padded)
     model.load_state_dict(plain.state_dict())
-    for batch in (make_batch(), weighed(), weighed(views=2)):
+    near = {"near": torch.rand(3, 4)}  # which both multiply; what is switched off needs no weights and reads none
+    for batch in (make_batch(), replace(weighed(), weights=near), replace(weighed(views=2), weights={})):
         theirs, ours = (m.loss(batch, generator=seeded()) for m in (plain, model))
         assert list(theirs.terms) == list(ours.terms) == ["diffusion"]
         for name in ("sum", "count", "rows", "weight"):
@@ -136,7 +137,7 @@ def test_without_dual_latents_the_router_reads_the_cognition_feature(make_damvla
     torch.testing.assert_close(model.sample(batch).extras["router"], expected)
 
 
-WEIGHTS = {"w": torch.tensor([[1.0, 0.8, 0.64, 0.512]] * 2 + [[1.0, 0.8, 0.64, 0.0]])}
+DECAY = torch.tensor([[1.0, 0.8, 0.64, 0.512]] * 2 + [[1.0, 0.8, 0.64, 0.0]])
 RATE = torch.tensor([[0.0] * 4, [1.0] * 4, [0.2, 0.4, 0.8, 0.0]])
 THERE = torch.tensor([[1.0] * 4] * 2 + [[1.0] * 3 + [0.0]])
 
@@ -144,27 +145,31 @@ THERE = torch.tensor([[1.0] * 4] * 2 + [[1.0] * 3 + [0.0]])
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"tw": False, "acw": False, "dam": False}, [WEIGHTS["w"] * RATE]),  # whatever the batch carries, as CogACT
-        ({"tw": False, "dam": False}, [WEIGHTS["w"]]),
-        ({"dam": False}, [WEIGHTS["w"] * (1 + RATE)]),
+        ({"tw": False, "acw": False, "dam": False}, [None]),
+        ({"tw": False, "dam": False}, [DECAY]),
+        ({"dam": False}, [DECAY * (1 + RATE)]),
         ({"dam": False, "acw": False}, [THERE * (1 + RATE)]),
-        ({"dam": False, "single_head": "floor"}, [WEIGHTS["w"] * RATE.clamp_min(0.1)]),
-        ({}, [WEIGHTS["w"] * (1 - RATE), WEIGHTS["w"] * RATE]),
+        ({"dam": False, "single_head": "floor"}, [DECAY * RATE.clamp_min(0.1)]),
+        ({}, [DECAY * (1 - RATE), DECAY * RATE]),
         ({"acw": False}, [THERE * (1 - RATE), THERE * RATE]),
-        ({"tw": False}, [WEIGHTS["w"], WEIGHTS["w"]]),
+        ({"tw": False}, [DECAY, DECAY]),
         ({"tw": False, "acw": False}, [THERE, THERE]),
-        ({"tw": False, "unweighted_heads": "own"}, [WEIGHTS["w"] * (RATE <= 0.5), WEIGHTS["w"] * (RATE > 0.5)]),
+        ({"tw": False, "unweighted_heads": "own"}, [DECAY * (RATE <= 0.5), DECAY * (RATE > 0.5)]),
     ],
 )
 def test_switches_decide_which_steps_count(
-    make_damvla: Make, weighed: Weighed, options: dict, expected: list[torch.Tensor]
+    make_damvla: Make, weighed: Weighed, options: dict, expected: list[torch.Tensor | None]
 ) -> None:
     batch, config = weighed(), make_damvla(**options).config
     assert batch.action_valid is not None
     found = step_weights(config, batch, batch.action_valid)
     assert len(found) == len(expected)
     for a, b in zip(found, expected, strict=True):
+        assert (a is None) == (b is None)
         torch.testing.assert_close(a, b)
+    more = replace(batch, weights={**batch.weights, "near": torch.full((3, 4), 2.0)})
+    for a, b in zip(step_weights(config, more, batch.action_valid), expected, strict=True):
+        torch.testing.assert_close(a, torch.full((3, 4), 2.0) * (1 if b is None else b))
 
 
 def test_nothing_behind_the_episode_counts(make_damvla: Make, weighed: Weighed) -> None:

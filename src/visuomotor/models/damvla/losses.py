@@ -8,8 +8,9 @@ from visuomotor.contract import Batch
 from visuomotor.data.weighting import dual_scale
 from visuomotor.models.damvla.config import DAMVLAConfig
 
-__all__ = ["OWN", "label", "step_weights"]
+__all__ = ["label", "step_weights"]
 
+SCALES = ("trajectory", "chunk")
 OWN = 0.5  # trajectory weight above which a step is the gripper head's own
 
 
@@ -18,16 +19,21 @@ def step_weights(
 ) -> tuple[Float[Tensor, "B T"] | None, ...]:
     """For (arm head, gripper head) or the single head; None: all steps count 1. Steps after the episode count 0.
 
-    Without acw, tw and dam nothing is weighed but by weights that the batch itself has, as in CogACT.
+    Weights of the batch with other names multiply, as in CogACT.
 
     Raises:
         ValueError: the batch lacks a weight that the switches need.
     """
+    others = None
+    for values in (v for name, v in batch.weights.items() if name not in SCALES):
+        others = values if others is None else others * values
     if not (config.acw or config.tw or config.dam):
-        product = None
-        for values in batch.weights.values():
-            product = values if product is None else product * values
-        return (product,)
+        return (others,)
+    own = _own_weights(config, batch, valid)
+    return own if others is None else tuple(weight * others for weight in own)
+
+
+def _own_weights(config: DAMVLAConfig, batch: Batch, valid: Tensor) -> tuple[Tensor, ...]:
     found = {name: _weight(batch, name) for name in config.weighted}
     chunk = found["chunk"] if config.acw else valid.any(-1).float()
     if "trajectory" not in found:
