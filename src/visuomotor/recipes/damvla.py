@@ -48,7 +48,12 @@ def damvla_nano(
         seed=seed,
     )
     plain = run.config
-    fields = {"image_size": image_size, "horizon": horizon, "action_dim": plain.action_dim, "num_views": plain.num_views}
+    fields = {
+        "image_size": image_size,
+        "horizon": horizon,
+        "action_dim": plain.action_dim,
+        "num_views": plain.num_views,
+    }
     config = make_config("damvla", "nano", **fields, **switches(combination))
     # Whatever the switches are, which read what they need: so --config.tw true finds it.
     made: dict[str, Any] = {
