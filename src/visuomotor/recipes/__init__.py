@@ -23,6 +23,7 @@ RECIPES = {
     "cogact-nano": ("visuomotor.recipes.cogact", "cogact_nano"),
     "own-data": ("visuomotor.recipes.own_data", "own_data"),
     "dm0": ("visuomotor.recipes.dm0", "dm0"),
+    "cogact": ("visuomotor.recipes.cogact", "cogact"),
     "finetune": ("visuomotor.recipes.finetune", "finetune"),
 }
 
