@@ -24,6 +24,7 @@ RECIPES = {
     "damvla-nano": ("visuomotor.recipes.damvla", "damvla_nano"),
     "own-data": ("visuomotor.recipes.own_data", "own_data"),
     "dm0": ("visuomotor.recipes.dm0", "dm0"),
+    "cogact": ("visuomotor.recipes.cogact", "cogact"),
     "finetune": ("visuomotor.recipes.finetune", "finetune"),
 }
 

@@ -188,6 +188,6 @@ def test_configurations() -> None:
     with pytest.raises(ValueError, match="No whole stride takes 11"):
         make_config("cogact", denoise_steps=11)
     with pytest.raises(ValueError, match="does not split into 5 heads"):
-        make_config("cogact", action_model_heads=5)
+        make_model("cogact", make_config("cogact", action_model_heads=5))
     with pytest.raises(ValueError, match="second-to-last"):
-        make_config("cogact", siglip_layers=1)
+        make_model("cogact", make_config("cogact", siglip_layers=1))

@@ -138,7 +138,7 @@ class CogACTConfig:
     denoise_steps: int = 10
 
     def __post_init__(self) -> None:
-        _ = self.vlm, self.action_model  # which refuse what does not fit
+        # The parts refuse what does not fit when the model is built, so that fields can be overridden one by one.
         spaced_times(self.diffusion_steps, self.denoise_steps)
 
     @property
