@@ -24,8 +24,8 @@ class EpisodeRecord:
     `seconds`: time to success at the control rate, None without success. `max_steps`: the limit that held.
     `latency`: seconds of each policy call this episode took part in, `batch` how many observations shared each.
     `text`: (step, what the policy said). `router`: (step, the gripper head's probability, the head that acted) at each
-    look of a policy with two heads (models/damvla). `error`: why the episode was stopped, where it was. `attempts`: 2 where a
-    worker process died under it once. `video`, `sheet`: paths relative to the results' folder.
+    look of a policy with two heads (models/damvla). `error`: why the episode was stopped, where it was. `attempts`: 2
+    where a worker process died under it once. `video`, `sheet`: paths relative to the results' folder.
     """
 
     condition: str

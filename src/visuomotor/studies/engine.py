@@ -1,5 +1,6 @@
 """What a study is, and how it is carried out: arms trained for equal time, rolled out on the same starts."""
 
+import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 from visuomotor.apps.evaluation import evaluate_checkpoint
 from visuomotor.apps.steps import Steps, digest, source_digest
 from visuomotor.contract import Run
+from visuomotor.evaluation.results import RECORDS_FILE, EpisodeRecord, read_records
 from visuomotor.recipes import find_recipe, override
 from visuomotor.spelling import did_you_mean
 from visuomotor.training.checkpoint import last_checkpoint
@@ -17,6 +19,8 @@ __all__ = ["Arm", "Study", "StudyPlan", "run_study"]
 MANY_STEPS = 100_000  # training is limited by time
 SEED_STRIDE = 1_000_000  # between the starts of two training seeds
 Watch = Callable[[str], Callable[[int, int, str], None]]
+Measure = Callable[[Path, Path, list[EpisodeRecord], Path], dict[str, float]]
+NUMBERS = Path("measured") / "numbers.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +29,7 @@ class Arm:
 
     adds: in words, what it has that `against` has not; arguments: of the recipe, fields: of its run, as on the command
     line of `train`; think: levels written before acting; weights_of: the arm whose checkpoint it rolls out another way,
-    trained once; against: the arm it is compared with, None for the first.
+    trained once; against: the arm it is compared with, None for the first; published: what a paper reports of it.
     """
 
     name: str
@@ -35,13 +39,15 @@ class Arm:
     think: tuple[str, ...] = ()
     weights_of: str | None = None
     against: str | None = None
+    published: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
     """A question, and the arms that answer it.
 
-    arguments: of the recipe, for every arm; base: those of a run that is made once, and from which all arms start.
+    arguments: of the recipe, for every arm; base: those of a run that is made once, and from which all arms start;
+    measure: (checkpoint, demonstrations, rollouts, folder for pictures) -> {name: number} of every trained arm.
     """
 
     name: str
@@ -50,6 +56,7 @@ class Study:
     arms: tuple[Arm, ...]
     arguments: dict[str, Any] = field(default_factory=dict)
     base: dict[str, Any] = field(default_factory=dict)
+    measure: Measure | None = None
 
     def __post_init__(self) -> None:
         known: list[str] = []
@@ -130,6 +137,8 @@ def run_study(study: Study, plan: StudyPlan, watch: Watch, say: Callable[[str], 
             else:
                 made[arm.name] = made[arm.weights_of]
             _evaluate(arm, *made[arm.name], plan, folder, watch)
+            if study.measure is not None and arm.weights_of is None:
+                _measure(study.measure, *made[arm.name][1:], plan, folder, watch)
             say(f"{arm.name}, seed {seed}: done")
 
 
@@ -192,6 +201,17 @@ def _evaluate(arm: Arm, run: Run, trained: str, checkpoint: Path, plan: StudyPla
         )
 
     _do(plan, folder, "eval", digest(trained, wanted), folder / "eval" / "results.json", work)
+
+
+def _measure(measure: Measure, trained: str, checkpoint: Path, plan: StudyPlan, folder: Path, watch: Watch) -> None:
+    def work(resume: bool, overwrite: bool) -> None:
+        watch(f"measuring {folder.parent.name}")
+        out = (folder / NUMBERS).parent
+        out.mkdir(exist_ok=True)
+        found = measure(checkpoint, plan.data, read_records(folder / "eval" / RECORDS_FILE), out)
+        (folder / NUMBERS).write_text(json.dumps(found, indent=2) + "\n")
+
+    _do(plan, folder, "measure", digest(trained, measure.__name__), folder / NUMBERS, work)
 
 
 def _hashes(plan: StudyPlan) -> list[str]:

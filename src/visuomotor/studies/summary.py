@@ -1,7 +1,7 @@
 """What a study found: success by arm with intervals, and what each arm adds, with "cannot tell" as a result."""
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from visuomotor.apps.steps import source_digest
 from visuomotor.evaluation.provenance import checkpoint_hash, code_version
 from visuomotor.evaluation.results import RECORDS_FILE, EpisodeRecord, read_records
 from visuomotor.evaluation.statistics import Rate, compare_paired, holm, minimum_detectable_effect
-from visuomotor.studies.engine import Arm, Study, StudyPlan
+from visuomotor.studies.engine import NUMBERS, Arm, Study, StudyPlan
 from visuomotor.training.checkpoint import last_checkpoint
 
 __all__ = ["ArmResult", "Summary", "summarise"]
@@ -25,6 +25,7 @@ class ArmResult:
     by_seed: its rates one training seed at a time; checkpoints: name and hash of the last one of each.
     difference: to the arm it is compared with, paired by start, with its 95 % interval (low, high) and the p-value
     adjusted for all comparisons of the study (Holm); None for the first arm. These hold for the trained policies.
+    published: what a paper reports; measured: {name: number of each training seed} where the study measures more.
     verdict: "more" or "less" where the p-value is below 0.05 and every training seed points the same way, else "cannot
     tell": how much another training would differ is known from the seeds alone.
     """
@@ -41,6 +42,8 @@ class ArmResult:
     high: float | None = None
     p_value: float | None = None
     verdict: str | None = None
+    published: str = ""
+    measured: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +58,8 @@ class Summary:
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Column names and rows of text."""
         columns = ["arm", "success", "by seed", "against", "difference", "p", "verdict", "per observation"]
+        measured = list(dict.fromkeys(name for arm in self.arms for name in arm.measured))
+        told = any(arm.published for arm in self.arms)
         rows = []
         for arm in self.arms:
             seeds = " ".join(f"{100 * rate.value:.0f}" for rate in arm.by_seed)
@@ -64,8 +69,10 @@ class Summary:
             else:
                 interval = f"[{100 * arm.low:+.0f}, {100 * arm.high:+.0f}]"
                 row += [f"{100 * arm.difference:+.0f} {interval}", f"{arm.p_value:.2g}", arm.verdict or ""]
-            rows.append([*row, f"{1000 * arm.seconds_per_observation:.0f} ms"])
-        return columns, rows
+            row.append(f"{1000 * arm.seconds_per_observation:.0f} ms")
+            row += [" ".join(f"{value:.3g}" for value in arm.measured.get(name, ())) for name in measured]
+            rows.append(row + [arm.published] * told)
+        return columns + measured + ["published"] * told, rows
 
 
 def summarise(study: Study, plan: StudyPlan) -> list[Summary]:
@@ -136,6 +143,8 @@ def _arm(arm: Arm, out: Path, runs: list[list[EpisodeRecord]]) -> ArmResult:
     by_seed = tuple(Rate(sum(r.success for r in run), len(run)) for run in runs)
     calls = [seconds / size for run in runs for r in run for seconds, size in zip(r.latency, r.batch, strict=True)]
     trained = out / (arm.weights_of or arm.name)
+    numbers = [trained / f"seed-{seed}" / NUMBERS for seed in range(len(runs))]
+    found = [json.loads(path.read_text()) for path in numbers if path.exists()]
     return ArmResult(
         name=arm.name,
         adds=arm.adds,
@@ -144,6 +153,8 @@ def _arm(arm: Arm, out: Path, runs: list[list[EpisodeRecord]]) -> ArmResult:
         by_seed=by_seed,
         checkpoints=tuple(_named(last_checkpoint(trained / f"seed-{seed}" / "train")) for seed in range(len(runs))),
         seconds_per_observation=sum(calls) / max(1, len(calls)),
+        published=arm.published,
+        measured={name: tuple(values[name] for values in found) for name in (found[0] if found else ())},
     )
 
 
