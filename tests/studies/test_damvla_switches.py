@@ -8,7 +8,9 @@ from visuomotor.studies.engine import Study
 def combinations(study: Study) -> dict[str, tuple[bool, ...]]:
     found = {}
     for arm in study.arms:
-        run = override(find_recipe(study.recipe)(data="a", start="base", **study.arguments, **arm.arguments), arm.fields)
+        run = override(
+            find_recipe(study.recipe)(data="a", start="base", **study.arguments, **arm.arguments), arm.fields
+        )
         config = run.config
         assert run.model == "damvla"
         assert run.stages["train"].start == run.processor["checkpoint"] == "base"

@@ -81,7 +81,7 @@ def test_a_study_may_measure_more_and_say_what_was_published(calls: Calls, tmp_p
     study = replace(DM0_MECHANISMS, arms=arms, measure=measure)
     plan = StudyPlan(out=tmp_path, data=tmp_path / "data", seeds=2, episodes=4)
     for _ in range(2):  # the second time it is there
-        run_study(study, plan, lambda title: SimpleNamespace())
+        run_study(study, plan, lambda title: lambda done, total, text: None)
     assert measured == TRAINED * 2
     [summary] = summarise(study, plan)
     assert all(arm.measured == {"error": (4.0, 4.0)} for arm in summary.arms)

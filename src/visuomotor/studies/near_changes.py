@@ -14,11 +14,13 @@ from visuomotor.data.loader import held_out
 from visuomotor.data.prepared import spread_rows
 from visuomotor.evaluation.results import EpisodeRecord
 from visuomotor.policy import Policy, load_policy
+from visuomotor.studies.attention_maps import draw_attention
 
 __all__ = ["measure_near_changes"]
 
 FRAMES = 512  # held-out frames that are measured
 EPISODES = 4  # that are drawn
+DRAWN = 2  # frames of each kind whose attention is drawn
 EXECUTED = 4  # steps of a chunk whose error counts
 SIZE = 32  # observations of a batch
 
@@ -26,7 +28,8 @@ SIZE = 32  # observations of a batch
 def measure_near_changes(checkpoint: Path, data: Path, rollouts: list[EpisodeRecord], out: Path) -> dict[str, float]:
     """On held-out demonstrations, the mean error of the executed steps in normalised units, "error near" changes of
     phase and "error elsewhere", and with a router its "router AUC" for the labels. `out`/routing.png has its
-    probability along demonstrations and along `rollouts`.
+    probability along demonstrations and along `rollouts`, `out`/attention.png what the class token and registers of
+    a policy with visual tokens look at.
 
     Raises:
         ValueError: the policy's samples carry no trajectory weights or labels, so nobody knows where changes are.
@@ -41,8 +44,9 @@ def measure_near_changes(checkpoint: Path, data: Path, rollouts: list[EpisodeRec
     held = np.flatnonzero(held_out(dataset.num_episodes, Mixture(sources=()).validation))
     slices = [dataset.episode_slice(int(episode)) for episode in held]
     rows = np.concatenate([np.arange(s.start, s.stop) for s in slices])
+    rows = rows[spread_rows(len(rows), FRAMES)]
     near, elsewhere, said, labels = [], [], [], []
-    for batch in _batches(policy, dataset, rows[spread_rows(len(rows), FRAMES)]):
+    for batch in _batches(policy, dataset, rows):
         shape = (batch.size, 1, config.horizon, config.action_width)
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(policy.device)
         sampled = policy.model.sample(batch, noise=noise)
@@ -58,6 +62,10 @@ def measure_near_changes(checkpoint: Path, data: Path, rollouts: list[EpisodeRec
     if said:
         found["router AUC"] = _auc(torch.cat(said).cpu().numpy(), torch.cat(labels).cpu().numpy() > 0)
         _draw(policy, dataset, slices[:EPISODES], rollouts[:EPISODES], out / "routing.png")
+    if getattr(policy.model.config, "vt", False):
+        manipulates = torch.cat(labels).cpu().numpy() > 0
+        chosen = [rows[kind][spread_rows(int(kind.sum()), DRAWN)] for kind in (manipulates, ~manipulates) if kind.any()]
+        draw_attention(policy.model.vlm, next(_batches(policy, dataset, np.concatenate(chosen))), out / "attention.png")
     return found
 
 
