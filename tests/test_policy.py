@@ -277,6 +277,8 @@ def test_wrong_use_is_refused() -> None:
         Policy(dm0(action_start_id=9), PROCESSOR)
     with pytest.raises(ValueError, match="vocab_size is 300"):
         Policy(dm0(vocab_size=300), PROCESSOR)
+    with pytest.raises(ValueError, match="layout 'cogact' but the processor makes 'plain'"):
+        Policy(make_model("cogact", make_config("cogact")), PROCESSOR)
 
 
 @pytest.fixture(scope="module")

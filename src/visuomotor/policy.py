@@ -412,7 +412,7 @@ def _take_types(model: Any, path: Path) -> None:
 
 def _require_fit(model: Any, processor: Processor) -> None:
     """ValueError where the model's sizes and ids contradict the processor's."""
-    wanted: dict[str, int | str] = {
+    wanted: dict[str, int | str | None] = {
         "horizon": processor.config.horizon,
         "action_dim": processor.config.action_width,
         "state_dim": processor.config.state_width,

@@ -37,9 +37,9 @@ class Options:
     load_policy(..., precision="file") keeps the types."""
     progress: Annotated[bool | None, tyro.conf.arg(metavar="{True,False}")] = None
     """Keep the progress linears of DM0-Prog (default: where model_type says DM0-Prog; Table30 files carry them too)."""
-    tokenizer: str | None = None
+    tokenizer: Annotated[str | None, tyro.conf.arg(metavar="FOLDER")] = None
     """LLaMA-2's tokenizer for a CogACT: a folder with tokenizer.json or tokenizer.model, or a name on the Hub."""
-    statistics: str | None = None
+    statistics: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """The data set whose statistics a CogACT acts by (default: that of the named robot, or the only one)."""
 
 

@@ -44,10 +44,10 @@ def load_backbones(vlm: CogACTVLM, sources: Mapping[str, str], *, prefix: str = 
             folder = find_weights(sources[part], VISION_FILES, option=f"weights.{part}")
             tower = vlm.vision_backbone[name]
             assert isinstance(tower, ViT)
-            found, ignored = from_transformers(dict(read_safetensors(folder)), tower.config)
+            found, unused = from_transformers(dict(read_safetensors(folder)), tower.config)
             if not any(".ls1." in tensor for tensor in found):  # a tower without gains has gains of 1
                 found |= {n: t.new_ones(t.shape) for n, t in tower.state_dict().items() if n.endswith(".gamma")}
-            reports.append(_fill(tower, iter(found.items()), f"{prefix}vision_backbone.{name}.", folder, list(ignored)))
+            reports.append(_fill(tower, iter(found.items()), f"{prefix}vision_backbone.{name}.", folder, list(unused)))
     if "llm" in sources:
         folder = find_weights(sources["llm"], LLM_FILES, option="weights.llm")
         _require_same(vlm.llm, folder)

@@ -148,7 +148,6 @@ class CogACTConfig:
 
     @property
     def vlm(self) -> VLMConfig:
-        size = {"image_size": self.image_size, "patch_size": self.patch_size}
         llm = replace(
             LLAMA2_7B,
             width=self.width,
@@ -168,14 +167,16 @@ class CogACTConfig:
             layer_scale=self.dinov2_layer_scale,
             class_token=True,
             registers=self.registers,
-            **size,
+            image_size=self.image_size,
+            patch_size=self.patch_size,
         )
         siglip = ViTConfig(
             width=self.siglip_width,
             layers=self.siglip_layers,
             heads=self.siglip_heads,
             mlp_width=self.siglip_mlp_width,
-            **size,
+            image_size=self.image_size,
+            patch_size=self.patch_size,
         )
         return VLMConfig(dinov2=dinov2, siglip=siglip, llm=llm)
 

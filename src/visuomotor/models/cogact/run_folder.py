@@ -147,7 +147,7 @@ def processor_of(
 def _dataset(statistics: Mapping[str, Any], embodiment: Embodiment, dataset: str | None) -> str:
     names = list(statistics)
     chosen = dataset or DATASETS.get(embodiment.name) or (names[0] if len(names) == 1 else None)
-    if chosen not in statistics:
+    if chosen is None or chosen not in statistics:
         given = f"has none of {chosen!r}" if chosen else f"has those of {len(names)} data sets"
         raise ValueError(f"{STATISTICS} {given}; choose one of {', '.join(names)} (--statistics NAME).")
     return chosen

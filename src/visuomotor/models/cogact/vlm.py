@@ -6,6 +6,7 @@ width of the language model, D width of DINOv2, V width of both towers together.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
@@ -29,8 +30,15 @@ def prepare_images(
 ) -> tuple[Float[Tensor, "B 3 size size"], Float[Tensor, "B 3 size size"]]:
     """Images for (DINOv2, SigLIP): resized without keeping the aspect, normalised as each tower was trained."""
     x = resize_bytes(images.permute(0, 3, 1, 2), size).float() / 255
-    mean, std = (x.new_tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    mean, std = _imagenet(x.device)
     return (x - mean) / std, (x - 0.5) / 0.5
+
+
+@lru_cache(maxsize=8)
+def _imagenet(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and deviation [3, 1, 1], uploaded once per device: an upload in each sample would make the host wait."""
+    mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return mean, std
 
 
 @dataclass(frozen=True, eq=False)
