@@ -8,7 +8,7 @@ import torch
 from tests.data.fakes import CORPUS, FakeDataset, embodiment
 from visuomotor.contract import Annotation, Mixture, Source
 from visuomotor.data.loader import Loader
-from visuomotor.data.phases import episode_weights, phase_signals
+from visuomotor.data.phases import episode_weights, label_shares, phase_signals
 from visuomotor.data.processor import Processor, ProcessorConfig
 from visuomotor.data.weighting import WEIGHTS, WeightingConfig, chunk_weight, trajectory_weight
 
@@ -33,7 +33,7 @@ class PushingDataset(FakeDataset):
 
     def annotation(self, row: int) -> Annotation:
         frame = row - int(self.starts[np.searchsorted(self.starts, row, side="right") - 1])
-        near = {"red block": (300 + 100 * (frame in range(8, 13)), 500, 600, 700)}
+        near = {"red block": (300 + 100 * (frame in range(8, 13)), 500, 600, 700), "drawer": (300, 500, 400, 700)}
         where = {c: (370, 600) for c in self.cameras}
         return replace(super().annotation(row), boxes={c: near for c in self.cameras}, point=where)
 
@@ -49,7 +49,7 @@ def test_each_signal_sees_its_own_phase() -> None:
     assert frames_on(dataset) == list(range(15, last))
     assert frames_on(dataset, signal="contact") == list(range(8, 13))
     assert frames_on(dataset, signal="speed") == [14, 15, 16]
-    away = set(range(8, 13))  # 30 from the block; inside its box otherwise
+    away = set(range(8, 13))  # 30 from the block; inside its box otherwise; nobody speaks of the drawer it is before
     assert frames_on(dataset, signal="proximity", near=29) == [f for f in range(last) if f not in away]
     assert frames_on(dataset, signal="proximity", near=30) == list(range(last))
 
@@ -74,6 +74,16 @@ def test_weights_of_an_episode_do_not_see_its_neighbours() -> None:
             own = phase_signals(dataset, dataset.episode_slice(episode), config)[:, 0]
             changes = [i for i in range(1, len(own)) if own[i] != own[i - 1]]
             np.testing.assert_array_equal(w, trajectory_weight([(u, u) for u in changes], len(own), config))
+
+
+def test_a_push_is_labelled_by_contact_and_not_by_the_gripper() -> None:
+    dataset = PushingDataset()
+    dataset.columns["action"][:, -1] = -1.0
+    assert set(label_shares(dataset, WeightingConfig()).values()) == {0.0}
+    shares = label_shares(dataset, WeightingConfig(signal="contact", covers="phases"))
+    assert list(shares) == sorted(dataset.instruction(e) for e in range(3))
+    for episode, length in enumerate(dataset.lengths):  # in contact, seven frames before and two after
+        assert shares[dataset.instruction(episode)] == pytest.approx((7 + 5 + 2) / length)
 
 
 def sampled(config: ProcessorConfig, dataset: FakeDataset, row: int, objective: str = "robot"):

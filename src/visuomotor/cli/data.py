@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import tyro
 
@@ -94,9 +94,19 @@ class WriteConversations:
     """Of the questions."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """Share of each task's frames that a DAM-VLA's router is told to be manipulation, by every signal that there is."""
+
+    folder: Folder
+    """The data set's folder."""
+    covers: Literal["changes", "phases"] = "changes"
+    """Frames near the signal's changes (published), or the whole phases in which it is on."""
+
+
 COMMANDS = {
     "info": Info, "stats": Stats, "doctor": Doctor, "view": View, "embodiment": DraftEmbodiment,
-    "conversations": WriteConversations,
+    "conversations": WriteConversations, "labels": Labels,
 }  # fmt: skip
 
 
@@ -111,7 +121,7 @@ def run(arguments: list[str]) -> int:
     options = parse(f"data {arguments[0]}", COMMANDS[arguments[0]], arguments[1:])
     verbs = {
         "info": info, "stats": stats, "doctor": doctor, "view": view, "embodiment": embodiment,
-        "conversations": conversations,
+        "conversations": conversations, "labels": labels,
     }  # fmt: skip
     return verbs[arguments[0]](options)
 
@@ -253,4 +263,22 @@ def conversations(options: WriteConversations) -> int:
     rows = spread_rows(dataset.num_frames, options.images)
     made = scene_conversations(dataset, rows, config, kinds=options.kinds, wording=options.wording, seed=options.seed)
     say(f"wrote {write_conversations(made, options.out)}")
+    return 0
+
+
+def labels(options: Labels) -> int:
+    from visuomotor.data.lerobot import Dataset
+    from visuomotor.data.phases import label_shares
+    from visuomotor.data.weighting import Signal, WeightingConfig
+
+    dataset, shares = Dataset(options.folder), {}
+    for signal in get_args(Signal):
+        try:
+            shares[signal] = label_shares(dataset, WeightingConfig(signal=signal, covers=options.covers))
+        except ValueError as error:
+            say(f"{signal}: {error}")
+    if shares:
+        tasks = next(iter(shares.values()))
+        rows = [[task, *(f"{100 * found[task]:.0f} %" for found in shares.values())] for task in tasks]
+        table(f"frames labelled manipulation, {options.covers}", ["task", *shares], rows)
     return 0

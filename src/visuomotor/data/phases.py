@@ -12,7 +12,7 @@ from visuomotor.data.statistics import describe
 from visuomotor.data.weighting import Signal, WeightingConfig, phases_of, trajectory_weight
 from visuomotor.embodiment import Embodiment
 
-__all__ = ["NEEDS", "episode_weights", "phase_signals", "require_signal"]
+__all__ = ["NEEDS", "episode_weights", "label_shares", "phase_signals", "require_signal"]
 
 CONTACT = "annotation.contact"
 NEEDS: dict[Signal, tuple[str, ...]] = {"contact": ("contact",), "proximity": ("boxes", "point")}  # annotations
@@ -27,6 +27,16 @@ def episode_weights(dataset: Any, config: WeightingConfig) -> list[Float[np.ndar
         phases = phases_of(phase_signals(dataset, frames, config), config)
         found.append(trajectory_weight(phases, frames.stop - frames.start, config, dataset.fps))
     return found
+
+
+def label_shares(dataset: Any, config: WeightingConfig) -> dict[str, float]:
+    """{task: share of its frames that are labelled manipulation}; a task is what simulated episodes say, or the words."""
+    found: dict[str, list[np.ndarray]] = {}
+    for episode, weights in enumerate(episode_weights(dataset, config)):
+        scenario = dataset.info(episode).get("scenario", {})
+        kind = scenario.get("options", {}).get("kind") or scenario.get("task") or dataset.instruction(episode)
+        found.setdefault(kind, []).append(weights > config.threshold)
+    return {kind: float(np.concatenate(labels).mean()) for kind, labels in sorted(found.items())}
 
 
 def phase_signals(dataset: Any, frames: slice, config: WeightingConfig) -> Bool[np.ndarray, "F S"]:
@@ -91,14 +101,16 @@ def _slow(dataset: Any, frames: slice, share: float) -> Bool[np.ndarray, "F S"]:
 
 
 def _near(dataset: Any, frames: slice, reach: int) -> Bool[np.ndarray, "F 1"]:
-    """Whether the end-effector's point in the first camera's picture is near the box of any thing."""
-    camera = dataset.cameras[0]
-    near = np.zeros((frames.stop - frames.start, 1), dtype=bool)
-    for i, annotation in enumerate(dataset.annotations(np.arange(frames.start, frames.stop))):
+    """Whether the end-effector's point in the first camera's picture is near the box of a thing that the instruction or
+    the sub-task names: on a full table the hand is always near something."""
+    camera, rows = dataset.cameras[0], np.arange(frames.start, frames.stop)
+    near = np.zeros((len(rows), 1), dtype=bool)
+    for i, (words, annotation) in enumerate(zip(dataset.instructions(rows), dataset.annotations(rows), strict=True)):
         if camera not in annotation.point:
             continue
         x, y = annotation.point[camera]
-        for x1, y1, x2, y2 in annotation.boxes.get(camera, {}).values():
+        mentioned = f"{words} {annotation.subtask}"
+        for x1, y1, x2, y2 in (box for name, box in annotation.boxes.get(camera, {}).items() if name in mentioned):
             aside, above = max(x1 - x, 0, x - x2), max(y1 - y, 0, y - y2)
             near[i] |= np.hypot(aside, above) <= reach
     return near

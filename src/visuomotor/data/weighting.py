@@ -26,7 +26,8 @@ class WeightingConfig:
     """How weights and router labels are made of a trajectory. The defaults are the paper's, or near its words.
 
     signal          what says that a robot manipulates: "gripper" (its command, published), "contact" (annotation),
-                    "speed" (the end-effector is slow) or "proximity" (it is near a thing in the first camera's picture)
+                    "speed" (the end-effector is slow) or "proximity" (in the first camera's picture it is near a thing
+                    that the instruction or the sub-task names)
     covers          "changes" of the signal (published), or the whole "phases" in which it is on: closed, in contact,
                     slow, near
     sigma           standard deviations (leading, trailing) of the kernel before and after a change, in frames
@@ -54,8 +55,8 @@ class WeightingConfig:
     gamma: float = 0.8
     threshold: float = 0.5
     label: Literal["now", "chunk"] = "now"
-    slow: float = 0.3
-    near: int = 50
+    slow: float = 0.5
+    near: int = 20
 
     def __post_init__(self) -> None:
         for name in ("sigma", "sigma_seconds"):
