@@ -33,8 +33,8 @@ def cogact_nano(
     """
     config = make_config("cogact", "nano", image_size=image_size, horizon=horizon, action_dim=ACTION_DIM)
     processor = {
-        "image_size": image_size, "horizon": horizon, "action_width": ACTION_DIM, "state_width": STATE_DIM, "levels": {},
-        "prompt": "cogact", "past_end": "still",
+        "image_size": image_size, "horizon": horizon, "action_width": ACTION_DIM, "state_width": STATE_DIM,
+        "levels": {}, "prompt": "cogact", "past_end": "still",
     }  # fmt: skip
     robot = Source(name="robot", path=data, options={"cache": [image_size, image_size]})
     stage = Stage(
