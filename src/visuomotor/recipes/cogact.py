@@ -6,10 +6,11 @@ from visuomotor.contract import EvalPlan, Mixture, Run, Source, Stage
 from visuomotor.data.config import ProcessorConfig
 from visuomotor.data.lerobot import Dataset
 from visuomotor.models import make_config
-from visuomotor.recipes.nano import WIDTH
 from visuomotor.simulation.tabletop.language import corpus, get_vocabulary
 
 __all__ = ["cogact", "cogact_nano"]
+
+ACTION_DIM, STATE_DIM = 7, 7  # of the tabletop's arm
 
 
 def cogact_nano(
@@ -30,10 +31,10 @@ def cogact_nano(
 
     data: demonstrations; start: a checkpoint whose weights and processor it goes on from.
     """
-    config = make_config("cogact", "nano", image_size=image_size, horizon=horizon, action_dim=WIDTH)
+    config = make_config("cogact", "nano", image_size=image_size, horizon=horizon, action_dim=ACTION_DIM)
     processor = {
-        "image_size": image_size, "horizon": horizon, "action_width": WIDTH, "state_width": WIDTH, "levels": {},
-        "prompt": "cogact", "past_end": "still",
+        "image_size": image_size, "horizon": horizon, "action_width": ACTION_DIM, "state_width": STATE_DIM,
+        "levels": {}, "prompt": "cogact", "past_end": "still",
     }  # fmt: skip
     robot = Source(name="robot", path=data, options={"cache": [image_size, image_size]})
     stage = Stage(

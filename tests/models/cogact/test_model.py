@@ -29,7 +29,7 @@ def test_the_loss_is_the_action_models_on_the_cognition_feature(make_model: Make
     torch.testing.assert_close(term.rows.sum(1), torch.stack([term.sum, term.count]).detach())
 
 
-def test_only_valid_entries_count_and_weights_multiply(make_model: Make, make_batch: MakeBatch) -> None:
+def test_only_valid_steps_count_and_weights_multiply(make_model: Make, make_batch: MakeBatch) -> None:
     model, batch = make_model(), make_batch()
     assert batch.action_valid is not None
     batch.action_valid[0, 2:] = False
@@ -47,6 +47,9 @@ def test_only_valid_entries_count_and_weights_multiply(make_model: Make, make_ba
     assert term(weights={"a": torch.full((3, 4), 2.0), "b": torch.full((3, 4), 1.5)}) == pytest.approx(
         (3 * total, counted), rel=1e-5
     )
+    narrow = batch.action_valid.clone()
+    narrow[..., 2] = False  # a dimension that the robot lacks is zero, and learnt
+    assert term(action_valid=narrow) == (total, counted)
     nothing = torch.zeros_like(batch.action_valid)
     assert term(action_valid=nothing) == (0, 0)
     assert not model.loss(replace(batch, actions=None)).terms["diffusion"].sum.requires_grad
@@ -178,7 +181,7 @@ def test_base_is_the_published_model() -> None:
     )  # fmt: skip
     assert (config.repeated_diffusion_steps, config.unconditional_dropout) == (8, 0.1)
     cost = model.cost(1, 20, 10)  # nearly all of a language model's work is two operations a weight and token
-    assert cost["llm"].flops == pytest.approx(2 * (256 + 20) * sizes["llm"], rel=0.03)
+    assert cost["llm"].flops == pytest.approx(2 * (256 + 20) * sizes["llm"] * 31 / 32, rel=0.03)
     assert cost["action_model"].flops == pytest.approx(2 * 10 * 2 * 17 * sizes["action_model"], rel=0.05)
 
 

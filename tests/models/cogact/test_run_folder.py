@@ -83,6 +83,14 @@ def test_a_run_without_action_model_gets_a_fresh_one_aloud(
     assert not any(parameter.is_meta for parameter in run.model.parameters())
 
 
+def test_a_tower_that_no_configuration_has_is_refused(world: Any, folder: Path) -> None:
+    file = find_checkpoint(folder)
+    vision = {n: t for n, t in world.parts["vision_backbone"].items() if not n.endswith("cls_token")}
+    torch.save({"model": {**world.parts, "vision_backbone": vision}}, file)
+    with pytest.raises(ValueError, match="no such vision-language model"):
+        read_run(file, **HEADS)
+
+
 def test_convert_writes_the_policy(
     folder: Path,
     words: TextTokenizer,

@@ -96,7 +96,7 @@ class CogACTConfig:
     token_convolution          tokens that a causal convolution mixes in front of each attention of the language model;
                                0: none (published). One trained from nothing needs it to put a name together
     repeated_diffusion_steps   noise draws for each sample: documented is 8, published weights were trained with 4
-    mask_padded                the loss averages over valid entries only (published: over all entries)
+    mask_padded                the loss averages over steps within the episode only (published: over all steps)
     guidance                   scale of classifier-free guidance; up to 1 it is off
     denoise_steps              of DDIM, so that a whole stride of `diffusion_steps` gives exactly as many
     """

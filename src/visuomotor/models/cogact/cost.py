@@ -17,15 +17,20 @@ def sample_cost(config: CogACTConfig, batch: int, text_length: int, steps: int) 
 
 
 def vlm_cost(config: VLMConfig, batch: int, views: int, text_length: int) -> dict[str, Cost]:
-    """Of both towers up to their second-to-last blocks, the projector, and all layers of the language model."""
+    """Of both towers up to their second-to-last blocks, the projector, and the language model.
+
+    Of its last layer, all keys and values, and the rest for the cognition token alone.
+    """
     images = batch * views
     towers = [_tower(tower) for tower in (config.dinov2, config.siglip)]
     inputs, width, patches = config.vision_width, config.llm.width, config.dinov2.patches
     projector = 4 * inputs**2 + 4 * inputs * width + width**2
     llm, tokens = config.llm, views * patches + text_length
     inner, shared = llm.heads * llm.head_dim, llm.kv_heads * llm.head_dim
-    layer = width * (2 * inner + 2 * shared) + 3 * width * llm.mlp_width
-    products = llm.layers * (tokens * layer + 2 * tokens**2 * inner)
+    keys = 2 * width * shared
+    layer = 2 * width * inner + keys + 3 * width * llm.mlp_width
+    products = (llm.layers - 1) * (tokens * layer + 2 * tokens**2 * inner)
+    products += (tokens - 1) * keys + layer + 2 * tokens * inner
     return {
         "vision": Cost(flops=2.0 * images * sum(f for f, _ in towers), values_moved=sum(w for _, w in towers)),
         "projector": Cost(flops=2.0 * images * patches * projector, values_moved=projector),

@@ -132,8 +132,14 @@ def vlm_parts(vlm: CogACTVLM) -> dict[str, list[nn.Parameter]]:
 
 
 def valid_entries(batch: Batch, actions: Float[Tensor, "B T A"]) -> Bool[Tensor, "B T A"]:
-    """Which entries of a batch's actions are data."""
-    return torch.ones_like(actions, dtype=torch.bool) if batch.action_valid is None else batch.action_valid
+    """The steps of a batch's actions that are data, with all their dimensions.
+
+    Dimensions beyond a robot's own are zero and learnt as such: sampling unfolds noise in them, too, and what nobody
+    taught would grow and be another input than in training.
+    """
+    if batch.action_valid is None:
+        return torch.ones_like(actions, dtype=torch.bool)
+    return batch.action_valid.any(-1, keepdim=True).expand_as(actions)
 
 
 def error_term(

@@ -82,13 +82,15 @@ def read_run(path: Path | str, **heads: Any) -> PublishedRun:
 
 
 def model_of(published: Published) -> CogACT:
-    """The parts of a published file as one model, sharing their tensors."""
+    """The parts of a published file as one model, sharing their tensors; ValueError where no configuration has them."""
     action = published.action_model
     if action is None:
         action = ActionModel(replace(ACTION_MODEL_SIZES["B"], token_size=published.vlm.config.llm.width))
-    fields = config_fields(published.vlm.config, action.config)
+    config = CogACTConfig(**{**SIZES["base"], **config_fields(published.vlm.config, action.config)})
+    if config.vlm != published.vlm.config:
+        raise ValueError(f"Our CogACT has no such vision-language model: {published.vlm.config} is not {config.vlm}.")
     with torch.device("meta"):
-        model = CogACT(CogACTConfig(**{**SIZES["base"], **fields}))
+        model = CogACT(config)
     model.vlm, model.action_model = published.vlm, action
     for parameter in model.parameters():
         if parameter.untyped_storage().nbytes() != parameter.nbytes:  # a part of a larger one cannot be saved

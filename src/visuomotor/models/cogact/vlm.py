@@ -141,11 +141,12 @@ class CogACTVLM(nn.Module):
         x = torch.cat([text[:, :1], patches.to(text.dtype), text[:, 1:]], dim=1)
         seen = text_valid.new_ones(patches.shape[:2])
         valid = torch.cat([text_valid[:, :1], seen, text_valid[:, 1:]], dim=1)
-        states: list[Tensor] = []
+        attention, states = causal_attention(valid), []
         early = any(layer not in (-1, depth) for layer in layers)  # otherwise nobody keeps the states in between
-        last, _ = self.llm(x, causal_attention(valid), hidden=states if early else None)
+        x, own = self.llm(x, attention, hidden=states if early else None, keys_only=True)
         slot = patches.shape[1] + text_valid.cumsum(1).argmax(1)  # of the last valid token
-        features = tuple(_at([*states, last][-1 if layer == depth else layer], slot) for layer in layers)
+        last = self.llm.last_state(x, attention, own[-1], slot)
+        features = tuple(last if layer in (-1, depth) else _at([*states, last][layer], slot) for layer in layers)
         return Encoded(features=features, prefix=prefix)
 
 
