@@ -287,6 +287,12 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return policy.save(tmp_path_factory.mktemp("run") / "last", {"steps": 3})
 
 
+def test_a_setting_that_policies_do_not_have_is_refused(saved: Path) -> None:
+    assert load_policy(saved, think_every=3).think_every == 3
+    with pytest.raises(ValueError, match=r"no setting 'think_evry'\. Did you mean 'think_every'\?"):
+        load_policy(saved, think_evry=3)
+
+
 def test_a_saved_policy_acts_the_same(saved: Path) -> None:
     policy, original = load_policy(saved), Policy(dm0(), PROCESSOR, think=("subtask",))
     assert policy.provenance["recipe"] == "demo"

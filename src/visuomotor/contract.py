@@ -277,6 +277,7 @@ class EvalPlan:
     think            scaffold levels that the policy writes before it acts, e.g. ("subtask",); () acts at once, None
                      does what the checkpoint says
     actions_from     "flow", or "tokens": chunks are the action tokens that the policy writes; None as for think
+    policy           other settings of the policy in place of the checkpoint's, e.g. {"think_every": 2}
     wording          of prompts, for a policy that was trained with templates: canonical, or held-out ones as a control
     options          of the world, for its environment or its scenarios, e.g. {"vocabulary": "full", "tasks": ["push"]}
     """
@@ -289,6 +290,7 @@ class EvalPlan:
     execute: int = 8
     think: tuple[str, ...] | None = None
     actions_from: Literal["flow", "tokens"] | None = None
+    policy: dict[str, Any] = field(default_factory=dict)
     wording: Literal["canonical", "heldout"] = "canonical"
     seed: int = 100_000
     options: dict[str, Any] = field(default_factory=dict)

@@ -25,6 +25,7 @@ from visuomotor.data.grammar import Line
 from visuomotor.data.processor import Processor
 from visuomotor.data.scaffold import LEVELS, header_piece
 from visuomotor.session import Session
+from visuomotor.spelling import did_you_mean
 
 __all__ = ["Policy", "Session", "load_policy"]
 
@@ -363,11 +364,15 @@ def load_policy(
 
     Raises:
         FileNotFoundError: the folder or a file of it is missing. ValueError: a file is damaged, the weights do not
-        fit the configuration, or the embodiment differs.
+        fit the configuration, the embodiment differs, or a setting is unknown.
     """
     from visuomotor.models import config_from_json, make_model
 
     path = Path(path)
+    for name in settings:
+        if name not in SETTINGS:
+            hint = did_you_mean(name, SETTINGS) or f" Known: {', '.join(SETTINGS)}."
+            raise ValueError(f"A policy has no setting {name!r}.{hint}")
     missing = [name for name in FILES if not (path / name).exists()]
     if missing:
         raise FileNotFoundError(

@@ -33,6 +33,8 @@ class Options:
     """Levels that the policy writes before it acts, e.g. subtask box (default: what it was trained to write)."""
     actions_from: Literal["flow", "tokens"] | None = None
     """Chunks from the flow, or the action tokens that the policy writes (default: what the checkpoint says)."""
+    policy: Annotated[dict[str, str], tyro.conf.arg(metavar="NAME VALUE")] = field(default_factory=dict)
+    """Other settings of the policy, e.g. --policy think_every 2 think_seconds 0.1 steps 5."""
     wording: Literal["canonical", "heldout"] = "canonical"
     """How the policy is told, if it was trained with templates: heldout takes those that training never used."""
     data: tuple[Path, ...] = ()
@@ -64,6 +66,7 @@ def run(arguments: list[str]) -> int:
         execute=options.execute,
         think=options.think,
         actions_from=options.actions_from,
+        policy={key: typed(value) for key, value in options.policy.items()},
         wording=options.wording,
         seed=options.seed,
         options={key: typed(value) for key, value in options.option.items()},

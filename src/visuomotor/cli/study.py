@@ -34,6 +34,8 @@ class Options:
     """Training seeds."""
     episodes: int = 100
     """Episodes that each arm and seed is rolled out for, per split."""
+    questions: int = 500
+    """Questions that each arm and seed is asked, where the study has any."""
     arms: tuple[str, ...] = ()
     """Some of the study's arms (default: all)."""
     workers: int = 2
@@ -57,8 +59,8 @@ def run(arguments: list[str]) -> int:
     study = STUDIES[options.study].only(options.arms) if options.arms else STUDIES[options.study]
     plan = StudyPlan(
         out=options.out, data=options.data, scenes=options.scenes, minutes=options.minutes, seeds=options.seeds,
-        base_minutes=options.base_minutes, episodes=options.episodes, workers=options.workers,
-        overwrite=options.overwrite, overrides=pairs(unknown),
+        base_minutes=options.base_minutes, episodes=options.episodes, questions=options.questions,
+        workers=options.workers, overwrite=options.overwrite, overrides=pairs(unknown),
     )  # fmt: skip
     with ExitStack() as bars:
 

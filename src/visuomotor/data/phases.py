@@ -30,7 +30,7 @@ def episode_weights(dataset: Any, config: WeightingConfig) -> list[Float[np.ndar
 
 
 def label_shares(dataset: Any, config: WeightingConfig) -> dict[str, float]:
-    """{task: share of its frames labelled manipulation}; a task is what simulated episodes say, else the instruction."""
+    """{task: share of its frames labelled manipulation}; a task is what simulated episodes say, or the words."""
     found: dict[str, list[np.ndarray]] = {}
     for episode, weights in enumerate(episode_weights(dataset, config)):
         scenario = dataset.info(episode).get("scenario", {})
