@@ -164,6 +164,8 @@ def test_the_router_is_recorded_at_every_look(tmp_path: Path) -> None:
     evaluate(Routed(), CLEAN, tmp_path, workers=1, videos=0)
     for record in read_records(tmp_path / RECORDS_FILE):
         assert record.router == tuple((step, 0.25, 0) for step in range(0, record.steps, CLEAN.execute))
+        assert [name for name, _ in record.stages] == ["half", "whole"]
+        assert dict(record.stages)["whole"] == pytest.approx(record.progress)
 
 
 def test_a_refusal_fails_its_episode_but_a_policy_that_never_answers_stops_the_run(tmp_path: Path) -> None:

@@ -25,7 +25,8 @@ class EpisodeRecord:
     `latency`: seconds of each policy call this episode took part in, `batch` how many observations shared each.
     `text`: (step, what the policy said). `router`: (step, the gripper head's probability, the head that acted) at each
     look of a policy with two heads (models/damvla). `error`: why the episode was stopped, where it was. `attempts`: 2
-    where a worker process died under it once. `video`, `sheet`: paths relative to the results' folder.
+    where a worker process died under it once. `stages`: (stage, the most of it that was done at some time, 0-1) in
+    order, where the world tells. `video`, `sheet`: paths relative to the results' folder.
     """
 
     condition: str
@@ -45,6 +46,7 @@ class EpisodeRecord:
     simulation_seconds: float = 0.0
     text: tuple[tuple[int, str], ...] = ()
     router: tuple[tuple[int, float, int], ...] = ()
+    stages: tuple[tuple[str, float], ...] = ()
     error: str | None = None
     attempts: int = 1
     video: str | None = None
@@ -58,7 +60,7 @@ class EpisodeRecord:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "EpisodeRecord":
         lists = {name: tuple(data[name]) for name in ("latency", "batch")}
-        pairs = {name: tuple(tuple(entry) for entry in data.get(name, ())) for name in ("text", "router")}
+        pairs = {name: tuple(tuple(entry) for entry in data.get(name, ())) for name in ("text", "router", "stages")}
         return cls(**{**data, **lists, **pairs})
 
 

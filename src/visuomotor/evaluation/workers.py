@@ -91,6 +91,7 @@ class Rollout:
         self.error: str | None = None
         self.text: list[tuple[int, str]] = []
         self.router: list[tuple[int, float, int]] = []
+        self.stages: dict[str, float] = {}
         self.marks: dict[str, Any] = {}
         self.frames: list[Frame] = []
         self.render_seconds = self.simulation_seconds = 0.0
@@ -134,6 +135,8 @@ class Rollout:
                 self.step += 1
                 self.success = self.success or bool(info["success"])
                 self.progress = max(self.progress, float(info["progress"]))
+                for name, done in info.get("stages", {}).items():
+                    self.stages[name] = max(self.stages.get(name, 0.0), float(done))
                 self.ended = self.success or terminated or truncated or self.step >= self.limit
 
     def record(self) -> EpisodeRecord:
@@ -159,6 +162,7 @@ class Rollout:
             simulation_seconds=self.simulation_seconds,
             text=tuple(self.text),
             router=tuple(self.router),
+            stages=tuple(self.stages.items()),
             error=self.error,
             video=video,
             sheet=sheet,
