@@ -109,13 +109,18 @@ def ddim(
     diffusers. Behind the last time stands a clean sample (alpha_bar 1).
     """
     x, times = noise, schedule.times(steps) if isinstance(steps, int) else list(steps)
+    kept = schedule.alpha_bar.to(noise.device)
+    signals, sigmas = kept.sqrt(), (1 - kept).sqrt()  # of all times at once: each step only slices them
     for i, time in enumerate(times):
         t = torch.full((noise.shape[0],), time, dtype=torch.int64, device=noise.device)
         eps = predict(x, t)
-        data = schedule.data_from_noise(x, eps, t)
+        data = (x - sigmas[time : time + 1] * eps) / signals[time : time + 1]
         if clamp is not None:
             data = data.clamp(-clamp, clamp)
-        x = data if i + 1 == len(times) else schedule.noised(data, eps, torch.full_like(t, times[i + 1]))
+        if i + 1 == len(times):
+            return data
+        after = slice(times[i + 1], times[i + 1] + 1)
+        x = signals[after] * data + sigmas[after] * eps
     return x
 
 
