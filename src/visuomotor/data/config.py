@@ -38,6 +38,10 @@ class ProcessorConfig:
     templates: "grammar" asks in words drawn from data/templates.py, and at inference in the canonical ones, "heldout"
         is the same with held-out words at inference (a control); "none" says the bare instruction or question.
     tags: the user's turn of a robot sample begins with robot and control mode (data/tags.py).
+    sentence: robot samples carry what they are told as one frozen embedding, the label "sentence" (data/sentences.py):
+        "hashed", or the folder or name of a DistilBERT; "" is none. `sentence_of` says of what: "subtask", the text of
+        the sub-step that a frame belongs to (of the instruction where a frame has none), or "instruction". At inference
+        it is the observation's instruction, or the sub-task where one is given.
     """
 
     horizon: int = 8
@@ -66,6 +70,8 @@ class ProcessorConfig:
     vocab_size: int = 1024
     templates: Literal["none", "grammar", "heldout"] = "none"
     tags: bool = False
+    sentence: str = ""
+    sentence_of: Literal["subtask", "instruction"] = "subtask"
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def __post_init__(self) -> None:
@@ -84,6 +90,7 @@ class ProcessorConfig:
         for name, value, known in (
             ("scaffold", self.scaffold, ("sequential", "parallel")),
             ("action_tokens", self.action_tokens, ("bins", "fast")),
+            ("sentence_of", self.sentence_of, ("subtask", "instruction")),
         ):
             if value not in known:
                 raise ValueError(f"ProcessorConfig.{name} is {value!r}; choose {known[0]!r} or {known[1]!r}.")

@@ -26,6 +26,7 @@ from visuomotor.data.images import fit
 from visuomotor.data.normalization import ReferenceChange, Units, normalizer, reference_change
 from visuomotor.data.prepared import Prepared, spread_rows
 from visuomotor.data.sample import Sample, collate
+from visuomotor.data.sentences import Sentences
 from visuomotor.data.statistics import Statistics, compute_statistics, is_scenes
 from visuomotor.data.tokenizer import TextTokenizer
 
@@ -54,6 +55,7 @@ class Processor:
         self.statistics = tuple(statistics)
         self.tokenizer = tokenizer
         self.action_line = ActionLine(config, tokenizer, fast)
+        self.sentences = Sentences(config.sentence) if config.sentence else None
         if config.tags:
             for embodiment in embodiments:
                 tags.tags_of(embodiment)  # refuses those whose control cannot be told
@@ -157,6 +159,7 @@ class Processor:
             actions, steps, bins = prepared.actions_at(row)
             if config.progress:
                 labels["progress"] = prepared.progress_at(row, steps)
+            labels |= self._sentence(self._told(prepared, row))
             valid[:steps, : bins.shape[1]] = True
             tokens = partial(self.action_line.encode, actions, bins)
             robot = self.embodiments[dataset_index]
@@ -236,6 +239,7 @@ class Processor:
                     text_loss=np.zeros_like(targets),
                     state=state,
                     embodiment=embodiment,
+                    labels=self._sentence(known.get("subtask") or observation.instruction),
                     text_turn=scaffold.turns_of(pieces),
                 )
             )
@@ -324,6 +328,16 @@ class Processor:
             raise ValueError(f"{path} is damaged or not a processor file: {error!r}. Copy the folder again.") from error
         fast = load_fast(Path(folder) / FAST_FILE) if config.action_tokens == "fast" else None
         return cls(config, embodiments, statistics, TextTokenizer.load(Path(folder) / TOKENIZER_FILE), fast)
+
+    def _told(self, prepared: Prepared, row: int) -> str:
+        """What a training sample is told in one sentence (see ProcessorConfig.sentence_of)."""
+        if self.sentences is None:
+            return ""
+        subtask = prepared.annotation(row).subtask if self.config.sentence_of == "subtask" else ""
+        return subtask or prepared.instruction(row)
+
+    def _sentence(self, text: str) -> dict[str, np.ndarray]:
+        return {} if self.sentences is None else {"sentence": self.sentences(text)}
 
     def _pictures(
         self,
