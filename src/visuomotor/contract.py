@@ -298,7 +298,10 @@ class EvalPlan:
 class Run:
     """A recipe's result: model name and configuration, stages by name, evaluation plan.
 
-    weights      {part: folder or name on the Hugging Face Hub} of public weights that a fresh model starts from
+    weights      {part: folder or name on the Hugging Face Hub} of public weights that a fresh model starts from;
+                 "before" is the last checkpoint of the run before
+    before       a run of another model that is trained first, in the subfolder of its name: an earlier part of a
+                 curriculum, from which `weights` takes something
     processor    fields of ProcessorConfig, or {"checkpoint": folder} to take that checkpoint's; {"tokenizer": folder or
                  name} takes the tokenizer of a public language model instead of training one
     corpus       sentences for the tokenizer beside those found in the data
@@ -313,4 +316,12 @@ class Run:
     weights: dict[str, str] = field(default_factory=dict)
     processor: dict[str, Any] = field(default_factory=dict)
     corpus: tuple[str, ...] = ()
+    before: "Run | None" = None
     overrides: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if (self.before is not None) != ("before" in self.weights.values()):
+            raise ValueError(
+                f"Run {self.name!r} has {'no' if self.before is None else 'a'} run before it, but its weights are "
+                f"{self.weights}; a part whose weights are 'before' and a run before it go together."
+            )

@@ -15,7 +15,8 @@ from visuomotor.data.sentences import HASHED, Sentences
 def test_hashed_embeddings_are_the_same_everywhere_and_near_for_shared_words() -> None:
     embed = Sentences(HASHED)
     grasp, again, other = (embed(t) for t in ("grasp the red block", " Grasp  the red block", "open the drawer"))
-    assert grasp.shape == (embed.width,) and grasp.dtype == np.float32
+    assert grasp.shape == (embed.width,)
+    assert grasp.dtype == np.float32
     assert np.array_equal(grasp, again)
     assert np.linalg.norm(grasp) == pytest.approx(1, abs=1e-6)
     assert grasp @ embed("grasp the green block") > 0.5 > grasp @ other
@@ -82,5 +83,5 @@ def test_sub_steps_need_their_annotation(monkeypatch: pytest.MonkeyPatch) -> Non
         return Loader(mixture, build(dataset, **config), batch_size=2, seed=0, datasets={"robot": dataset}, cache=None)
 
     load(sentence_of="instruction").close()
-    with pytest.raises(ValueError, match="no annotation 'subtask', which processor.sentence_of"):
+    with pytest.raises(ValueError, match=r"no annotation 'subtask', which processor\.sentence_of"):
         load()

@@ -64,7 +64,8 @@ def test_fresh_film_is_the_identity_and_then_every_stage_listens() -> None:
     assert told.film is not None
     for film in told.film:
         for linear in (film.scale_fc, film.shift_fc):
-            assert isinstance(linear.weight.grad, Tensor) and bool(linear.weight.grad.any())
+            assert isinstance(linear.weight.grad, Tensor)
+            assert bool(linear.weight.grad.any())
 
 
 def test_film_scales_and_shifts_the_last_stage() -> None:

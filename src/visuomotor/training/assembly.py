@@ -130,7 +130,7 @@ def load_processor(folder: Path) -> Processor:
 
 
 def build_model(run: Run, processor: Processor) -> Model:
-    """The run's model; what the recipe cannot know follows the processor: token ids, robots with layers of their own."""
+    """The run's model; what the recipe cannot know follows the processor: token ids, robots, widths."""
     words = processor.tokenizer
     tokens: dict[str, Any] = {
         "newline_id": words.newline_id,
@@ -140,13 +140,14 @@ def build_model(run: Run, processor: Processor) -> Model:
     }
     if processor.fast is not None:  # they stand behind the vocabulary that the recipe planned
         tokens["vocab_size"] = max(words.vocab_size, getattr(run.config, "vocab_size", 0))
+    if getattr(run.config, "head_per_embodiment", False):
+        tokens |= {
+            "embodiments": tuple(e.name for e in processor.embodiments),
+            "action_dims": tuple(e.action_dim for e in processor.embodiments),
+            "state_dims": tuple(e.state_dim for e in processor.embodiments),
+        }
     if processor.sentences is not None:
         tokens["sentence_dim"] = processor.sentences.width
-    if getattr(run.config, "own_layers", False):
-        robots = processor.embodiments
-        tokens["embodiments"] = tuple(robot.name for robot in robots)
-        tokens["action_dims"] = tuple(robot.action_dim for robot in robots)
-        tokens["state_dims"] = tuple(robot.state_dim for robot in robots)
     known = {f.name for f in dataclasses.fields(run.config)}
     return make_model(run.model, dataclasses.replace(run.config, **{k: v for k, v in tokens.items() if k in known}))
 

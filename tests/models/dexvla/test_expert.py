@@ -18,7 +18,7 @@ ROBOTS = {"embodiments": ("arm", "sawyer"), "action_dims": (6, 3), "state_dims":
 
 def make(**options: object) -> DexVLAExpert:
     torch.manual_seed(0)
-    values = {"horizon": 4, "width": 16, "depth": 2, "heads": 2, "cond_dim": 12, "combine_width": 16, **options}
+    values = {"horizon": 4, "head_width": 16, "head_depth": 2, "head_heads": 2, "cond_dim": 12, **options}
     model = make_model("dexvla-expert", make_config("dexvla-expert", **values))
     assert isinstance(model, DexVLAExpert)
     return model
@@ -79,7 +79,8 @@ def test_gradients_of_one_robot_never_touch_anothers_layers() -> None:
     model.loss(make_batch((1, 1)), generator=torch.Generator().manual_seed(0)).total.backward()
     gradients = {name: p.grad for name, p in model.named_parameters()}
     others = {n: g for n, g in gradients.items() if ".embodiments.arm." in n}
-    assert others and all(g is None for g in others.values())
+    assert others
+    assert all(g is None for g in others.values())
     assert all(g is not None for n, g in gradients.items() if n not in others)
 
 
@@ -129,9 +130,11 @@ def test_denoise_is_the_head_and_sampling_follows_it() -> None:
     sampled = model.sample(batch, noise=x, steps=3).actions
     again = model.sample(row(batch, 1), noise=x[1:2, 1:], steps=3).actions
     torch.testing.assert_close(sampled[1:2, 1:], again, atol=1e-5, rtol=1e-5)
-    assert bool((sampled.abs() <= 1).all()) and not sampled[1, :, :, 3:].any()
+    assert bool((sampled.abs() <= 1).all())
+    assert not sampled[1, :, :, 3:].any()
     drawn = [model.sample(batch, num_samples=2, generator=torch.Generator().manual_seed(7)).actions for _ in range(2)]
-    assert drawn[0].shape == (3, 2, 4, 8) and torch.equal(*drawn)
+    assert drawn[0].shape == (3, 2, 4, 8)
+    assert torch.equal(*drawn)
 
 
 def test_refusals_say_what_to_do() -> None:
@@ -148,15 +151,15 @@ def test_refusals_say_what_to_do() -> None:
         model.sample(batch, flow=False)
     with pytest.raises(ValueError, match="no encoder 'fifty'"):
         make(encoder="fifty")
-    with pytest.raises(ValueError, match="own_layers is off"):
-        make(own_layers=False, **ROBOTS)
+    with pytest.raises(ValueError, match="head_per_embodiment is off"):
+        make(head_per_embodiment=False, **ROBOTS)
 
 
 def test_configuration_survives_json_and_the_paper_sizes_are_the_published_heads() -> None:
     config = make(**ROBOTS).config
     assert config_from_json(config_to_json("dexvla-expert", config)) == ("dexvla-expert", config)
     with torch.device("meta"):
-        model = DexVLAExpert(make_config("dexvla-expert", "H"))
+        model = DexVLAExpert(make_config("dexvla-expert", "base"))
     parts = {name: sum(p.numel() for p in own) for name, own in model.parts().items()}
     assert parts["head"] == 955_861_518
     film = 2 * (768 + 1) * (256 + 512 + 1024 + 2048)
@@ -191,4 +194,5 @@ def test_a_policy_of_two_robots_drives_each(tmp_path: object) -> None:
     for robot, dataset, width in zip(robots(), datasets, (6, 3), strict=True):
         policy = Policy(load_policy(f"{tmp_path}/p").model, processor, robot)
         grasp, other = (policy.infer([dataset.observation(3, said)], seeds=[0])[0].actions for said in SENTENCES[:2])
-        assert grasp.shape == (4, width) and not np.allclose(grasp, other)
+        assert grasp.shape == (4, width)
+        assert not np.allclose(grasp, other)

@@ -48,7 +48,7 @@ class DexVLAExpert(Model):
         encoders = {role: ResNet(config.resnet, config.sentence_dim) for role in config.image_roles}
         self.obs_encoder = nn.ModuleDict(encoders)
         self.obs_projector = nn.Linear(len(encoders) * config.resnet.widths[-1], config.cond_dim)
-        self.noise_pred_net = ScaleDP(config.head)
+        self.noise_pred_net = ScaleDP(config.policy_head)
 
     def loss(
         self,
@@ -58,7 +58,7 @@ class DexVLAExpert(Model):
         time: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Losses:
-        """One term, "diffusion"; `time` int64[B, K] in 0 ... training_steps - 1.
+        """One term, "diffusion"; `time` int64[B, K] in 0 ... 99.
 
         Raises:
             ValueError: no actions, no sentence embedding, or a camera that the model has no encoder for.

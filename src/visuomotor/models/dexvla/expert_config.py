@@ -3,24 +3,26 @@
 from dataclasses import dataclass, fields
 from typing import Literal
 
-from visuomotor.models.dexvla.config import SCALEDP_SIZES, ScaleDPConfig
+from visuomotor.models.dexvla.config import SCALEDP_SIZES, ScaleDPConfig, TimeTable
 from visuomotor.nn.resnet import RESNET_SIZES, ResNetConfig
 from visuomotor.spelling import did_you_mean
 
 __all__ = ["SIZES", "DexVLAExpertConfig"]
+
+_SHARED = {f.name for f in fields(ScaleDPConfig)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class DexVLAExpertConfig:
     """Defaults are the nano size. What is not described here is the head's, see `ScaleDPConfig`.
 
-    image_roles    cameras, each with an encoder of its own
-    image_size     side of their images in pixels (only `cost` reads it)
-    encoder        a size of `RESNET_SIZES`; encoder_norm: see `ResNetConfig.norm`
-    sentence_dim   width of the sentence embedding, the processor's
-    own_layers     each robot has layers of its own on the shared trunk; False: all share one set, padded to `action_dim`
-                   and `state_dim`
-    embodiments    with action_dims and state_dims: the robots, which follow the data where layers are their own
+    image_roles           cameras, each with an encoder of its own
+    image_size            side of their images in pixels (only `cost` reads it)
+    encoder               a size of `RESNET_SIZES`; encoder_norm: see `ResNetConfig.norm`
+    sentence_dim          width of the sentence embedding, the processor's
+    head_per_embodiment   layers for each robot on the shared trunk, else all share one set, padded to `action_dim` and
+                          `state_dim`; `embodiments`, `action_dims` and `state_dims` are filled in from the data where a
+                          run builds the model
     """
 
     image_roles: tuple[str, ...] = ("scene", "wrist")
@@ -28,24 +30,23 @@ class DexVLAExpertConfig:
     encoder: str = "nano"
     encoder_norm: Literal["batch", "group"] = "group"
     sentence_dim: int = 256
-    own_layers: bool = True
+
+    head_per_embodiment: bool = True
     embodiments: tuple[str, ...] = ()
     action_dims: tuple[int, ...] = ()
     state_dims: tuple[int, ...] = ()
-
     action_dim: int = 8
     state_dim: int = 8
     cond_dim: int = 128
     horizon: int = 8
-    width: int = 128
-    depth: int = 4
-    heads: int = 4
-    combine_width: int = 256
-    training_steps: int = 100
+    head_width: int = 128
+    head_depth: int = 4
+    head_heads: int = 4
+    initialisation: Literal["dit", "published"] = "dit"
     denoise_steps: int = 10
     noise_draws: int = 4
     mean_over: Literal["valid", "all"] = "valid"
-    initialisation: Literal["dit", "published"] = "dit"
+    time_table: TimeTable = "float32"
 
     def __post_init__(self) -> None:
         if self.encoder not in RESNET_SIZES:
@@ -53,23 +54,30 @@ class DexVLAExpertConfig:
             raise ValueError(f"There is no encoder {self.encoder!r}.{hint} Known: {', '.join(RESNET_SIZES)}.")
         if not self.image_roles or len(set(self.image_roles)) < len(self.image_roles):
             raise ValueError(f"image_roles must name at least one camera, each once; got {list(self.image_roles)}.")
-        if self.embodiments and not self.own_layers:
-            raise ValueError(f"own_layers is off, but {list(self.embodiments)} are to have layers; choose one.")
-        _ = self.head, self.resnet  # they refuse what cannot be built
+        if self.embodiments and not self.head_per_embodiment:
+            raise ValueError(
+                f"head_per_embodiment is off, but {list(self.embodiments)} are to have layers; choose one."
+            )
+        _ = self.policy_head, self.resnet  # they refuse what cannot be built
 
     @property
-    def head(self) -> ScaleDPConfig:
-        own = {f.name for f in fields(self)}
-        return ScaleDPConfig(**{f.name: getattr(self, f.name) for f in fields(ScaleDPConfig) if f.name in own})
+    def policy_head(self) -> ScaleDPConfig:
+        """The configuration of the action head."""
+        same = {f.name: getattr(self, f.name) for f in fields(self) if f.name in _SHARED}
+        return ScaleDPConfig(**same, width=self.head_width, depth=self.head_depth, heads=self.head_heads)
 
     @property
     def resnet(self) -> ResNetConfig:
         return ResNetConfig(norm=self.encoder_norm, **RESNET_SIZES[self.encoder])
 
 
-# The paper's: ResNet-50 for each of three cameras, DistilBERT's 768 numbers, chunks of 50 actions of up to 14 numbers.
-_PAPER = {
-    "image_roles": ("scene", "left_wrist", "right_wrist"), "image_size": 320, "encoder": "50", "sentence_dim": 768,
-    "action_dim": 14, "state_dim": 14, "cond_dim": 1536, "horizon": 50, "combine_width": 1024, "noise_draws": 1,
-}  # fmt: skip
-SIZES: dict[str, dict] = {"nano": {}, "L": _PAPER | SCALEDP_SIZES["L"], "H": _PAPER | SCALEDP_SIZES["H"]}
+def _paper(size: str) -> dict:
+    """ResNet-50 for each of three cameras, DistilBERT's 768 numbers, chunks of 50 actions of up to 14 numbers."""
+    return {
+        "image_roles": ("scene", "left_wrist", "right_wrist"), "image_size": 320, "encoder": "50", "sentence_dim": 768,
+        "action_dim": 14, "state_dim": 14, "cond_dim": 1536, "horizon": 50, "noise_draws": 1,
+        **{f"head_{name}": value for name, value in SCALEDP_SIZES[size].items()},
+    }  # fmt: skip
+
+
+SIZES: dict[str, dict] = {"nano": {}, "base": _paper("H"), **{f"base-{size}": _paper(size) for size in "SBL"}}
