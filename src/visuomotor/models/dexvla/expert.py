@@ -90,8 +90,8 @@ class DexVLAExpert(Model):
         unknown = sorted(batch.images.keys() - set(self.config.image_roles))
         if unknown:
             raise ValueError(
-                f"The batch has images of {unknown[0]!r}, but encoders are for {list(self.config.image_roles)}; give the "
-                f"model the processor's image_roles."
+                f"The batch has images of {unknown[0]!r}, but encoders are for {list(self.config.image_roles)}; give "
+                f"the model the processor's image_roles."
             )
         features = []
         for role in self.config.image_roles:
