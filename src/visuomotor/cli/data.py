@@ -94,9 +94,23 @@ class WriteConversations:
     """Of the questions."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Annotate:
+    """Write a copy with sub-tasks found by a rule: where the gripper switches, and where the arm pauses."""
+
+    folder: Folder
+    """The data set's folder."""
+    out: Path
+    """Folder of the copy."""
+    least_seconds: float = 1.0
+    """No sub-task is shorter than this."""
+    pause: float = 0.3
+    """How slow a pause is, as a share of the episode's fast motion."""
+
+
 COMMANDS = {
     "info": Info, "stats": Stats, "doctor": Doctor, "view": View, "embodiment": DraftEmbodiment,
-    "conversations": WriteConversations,
+    "conversations": WriteConversations, "annotate": Annotate,
 }  # fmt: skip
 
 
@@ -111,7 +125,7 @@ def run(arguments: list[str]) -> int:
     options = parse(f"data {arguments[0]}", COMMANDS[arguments[0]], arguments[1:])
     verbs = {
         "info": info, "stats": stats, "doctor": doctor, "view": view, "embodiment": embodiment,
-        "conversations": conversations,
+        "conversations": conversations, "annotate": annotate,
     }  # fmt: skip
     return verbs[arguments[0]](options)
 
@@ -253,4 +267,19 @@ def conversations(options: WriteConversations) -> int:
     rows = spread_rows(dataset.num_frames, options.images)
     made = scene_conversations(dataset, rows, config, kinds=options.kinds, wording=options.wording, seed=options.seed)
     say(f"wrote {write_conversations(made, options.out)}")
+    return 0
+
+
+def annotate(options: Annotate) -> int:
+    from visuomotor.data.lerobot import Dataset
+    from visuomotor.data.lerobot.annotate import write_subtasks
+    from visuomotor.data.substeps import SubstepRule, substeps
+
+    dataset = Dataset(options.folder)
+    texts = substeps(dataset, SubstepRule(least_seconds=options.least_seconds, pause=options.pause))
+    write_subtasks(dataset, texts, options.out)
+    episodes = map(dataset.episode_slice, range(dataset.num_episodes))
+    counts = [1 + sum(a != b for a, b in zip(texts[s], texts[s][1:], strict=False)) for s in episodes]
+    say(f"wrote {options.out}: {min(counts)} to {max(counts)} sub-tasks an episode. Look at some:")
+    say(f"  visuomotor data view {options.out} --episode 0")
     return 0

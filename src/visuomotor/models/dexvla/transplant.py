@@ -65,7 +65,7 @@ def transplant_stage1(state: Mapping[str, Tensor], head: ScaleDP) -> TensorRepor
 
 
 def _own_place(name: str, head: ScaleDP) -> str | None:
-    """Where a robot's layer belongs: under its plain name in a head for one robot, nowhere if the head is for others."""
+    """Where a tensor belongs: a robot's layer under its plain name in a head for one, nowhere in a head for others."""
     if not name.startswith(STEM):
         return name
     robot, inner = name.removeprefix(STEM).split(".", 1)
