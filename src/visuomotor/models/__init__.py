@@ -9,7 +9,10 @@ from visuomotor.spelling import did_you_mean
 
 __all__ = ["Cost", "Model", "config_from_json", "config_to_json", "make_config", "make_model"]
 
-_MODELS = {"dm0": ("visuomotor.models.dm0", "DM0", "DM0Config")}
+_MODELS = {
+    "dm0": ("visuomotor.models.dm0", "DM0", "DM0Config"),
+    "dexvla": ("visuomotor.models.dexvla", "DexVLA", "DexVLAConfig"),
+}
 
 
 def make_config(name: str, size: str = "nano", **overrides: Any) -> Any:
