@@ -19,11 +19,12 @@ from safetensors.torch import load_model, save_model
 import visuomotor
 from visuomotor.atomic import whole_folder
 from visuomotor.contract import ActionChunk, Embodiment, Observation, Sampled
+from visuomotor.data import chat
 from visuomotor.data.conversations import Conversation
 from visuomotor.data.dialogue import conversation_sample
 from visuomotor.data.grammar import Line
 from visuomotor.data.processor import Processor
-from visuomotor.data.scaffold import LEVELS, header_piece
+from visuomotor.data.scaffold import LEVELS
 from visuomotor.session import Session
 
 __all__ = ["Policy", "Session", "load_policy"]
@@ -234,7 +235,7 @@ class Policy:
         else:
             length = self.max_new_tokens
         return Line(
-            header=torch.from_numpy(header_piece(processor.tokenizer, level).ids.copy()),
+            header=torch.tensor([i for piece in processor.header(level) for i in piece.ids], dtype=torch.int64),
             length=length,
             turn=processor.config.turn(level),
             grammar=processor.grammar(level, self._index, self.box_names) if self.constrain else None,
@@ -407,6 +408,7 @@ def _require_fit(model: Any, processor: Processor) -> None:
         "newline_id": processor.tokenizer.newline_id,
         "action_start_id": processor.tokenizer.action_start,
         "action_token_count": processor.tokenizer.action_count,
+        **chat.token_ids(processor.tokenizer),
     }
     if processor.config.image_size is not None:  # otherwise images would be resized twice
         wanted["image_size"] = processor.config.image_size

@@ -30,6 +30,8 @@ class ActionLine:
 
     def __post_init__(self) -> None:
         kind, count = self.config.action_tokens, self.tokenizer.action_count
+        if kind == "bins" and not count and not self.config.levels.get("action"):
+            return  # a plain public vocabulary, and no action line is ever written
         if (kind == "fast") != (self.fast is not None) or count != (self.fast.size if self.fast else BINS):
             raise ValueError(
                 f"action_tokens is {kind!r}, but the vocabulary has {count} action tokens and there are "

@@ -21,6 +21,8 @@ class ProcessorConfig:
     image_roles: camera roles in the model's order; `optional_roles` may be missing (a masked view).
     image_size: side in pixels to pad and resize to; None leaves images as they are stored.
     levels: {scaffold level: probability that its line is present in a training sample}.
+    prompt: "plain", the instruction in a line of its own; "dm0", the published DM0's; "qwen2_vl", the chat layout of
+        DexVLA (data/chat.py), whose only level is the sub-task, the reasoning of every sample (1) or of none (0).
     action_reference: "embodiment" keeps what the data says; "chunk_start" learns absolute components as differences
         to the state at the start of the chunk; `state_of` pairs action with state components of other names, and
         `wrap_angles` takes angles the short way round (the servers of published models do not).
@@ -104,8 +106,19 @@ class ProcessorConfig:
                 raise ValueError(f"ProcessorConfig.{name} is {getattr(self, name)}; it must be at least 1.")
         if not 10 <= self.coordinates <= 1000:
             raise ValueError(f"ProcessorConfig.coordinates is {self.coordinates}; it must lie in 10-1000.")
+        self._require_chat()
         if not self.image_roles:
             raise ValueError("image_roles is empty; a policy needs at least one camera role.")
+
+    def _require_chat(self) -> None:
+        if self.prompt != "qwen2_vl":
+            return
+        if set(self.levels) - {"subtask"} or self.levels.get("subtask", 0) not in (0, 1):
+            raise ValueError(
+                f"With prompt='qwen2_vl' the only level is 'subtask', with probability 0 or 1; levels is {self.levels}."
+            )
+        if self.tags or self.scaffold != "sequential":
+            raise ValueError("prompt='qwen2_vl' has neither tags nor parallel levels; leave both at their defaults.")
 
     def turn(self, level: str) -> int:
         """The turn of a level's text (see contract.Batch): one of its own where levels do not see each other."""

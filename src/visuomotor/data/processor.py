@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from visuomotor.contract import Batch, Embodiment, Observation
-from visuomotor.data import grounding, sample_text, scaffold, tags, templates
+from visuomotor.data import chat, grounding, sample_text, scaffold, tags, templates
 from visuomotor.data.action_line import ActionLine, load_fast, train_fast
 from visuomotor.data.augment import Shift, augment, draw_shift
 from visuomotor.data.automaton import Grammar
@@ -102,7 +102,11 @@ class Processor:
             words = [*corpus, *scaffold.FIXED_TEXT, *grounding.PHRASES, *(t for d in datasets for t in _sentences(d))]
             words += templates.corpus() if config.templates != "none" else []
             words += [f"{tag} " for e, _ in groups for tag in tags.tags_of(e)] if config.tags else []
-            tokenizer = TextTokenizer.train(words, config.vocab_size, digits=2 if config.coordinates <= 100 else 1)
+            special = chat.TOKENS if config.prompt == "qwen2_vl" else ()
+            words += chat.FIXED_TEXT if special else []
+            digits = 2 if config.coordinates <= 100 else 1
+            tokenizer = TextTokenizer.train(words, config.vocab_size - len(special), digits=digits)
+            tokenizer = tokenizer.with_special_tokens(special) if special else tokenizer
         if config.action_tokens == "fast" and fast is None:
             units = (_units(config, e, s) for (e, _), s in zip(groups, statistics, strict=True))
             members = ((d, u) for (_, found), u in zip(groups, units, strict=True) for d in found)
@@ -224,11 +228,13 @@ class Processor:
                 self.config, self.tokenizer, self.embodiments[embodiment], observation.instruction, written
             )
             for level in self.config.level_order:
-                if known.get(level):
+                if known.get(level) and self.config.prompt == "qwen2_vl":
+                    pieces += chat.known_answer(self.tokenizer, known[level])
+                elif known.get(level):
                     turn = self.config.turn(level)
                     pieces += scaffold.level_pieces(self.tokenizer, level, " " + known[level], turn)
             if levels and self.config.scaffold == "sequential":
-                pieces.append(scaffold.header_piece(self.tokenizer, levels[0]))
+                pieces += self.header(levels[0])
             ids, kinds, targets = scaffold.text_of(pieces)
             samples.append(
                 Sample(
@@ -249,9 +255,23 @@ class Processor:
         """Model output float[T, A] -> float32[T, a] in robot units; `state` float[s] is the observation's."""
         return self.units[embodiment].robot_actions(np.asarray(normalised), np.asarray(state))
 
+    def header(self, level: str) -> scaffold.Pieces:
+        """What begins the line of a level that is to be written; nothing in a chat layout.
+
+        Raises:
+            ValueError: the layout has no such level.
+        """
+        if self.config.prompt != "qwen2_vl":
+            return [scaffold.header_piece(self.tokenizer, level)]
+        if level != "subtask":
+            raise ValueError(f"With prompt='qwen2_vl' a policy writes 'subtask', its reasoning, and not {level!r}.")
+        return []
+
     def parse_text(self, ids: Sequence[int] | np.ndarray, level: str | None = None) -> dict[str, str]:
         """{level: text} of generated ids. `level`: the one whose header was forced, so that the ids go on from it."""
         text = self.tokenizer.decode(ids)
+        if self.config.prompt == "qwen2_vl":
+            return {"subtask": chat.reasoning_of(text)}
         return scaffold.parse_levels((scaffold.HEADERS[level] if level else "") + text)
 
     def marks(self, text: Mapping[str, str], embodiment: int = 0) -> dict[str, Any]:
@@ -268,8 +288,13 @@ class Processor:
         camera = next(c.name for c in self.embodiments[embodiment].cameras if c.role == role)
         return {"camera": camera, "boxes": boxes, "trace": trace}
 
-    def grammar(self, level: str, embodiment: int = 0, names: Sequence[str] = ()) -> Grammar:
-        """What the line of a level may say (see data/grammar.py). `names`: what boxes may be called, else any words."""
+    def grammar(self, level: str, embodiment: int = 0, names: Sequence[str] = ()) -> Grammar | None:
+        """What the line of a level may say (see data/grammar.py). `names`: what boxes may be called, else any words.
+
+        None in a chat layout: an answer ends with the turn, not with the line, and says anything.
+        """
+        if self.config.prompt == "qwen2_vl":
+            return None
         if level != "action":
             return level_grammar(level, self.tokenizer, self.config, names)
         return self.action_line.grammar(self.embodiments[embodiment].action_dim)

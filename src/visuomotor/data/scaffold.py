@@ -28,7 +28,7 @@ __all__ = [
     "trajectory_content", "turns_of", "words_piece",
 ]  # fmt: skip
 
-PromptStyle = Literal["plain", "dm0"]
+PromptStyle = Literal["plain", "dm0", "qwen2_vl"]
 Words = Sequence[str | int] | str  # text, or text and coordinates apart
 LEVELS = ("subtask", "box", "trajectory", "action")
 HEADERS = {"subtask": "Subtask:", "box": "Box:", "trajectory": "Trajectory:", "action": "Action:"}
@@ -102,6 +102,10 @@ def exchange_pieces(
     tokenizer: TextTokenizer, ask: Words, answer: Words | None, style: PromptStyle, *, turn: int = 0, first: bool = True
 ) -> Pieces:
     """A question and its answer, which is a target; None: the model has to give it. `first`: nothing stands before."""
+    if style == "qwen2_vl":
+        raise ValueError(
+            "Questions on images have no place in DexVLA's chat layout (prompt='qwen2_vl'); leave them out."
+        )
     if style == "plain":
         pieces = [words_piece(tokenizer, ask, TextKind.PROMPT, target=False, turn=turn)]
     else:

@@ -27,7 +27,7 @@ class TextTokenizer:
     """Encodes text to int64 ids and back.
 
     Ids: pad, eos, newline, and from `action_start` the `action_count` action tokens: the FAST tokens where the
-    vocabulary has them, else the 255 bins.
+    vocabulary has them, else the 255 bins. A plain Qwen vocabulary has none: the range lies behind it and is empty.
     """
 
     def __init__(self, inner: Tokenizer) -> None:
@@ -37,14 +37,15 @@ class TextTokenizer:
         qwen = inner.token_to_id(PAD) is None
         self.pad_id = self._special(QWEN_PAD if qwen else PAD)
         self.eos_id = self._special(QWEN_EOS if qwen else EOS)
-        self.action_start = self._special("<action_0>")
+        self.action_count = BINS if inner.token_to_id("<action_0>") is not None or not qwen else 0
+        self.action_start = self._special("<action_0>") if self.action_count else self.vocab_size
         newline = inner.encode("\n", add_special_tokens=False).ids
-        if len(newline) != 1 or self._special(f"<action_{BINS - 1}>") != self.action_start + BINS - 1:
+        last = self._special(f"<action_{BINS - 1}>") if self.action_count else self.action_start + BINS - 1
+        if len(newline) != 1 or last != self.action_start + BINS - 1:
             raise ValueError(
                 "This tokenizer lacks a single newline token or consecutive <action_i> tokens; retrain it."
             )
         self.newline_id = newline[0]
-        self.action_count = BINS
         if inner.token_to_id(FAST_TOKEN.format(0)) is not None:
             self.action_start = self._special(FAST_TOKEN.format(0))
             self.action_count = next(
@@ -87,8 +88,12 @@ class TextTokenizer:
 
     def with_fast_tokens(self, count: int) -> "TextTokenizer":
         """The same vocabulary with `count` FAST tokens behind it, which become the action tokens."""
+        return self.with_special_tokens([FAST_TOKEN.format(i) for i in range(count)])
+
+    def with_special_tokens(self, names: Sequence[str]) -> "TextTokenizer":
+        """The same vocabulary with special tokens behind it."""
         inner = Tokenizer.from_str(self.inner.to_str())
-        inner.add_special_tokens([FAST_TOKEN.format(i) for i in range(count)])
+        inner.add_special_tokens(list(names))
         return TextTokenizer(inner)
 
     @property

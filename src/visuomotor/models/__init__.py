@@ -11,6 +11,7 @@ __all__ = ["Cost", "Model", "config_from_json", "config_to_json", "make_config",
 
 _MODELS = {
     "dm0": ("visuomotor.models.dm0", "DM0", "DM0Config"),
+    "dexvla": ("visuomotor.models.dexvla", "DexVLA", "DexVLAConfig"),
     "dexvla-expert": ("visuomotor.models.dexvla.expert", "DexVLAExpert", "DexVLAExpertConfig"),
 }
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 
 from visuomotor.contract import Batch, Mixture, Run, Stage
-from visuomotor.data import scene_questions
+from visuomotor.data import chat, scene_questions
 from visuomotor.data.conversations import Conversations
 from visuomotor.data.lerobot import Dataset
 from visuomotor.data.loader import Loader, held_out
@@ -88,7 +88,7 @@ def build_processor(run: Run, datasets: Mapping[str, Any], *, skip_bad: bool = F
     if checkpoint is not None and public is not None:
         raise ValueError(f"The tokenizer comes from checkpoint {checkpoint} or from {public}; name one of them.")
     if checkpoint is None:
-        words = None if public is None else public_tokenizer(public)
+        words = None if public is None else public_tokenizer(public, dm0=fields.get("prompt") != "qwen2_vl")
         return Processor.build(ProcessorConfig(**fields), unique, _corpus(run), tokenizer=words, skip_bad=skip_bad)
     parent = Processor.load(Path(checkpoint))
     robot, statistics = fields.pop("embodiment", "checkpoint"), fields.pop("statistics", "checkpoint")
@@ -112,9 +112,9 @@ def build_processor(run: Run, datasets: Mapping[str, Any], *, skip_bad: bool = F
     return Processor(config, parent.embodiments, parent.statistics, parent.tokenizer, parent.fast)
 
 
-def public_tokenizer(source: str) -> TextTokenizer:
-    """The tokenizer of a public Qwen3 (folder or Hub name) with the tokens that DM0 adds."""
-    return TextTokenizer.from_qwen(find_weights(source, TOKENIZER_FILES, option="--llm"))
+def public_tokenizer(source: str, *, dm0: bool = True) -> TextTokenizer:
+    """The tokenizer of a public Qwen (folder or Hub name); `dm0`: with the tokens that DM0 adds."""
+    return TextTokenizer.from_qwen(find_weights(source, TOKENIZER_FILES, option="--llm"), add_dm0_tokens=dm0)
 
 
 def _corpus(run: Run) -> tuple[str, ...]:
@@ -137,6 +137,7 @@ def build_model(run: Run, processor: Processor) -> Model:
         "pad_id": words.pad_id,
         "action_start_id": words.action_start,
         "action_token_count": words.action_count,
+        **chat.token_ids(words),
     }
     if processor.fast is not None:  # they stand behind the vocabulary that the recipe planned
         tokens["vocab_size"] = max(words.vocab_size, getattr(run.config, "vocab_size", 0))
