@@ -22,6 +22,7 @@ RECIPES = {
     "metaworld-pairs": ("visuomotor.recipes.metaworld", "metaworld_pairs"),
     "own-data": ("visuomotor.recipes.own_data", "own_data"),
     "dm0": ("visuomotor.recipes.dm0", "dm0"),
+    "dexvla-nano": ("visuomotor.recipes.dexvla", "dexvla_nano"),
     "finetune": ("visuomotor.recipes.finetune", "finetune"),
 }
 

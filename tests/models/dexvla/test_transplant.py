@@ -62,7 +62,7 @@ def test_our_own_stage1_checkpoint_has_the_published_names(tmp_path: Path, make_
     expert = DexVLAExpert(config)
     save_file({name: tensor + 1 for name, tensor in expert.state_dict().items()}, tmp_path / "model.safetensors")
     arm = {"embodiments": ("arm",), "action_dims": (3,), "state_dims": (2,)}
-    head = make_scaledp(**arm, **sizes, width=16, depth=2, heads=2, combine_width=1024, time_size=256)
+    head = make_scaledp(**arm, **sizes, width=16, depth=2, heads=2, combine_width=256, time_size=256)
     report = transplant_stage1(read_stage1(tmp_path), head)
     assert report.missing == ("cond_obs_emb.bias", "cond_obs_emb.weight")
     assert torch.equal(head.pos_embed, expert.noise_pred_net.pos_embed + 1)

@@ -42,6 +42,7 @@ class DexVLAExpertConfig:
     head_width: int = 128
     head_depth: int = 4
     head_heads: int = 4
+    head_combine_width: int = 256
     initialisation: Literal["dit", "published"] = "dit"
     denoise_steps: int = 10
     noise_draws: int = 4
@@ -64,7 +65,13 @@ class DexVLAExpertConfig:
     def policy_head(self) -> ScaleDPConfig:
         """The configuration of the action head."""
         same = {f.name: getattr(self, f.name) for f in fields(self) if f.name in _SHARED}
-        return ScaleDPConfig(**same, width=self.head_width, depth=self.head_depth, heads=self.head_heads)
+        return ScaleDPConfig(
+            **same,
+            width=self.head_width,
+            depth=self.head_depth,
+            heads=self.head_heads,
+            combine_width=self.head_combine_width,
+        )
 
     @property
     def resnet(self) -> ResNetConfig:
@@ -76,6 +83,7 @@ def _paper(size: str) -> dict:
     return {
         "image_roles": ("scene", "left_wrist", "right_wrist"), "image_size": 320, "encoder": "50", "sentence_dim": 768,
         "action_dim": 14, "state_dim": 14, "cond_dim": 1536, "horizon": 50, "noise_draws": 1,
+        "head_combine_width": 1024,
         **{f"head_{name}": value for name, value in SCALEDP_SIZES[size].items()},
     }  # fmt: skip
 

@@ -183,19 +183,16 @@ class DexVLA(Model):
     def load_backbones(self, sources: Mapping[str, str], *, generator: torch.Generator | None = None) -> TensorReport:
         """{"head": Stage 1, a published file or a checkpoint folder}, whose trunk moves in (`transplant_stage1`).
 
-        Names in the report are those below `policy_head.`.
+        The report names the model's tensors.
         """
         if sources.keys() != {"head"} or not isinstance(self.policy_head, ScaleDP):
             raise ValueError(
-                f"A DexVLA with the {self.config.head} head takes Stage 1 into 'head' of a ScaleDP, not {dict(sources)}."
+                f"Of a DexVLA only a ScaleDP 'head' starts from Stage 1, but the head is {self.config.head!r} and the "
+                f"weights are {dict(sources)}."
             )
-        found = transplant_stage1(read_stage1(sources["head"]), self.policy_head)
-        stem = "policy_head."
-        return replace(
-            found,
-            loaded=tuple(stem + name for name in found.loaded),
-            missing=tuple(stem + name for name in found.missing),
-        )
+        report = transplant_stage1(read_stage1(sources["head"]), self.policy_head)
+        loaded, missing = (tuple(f"policy_head.{n}" for n in names) for names in (report.loaded, report.missing))
+        return replace(report, loaded=loaded, missing=missing)
 
     def checkpoint_activations(self, on: bool) -> None:
         """See `Model.checkpoint_activations`; layers of transformers have a switch of their own."""
