@@ -182,9 +182,9 @@ class DexVLA(Model):
         super().checkpoint_activations(on)
         for tower in (self.visual, self.model):
             if on:
-                tower.gradient_checkpointing_enable({"use_reentrant": False})
+                tower.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
             else:
-                tower.gradient_checkpointing_disable()
+                tower.activation_checkpointing_disable()
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
         """vision (without its merger), merger, llm, embed, projectors (of prompt and answer), film, head."""
