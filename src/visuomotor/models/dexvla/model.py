@@ -21,6 +21,7 @@ from visuomotor.models.dexvla.unet import UNet
 from visuomotor.models.dexvla.vla_config import DexVLAConfig
 from visuomotor.models.dexvla.vlm import image_tokens, language_model, read, vision_tower
 from visuomotor.models.dexvla.writing import Prefix, write
+from visuomotor.models.report import TensorReport
 from visuomotor.nn.random import normal
 
 __all__ = ["DexVLA"]
@@ -185,6 +186,12 @@ class DexVLA(Model):
                 tower.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
             else:
                 tower.activation_checkpointing_disable()
+
+    def load_backbones(self, sources: Mapping[str, str], *, generator: torch.Generator | None = None) -> TensorReport:
+        """See `backbones.load_backbones`."""
+        from visuomotor.models.dexvla import backbones
+
+        return backbones.load_backbones(self, sources)
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
         """vision (without its merger), merger, llm, embed, projectors (of prompt and answer), film, head."""

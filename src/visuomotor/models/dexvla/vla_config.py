@@ -60,6 +60,7 @@ class DexVLAConfig:
     head_width: int = 128
     head_depth: int = 4
     head_heads: int = 4
+    head_combine_width: int = 256
     head_per_embodiment: bool = False
     embodiments: tuple[str, ...] = ()
     action_dims: tuple[int, ...] = ()
@@ -119,6 +120,7 @@ class DexVLAConfig:
             width=self.head_width,
             depth=self.head_depth,
             heads=self.head_heads,
+            combine_width=self.head_combine_width,
             embodiments=self.embodiments,
             action_dims=self.action_dims,
             state_dims=self.state_dims,
@@ -153,6 +155,7 @@ _BASE = {
     "action_dim": 14,
     "state_dim": 14,
     "horizon": 50,
+    "head_combine_width": 1024,
     "noise_draws": 1,
     "end_id": 151645,
     "image_id": 151655,
