@@ -152,5 +152,5 @@ def test_stopped_between_the_models_and_resumed_equals_uninterrupted(tmp_path: P
 
 def test_other_stages_go_into_no_other_head(tmp_path: Path) -> None:
     model = DexVLA(find_recipe("dexvla-nano")(expert=0, head="unet").config)
-    with pytest.raises(ValueError, match="only a ScaleDP 'head' starts from Stage 1"):
+    with pytest.raises(ValueError, match="Stage 1 is a ScaleDP, but the head of this model is 'unet'"):
         model.load_backbones({"head": str(tmp_path)})

@@ -14,25 +14,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Turn a published DM0 folder into a checkpoint of ours, or a checkpoint of ours into the published layout.
+    """Turn a published DM0 or DexVLA folder into a checkpoint of ours, or a DM0 of ours into the published layout.
 
-    The direction follows from what FOLDER holds. A published folder says neither which robot its numbers belong to nor
-    which normalisation they mean: --robot and --normalization do.
+    The direction follows from what FOLDER holds. A published folder says neither which robot its numbers belong to nor,
+    of a DM0, which normalisation they mean: --robot and --normalization do.
     """
 
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
-    """A published folder (config.json, safetensors, norm_stats.json, tokenizer files), or a checkpoint of ours."""
+    """A published folder (config.json, safetensors, tokenizer files; norm_stats.json of a DM0, dataset_stats.json of a
+    DexVLA, which may be LoRA adapters), or a checkpoint of ours."""
     out: Path
     """The folder to write."""
     robot: Annotated[str | None, tyro.conf.arg(metavar="NAME_OR_FILE")] = None
     """aloha, arx5, franka, ur5, or an embodiment.json."""
     normalization: Literal["quantile", "mean_std"] | None = None
-    """What norm_stats.json means: quantile (base, Table30) or mean_std (LIBERO); guessed when it is not given."""
+    """DM0: what norm_stats.json means: quantile (base, Table30) or mean_std (LIBERO); guessed when it is not given."""
     precision: Literal["file", "float32", "reference"] = "file"
     """Types of the weights: as in the file, float32, or as the published code casts them. Verbs compute in float32;
     load_policy(..., precision="file") keeps the types."""
     progress: Annotated[bool | None, tyro.conf.arg(metavar="{True,False}")] = None
-    """Keep the progress linears of DM0-Prog (default: where model_type says DM0-Prog; Table30 files carry them too)."""
+    """DM0: keep the progress linears of DM0-Prog (default: where model_type says so; Table30 files carry them too)."""
+    base: str | None = None
+    """DexVLA: folder or Hub name of the VLM under LoRA adapters (default: the one that they name)."""
 
 
 def run(arguments: list[str]) -> int:
@@ -41,7 +44,23 @@ def run(arguments: list[str]) -> int:
         raise FileExistsError(f"{options.out} exists already; choose another --out.")
     if (options.folder / "processor.json").exists():
         return to_published(options)
-    return from_published(options)
+    from visuomotor.models.dexvla.convert import is_published
+
+    return from_dexvla(options) if is_published(options.folder) else from_published(options)
+
+
+def from_dexvla(options: Options) -> int:
+    from visuomotor.models.dexvla.convert import MAX_NEW_TOKENS, processor_of, read_published, read_statistics
+    from visuomotor.policy import Policy
+
+    robot, statistics = find_robot(options.robot), read_statistics(options.folder)
+    published = read_published(options.folder, base=options.base, precision=options.precision)
+    say(f"{options.folder}: {published.report.summary()}, {published.adapters} adapters merged")
+    processor = processor_of(published, robot, statistics)
+    policy = Policy(published.model, processor, think=("subtask",), max_new_tokens=MAX_NEW_TOKENS)
+    origin = {"converted_from": options.folder.name, "published_config": published.config}
+    say(f"checkpoint: {policy.save(options.out, origin)}")
+    return 0
 
 
 def from_published(options: Options) -> int:

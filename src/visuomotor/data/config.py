@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from visuomotor.data.augment import AugmentConfig
-from visuomotor.data.normalization import NEAR_CONSTANT
+from visuomotor.data.normalization import NEAR_CONSTANT, Method
 from visuomotor.data.scaffold import LEVELS, PromptStyle
 
 __all__ = ["Objective", "ProcessorConfig"]
@@ -27,6 +27,8 @@ class ProcessorConfig:
         to the state at the start of the chunk; `state_of` pairs action with state components of other names, and
         `wrap_angles` takes angles the short way round (the servers of published models do not).
     progress: samples carry how far the task is, now and at the chunk's end (for models with a progress token).
+    action_normalization, state_normalization: "embodiment" takes what each component says; "min_max" and "z_score" are
+        DexVLA's (data/normalization.py), for all of them. Its head bounds actions to [-1, 1], where min_max puts them.
     near_constant: dimensions whose range is below it are centred instead of stretched (published: 0).
     coordinates: the side of an image in the coordinates of texts; with at most 100, a tokenizer trained here has one
         token for each, which is learnt faster (nano: 100).
@@ -58,6 +60,8 @@ class ProcessorConfig:
     action_reference: Literal["embodiment", "chunk_start"] = "embodiment"
     state_of: dict[str, str] = field(default_factory=dict)
     wrap_angles: bool = True
+    action_normalization: Method = "embodiment"
+    state_normalization: Method = "embodiment"
     near_constant: float = NEAR_CONSTANT
     coordinates: int = 1000
     level_order: tuple[str, ...] = LEVELS
@@ -92,10 +96,13 @@ class ProcessorConfig:
         for name, value, known in (
             ("scaffold", self.scaffold, ("sequential", "parallel")),
             ("action_tokens", self.action_tokens, ("bins", "fast")),
+            ("action_normalization", self.action_normalization, ("embodiment", "min_max", "z_score")),
+            ("state_normalization", self.state_normalization, ("embodiment", "min_max", "z_score")),
             ("sentence_of", self.sentence_of, ("subtask", "instruction")),
         ):
             if value not in known:
-                raise ValueError(f"ProcessorConfig.{name} is {value!r}; choose {known[0]!r} or {known[1]!r}.")
+                others = ", ".join(map(repr, known[:-1]))
+                raise ValueError(f"ProcessorConfig.{name} is {value!r}; choose {others} or {known[-1]!r}.")
         if self.fast_scale <= 0:
             raise ValueError(f"ProcessorConfig.fast_scale is {self.fast_scale}; it must be above 0.")
         for level, probability in self.levels.items():

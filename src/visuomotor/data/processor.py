@@ -309,11 +309,14 @@ class Processor:
         return self.action_line.fast
 
     def to_json(self) -> dict[str, Any]:
+        def said(own: str, method: str) -> str:
+            return own if method == "embodiment" else method
+
         def meaning(embodiment: Embodiment) -> dict[str, Any]:
             return {
                 "embodiment": embodiment.name,
-                "state": {c.name: c.normalization for c in embodiment.state},
-                "action": {c.name: c.normalization for c in embodiment.action},
+                "state": {c.name: said(c.normalization, self.config.state_normalization) for c in embodiment.state},
+                "action": {c.name: said(c.normalization, self.config.action_normalization) for c in embodiment.action},
                 "action_reference": {
                     c.name: "chunk_start" if self.config.action_reference == "chunk_start" else c.reference
                     for c in embodiment.action
@@ -429,9 +432,10 @@ def _sentences(dataset: Any) -> set[str]:
 
 
 def _units(config: ProcessorConfig, embodiment: Embodiment, statistics: Statistics) -> Units:
+    near, of_state, of_action = config.near_constant, config.state_normalization, config.action_normalization
     return Units(
-        state=normalizer(embodiment.state, statistics.state, config.state_width, "state", config.near_constant),
-        action=normalizer(embodiment.action, statistics.action, config.action_width, "action", config.near_constant),
+        state=normalizer(embodiment.state, statistics.state, config.state_width, "state", near, of_state),
+        action=normalizer(embodiment.action, statistics.action, config.action_width, "action", near, of_action),
         reference=_reference(config, embodiment),
     )
 

@@ -61,6 +61,7 @@ def dexvla_nano(
     every = [*own, *([Source(name="sawyer", path=sawyer)] if sawyer else [])]
     processor: dict[str, Any] = {
         "image_size": image_size, "horizon": horizon, "action_width": WIDTH, "state_width": WIDTH,
+        "action_normalization": "min_max", "state_normalization": "z_score",
     }  # fmt: skip
     config = {"horizon": horizon, "action_dim": WIDTH, "state_dim": WIDTH, "head_per_embodiment": head_per_embodiment}
 

@@ -37,7 +37,7 @@ def add_adapters(model: Model, stage: Stage) -> None:
     for part in stage.lora_parts:
         own = {id(parameter) for parameter in parts.get(part, ())}
         linears = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear) and id(m.weight) in own]
-        found = [name for name, _ in linears if name.rpartition(".")[2] in TARGETS]
+        found = [name for name, _ in linears if name.rpartition(".")[2] in getattr(model, "lora_targets", TARGETS)]
         if not found:
             raise ValueError(
                 f"Stage {stage.name!r} adapts {part!r}, which has no matrices that take adapters; of {sorted(parts)}, "

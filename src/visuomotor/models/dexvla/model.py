@@ -1,7 +1,6 @@
 """DexVLA: Qwen2-VL reasons, a diffusion head that is told of it acts. Dimensions as in contract; P slots, W width."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,7 +17,6 @@ from visuomotor.models.dexvla.fusion import ActionProjector, FiLM, mean_states
 from visuomotor.models.dexvla.head import DiffusionHead
 from visuomotor.models.dexvla.layout import Layout, arrange
 from visuomotor.models.dexvla.scaledp import ScaleDP
-from visuomotor.models.dexvla.transplant import read_stage1, transplant_stage1
 from visuomotor.models.dexvla.unet import UNet
 from visuomotor.models.dexvla.vla_config import DexVLAConfig
 from visuomotor.models.dexvla.vlm import image_tokens, language_model, read, vision_tower
@@ -180,28 +178,20 @@ class DexVLA(Model):
         tokens = image_tokens(self.visual, list(batch.images.values()), self.config)
         return x.masked_scatter(layout.image[..., None], tokens.to(x.dtype))
 
-    def load_backbones(self, sources: Mapping[str, str], *, generator: torch.Generator | None = None) -> TensorReport:
-        """{"head": Stage 1, a published file or a checkpoint folder}, whose trunk moves in (`transplant_stage1`).
-
-        The report names the model's tensors.
-        """
-        if sources.keys() != {"head"} or not isinstance(self.policy_head, ScaleDP):
-            raise ValueError(
-                f"Of a DexVLA only a ScaleDP 'head' starts from Stage 1, but the head is {self.config.head!r} and the "
-                f"weights are {dict(sources)}."
-            )
-        report = transplant_stage1(read_stage1(sources["head"]), self.policy_head)
-        loaded, missing = (tuple(f"policy_head.{n}" for n in names) for names in (report.loaded, report.missing))
-        return replace(report, loaded=loaded, missing=missing)
-
     def checkpoint_activations(self, on: bool) -> None:
         """See `Model.checkpoint_activations`; layers of transformers have a switch of their own."""
         super().checkpoint_activations(on)
         for tower in (self.visual, self.model):
             if on:
-                tower.gradient_checkpointing_enable({"use_reentrant": False})
+                tower.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
             else:
-                tower.gradient_checkpointing_disable()
+                tower.activation_checkpointing_disable()
+
+    def load_backbones(self, sources: Mapping[str, str], *, generator: torch.Generator | None = None) -> TensorReport:
+        """See `backbones.load_backbones`."""
+        from visuomotor.models.dexvla import backbones
+
+        return backbones.load_backbones(self, sources)
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
         """vision (without its merger), merger, llm, embed, projectors (of prompt and answer), film, head."""
