@@ -30,14 +30,14 @@ VLM = ("model.", "visual.")
 def load_backbones(model: DexVLA, sources: Mapping[str, str]) -> TensorReport:
     """Fill a fresh `model` from {"vlm": public Qwen2-VL, "head": Stage 1}, or from one of them.
 
-    "vlm", a folder or name on the Hugging Face Hub, fills language model and vision tower; "head" the trunk of a ScaleDP
-    from a published Stage-1 file or a checkpoint folder (see `transplant_stage1`).
+    "vlm", a folder or name on the Hugging Face Hub, fills language model and vision tower; "head", a published Stage-1
+    file or a checkpoint folder, the trunk of a ScaleDP (see `transplant_stage1`).
 
     Raises:
         FileNotFoundError: a source is not there. ValueError: it is of another architecture or size, or damaged.
     """
     if not sources or sources.keys() - {"vlm", "head"}:
-        raise ValueError(f"Weights fill the 'vlm' of a DexVLA, all of it, or its 'head', and not {sorted(sources)}.")
+        raise ValueError(f"Weights fill 'vlm', which Qwen2-VL's have all of, and 'head', not {sorted(sources)}.")
     reports = []
     if "vlm" in sources:
         reports.append(_load_vlm(model, sources["vlm"]))
