@@ -233,7 +233,8 @@ class Stage:
     start        None goes on from the stage before (or fresh weights), a checkpoint folder, or "stage:NAME"
     optimiser    "adamw", or "muon": Muon for hidden matrices, AdamW for the rest
     lora         rank of adapters through which the parts in `lora_parts` train (as fast as `trains` says) while their
-                 own weights stand still; 0: the weights train
+                 own weights stand still; 0: the weights train. Their product is multiplied by lora_alpha / rank (None:
+                 by 1), their inputs are dropped with probability lora_dropout
     checkpoint_activations   keep only each layer's input and compute the rest again in the backward pass: less memory,
                  about a third more time, the same result
     precision    "float32", or "house" (also "bf16"): float32 master weights, bfloat16 products
@@ -256,6 +257,8 @@ class Stage:
     precision: str = "float32"
     optimiser: Literal["adamw", "muon"] = "adamw"
     lora: int = 0
+    lora_alpha: int | None = None
+    lora_dropout: float = 0.0
     lora_parts: tuple[str, ...] = ("llm",)
     checkpoint_activations: bool = False
     start: str | None = None

@@ -34,7 +34,7 @@ class Options:
     load_policy(..., precision="file") keeps the types."""
     progress: Annotated[bool | None, tyro.conf.arg(metavar="{True,False}")] = None
     """DM0: keep the progress linears of DM0-Prog (default: where model_type says so; Table30 files carry them too)."""
-    base: str | None = None
+    base: Annotated[str | None, tyro.conf.arg(metavar="FOLDER_OR_NAME")] = None
     """DexVLA: folder or Hub name of the VLM under LoRA adapters (default: the one that they name)."""
 
 

@@ -227,3 +227,17 @@ def test_configuration_comes_back_from_json_and_refuses_contradictions() -> None
     for wrong in ({"head": "unet", "head_per_embodiment": True}, {"mrope_sections": (4, 4, 4)}, {"kv_heads": 3}):
         with pytest.raises(ValueError, match=r"\."):
             make_config("dexvla", **wrong)
+
+
+@pytest.mark.parametrize("house", [True, False])  # float32 weights and bfloat16 products, or bfloat16 weights
+def test_bfloat16_trains_and_samples(dexvla: DexVLA, batch: Batch, house: bool) -> None:
+    exact = dexvla.sample(batch, noise=NOISE).actions
+    model = dexvla if house else dexvla.bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=house):
+        losses = model.loss(batch, generator=torch.Generator().manual_seed(0))
+        sampled = model.sample(prompts_of(batch), noise=NOISE, generate=3)
+        rough = model.sample(batch, noise=NOISE).actions
+    losses.total.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parts()["llm"])
+    assert sampled.text_ids is not None
+    assert (rough.float() - exact).abs().mean() < 0.1

@@ -46,7 +46,7 @@ def resized(images: UInt8[Tensor, "B h w 3"], first: tuple[int, int], factor: in
     x = images.permute(0, 3, 1, 2)
     if tuple(x.shape[2:]) != first:
         x = F.interpolate(x.float(), first, mode="bilinear", align_corners=False).round().to(torch.uint8)
-    size = smart_resize(*x.shape[2:], factor)
+    size = smart_resize(x.shape[2], x.shape[3], factor)
     if tuple(x.shape[2:]) == size:
         return x.float()
     if x.device.type == "cpu":  # the 8-bit kernel is PIL's

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 
 from visuomotor.models.dexvla.images import TEMPORAL, patches, resized
 from visuomotor.models.dexvla.vla_config import DexVLAConfig
@@ -66,7 +66,7 @@ def language_model(config: DexVLAConfig) -> Any:
     return decoder
 
 
-def _with_table(rotary: nn.Module, config: Any) -> nn.Module:
+def _with_table(rotary: Any, config: Any) -> Any:
     """The same, with its frequencies on the CPU where the model is built on the meta device: no file has them."""
     if not any(buffer.is_meta for buffer in rotary.buffers()):
         return rotary
