@@ -1,6 +1,7 @@
 """What DexVLA's curriculum, its sub-steps and its head are worth at nano size, all arms trained for equal time.
 
-An arm with a Stage 1 spends half of that time on it. `benchmarks/dexvla_joint.py` has the speed of Stage 1 alone.
+An arm with a Stage 1 spends half of that time on it, from --data and the Sawyer's demonstrations in runs/dexvla/sawyer.
+`benchmarks/dexvla_joint.py` has the speed of Stage 1 alone.
 """
 
 from visuomotor.studies.engine import Arm, Study
@@ -14,7 +15,7 @@ DEXVLA_CURRICULUM = Study(
     name="dexvla-curriculum",
     question="What do Stage 1, sub-step text, the diffusion transformer and layers for each robot add to DexVLA?",
     recipe="dexvla-nano",
-    arguments={"adapt": 0.0},  # Stage 3 would give every arm the same
+    arguments={"adapt": 0.0, "task": None},  # Stage 3 would give every arm the same
     arms=(
         Arm(name="stage-2", adds="Stage 2 alone, with sub-step text", arguments=ALONE, think=THOUGHT),
         Arm(
