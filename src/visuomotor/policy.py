@@ -347,7 +347,7 @@ def load_policy(
         think: levels that it writes before it acts; None keeps what the checkpoint says.
         precision: of the weights; "file" keeps the types they were saved with, e.g. those of a converted DM0.
         settings: other options of Policy, in place of the checkpoint's, e.g. actions_from="tokens".
-        embodiment: the robot that will be driven; refused when the checkpoint means other numbers.
+        embodiment: the robot that will be driven, one of the checkpoint's; refused when it means other numbers.
 
     Raises:
         FileNotFoundError: the folder or a file of it is missing. ValueError: a file is damaged, the weights do not
@@ -367,7 +367,10 @@ def load_policy(
     processor = Processor.load(path)
     robot = Embodiment.load(path / "embodiment.json")
     if embodiment is not None:
-        embodiment.require_compatible(robot, this="The robot", that=f"checkpoint {path}")
+        meant = [known for known in processor.embodiments if not known.differences(embodiment)]
+        if not meant:
+            embodiment.require_compatible(robot, this="The robot", that=f"checkpoint {path}")
+        robot = meant[0]
     try:
         model = make_model(*config_from_json(config))
     except (KeyError, TypeError, ValueError) as error:

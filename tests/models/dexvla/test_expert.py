@@ -192,7 +192,7 @@ def test_a_policy_of_two_robots_drives_each(tmp_path: object) -> None:
     model = perturbed(make(**{**ROBOTS, "state_dims": (6, 5)}))
     Policy(model, processor).save(f"{tmp_path}/p")
     for robot, dataset, width in zip(robots(), datasets, (6, 3), strict=True):
-        policy = Policy(load_policy(f"{tmp_path}/p").model, processor, robot)
+        policy = load_policy(f"{tmp_path}/p", embodiment=robot)
         grasp, other = (policy.infer([dataset.observation(3, said)], seeds=[0])[0].actions for said in SENTENCES[:2])
         assert grasp.shape == (4, width)
         assert not np.allclose(grasp, other)
