@@ -11,6 +11,7 @@ from tests.data.fakes import CORPUS, FakeDataset
 from tests.data.test_qwen import qwen_folder  # noqa: F401 (a fixture)
 from visuomotor.contract import TextKind
 from visuomotor.data import chat
+from visuomotor.data.augment import AugmentConfig, centre_crop
 from visuomotor.data.processor import Processor, ProcessorConfig
 from visuomotor.data.sample import Sample
 from visuomotor.data.scaffold import text_of
@@ -74,6 +75,20 @@ def test_samples_and_observations(processor: Processor) -> None:
     assert known.text_ids[0, :length].tolist() == sample.text_ids[:-1].tolist()  # without the end of the turn
     assert known.text_kind[0, :length].tolist() == sample.text_kind[:-1].tolist()
     assert processor.parse_text(sample.text_ids[sample.text_loss]) == {"subtask": annotation.subtask}
+
+
+def test_all_cameras_of_a_sample_are_augmented_alike_and_observations_are_cropped(processor: Processor) -> None:
+    config = dataclasses.replace(CONFIG, augment=AugmentConfig(crop=0.3, rotation=5.0, saturation=0.5, shared=True))
+    alike = Processor(config, processor.embodiments, processor.statistics, processor.tokenizer)
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    both = dict.fromkeys(DATASET.cameras, image)
+    scene, wrist = alike.sample(0, DATASET, 3, both, np.random.default_rng(1)).images.values()
+    np.testing.assert_array_equal(scene, wrist)
+    assert (scene != image).any()
+    seen = alike.observations([dataclasses.replace(DATASET.observation(3), images=both)]).images["wrist"][0]
+    np.testing.assert_array_equal(seen, centre_crop(image, 0.3))
+    with pytest.raises(ValueError, match="boxes and points"):
+        ProcessorConfig(augment=AugmentConfig(crop=0.1))
 
 
 def test_contradictions_are_refused(processor: Processor) -> None:

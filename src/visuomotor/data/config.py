@@ -119,6 +119,10 @@ class ProcessorConfig:
 
     def _require_chat(self) -> None:
         if self.prompt != "qwen2_vl":
+            if self.augment.crop or self.augment.rotation:
+                raise ValueError(
+                    "augment.crop and .rotation do not move boxes and points; they need prompt='qwen2_vl'."
+                )
             return
         if set(self.levels) - {"subtask"} or self.levels.get("subtask", 0) not in (0, 1):
             raise ValueError(

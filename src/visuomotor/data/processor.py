@@ -16,7 +16,7 @@ import numpy as np
 from visuomotor.contract import Batch, Embodiment, Observation
 from visuomotor.data import chat, grounding, sample_text, scaffold, tags, templates
 from visuomotor.data.action_line import ActionLine, load_fast, train_fast
-from visuomotor.data.augment import Shift, augment, draw_shift
+from visuomotor.data.augment import Shift, augment, centre_crop, draw_shift
 from visuomotor.data.automaton import Grammar
 from visuomotor.data.config import Objective, ProcessorConfig
 from visuomotor.data.conversations import Conversations
@@ -379,6 +379,7 @@ class Processor:
         """Shift per camera name (none at inference) and {role: uint8[h, w, 3]} of the present views."""
         shifts, pictures = {}, {}
         cameras = {c.role: c.name for c in self.embodiments[embodiment].cameras}
+        shared = int(rng.integers(2**63)) if rng is not None and self.config.augment.shared else None
         for role, present in zip(self.config.image_roles, views, strict=True):
             if not present:
                 continue
@@ -396,8 +397,11 @@ class Processor:
                 image = fit(image, self.config.image_size)
             shift = Shift()
             if rng is not None:
-                shift = draw_shift(self.config.augment, rng)
-                image = augment(image, shift, self.config.augment, rng)
+                own = np.random.default_rng(shared) if shared is not None else rng
+                shift = draw_shift(self.config.augment, own)
+                image = augment(image, shift, self.config.augment, own)
+            else:
+                image = centre_crop(image, self.config.augment.crop)
             shifts[cameras[role]], pictures[role] = shift, image
         return shifts, pictures
 

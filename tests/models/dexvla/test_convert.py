@@ -111,6 +111,7 @@ def test_newer_names_are_the_same_tensors(original: DexVLA, folder: Path) -> Non
         (lambda t: t.pop("reasoning_film.scale_fc.bias"), {}, "1 missing"),
         (lambda t: t["lm_head.weight"].add_(1), {}, "output layer of their own"),
         (lambda t: None, {"rope_theta": 1e4}, "rope_theta is 10000"),
+        (lambda t: None, {"using_film": False}, "without FiLM"),
         (lambda t: None, {"policy_head_config": {}}, "number of attention heads"),
         (lambda t: [t.pop(n) for n in list(t) if n.startswith("policy_head")], {}, "no action head"),
     ],

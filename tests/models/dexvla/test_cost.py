@@ -1,5 +1,6 @@
 """The cost of a sample against counted operations."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -8,6 +9,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from visuomotor.cli.main import main
 from visuomotor.contract import Batch
 from visuomotor.models.dexvla import DexVLA
 
@@ -26,3 +28,13 @@ def test_cost_equals_counted_operations(make_dexvla: Callable[..., DexVLA], batc
     for part, name in towers.items():
         if name in counted:  # a head is sampled outside of its forward
             assert cost[part].flops == pytest.approx(sum(counted[name].values()), rel=0.01)
+
+
+def test_the_command_line_tells_size_and_cost(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["model", "dexvla", "--size", "base-L", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["parameters"]["head"] == 462_632_462
+    assert facts["total_parameters"] == sum(facts["parameters"].values())
+    assert {row["part"] for row in facts["sample"]} == facts["parameters"].keys() - {"embed"}
+    assert main(["model", "dexvla", "--size", "nano"]) == 0
+    assert "one training step" not in capsys.readouterr().out  # nobody has worked it out

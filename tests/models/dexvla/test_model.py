@@ -209,6 +209,7 @@ def test_sizes_of_the_published_model() -> None:
         model = make_model("dexvla", make_config("dexvla", "base"))
     count = {name: sum(p.numel() for p in part) for name, part in model.parts().items()}
     assert count["head"] == 955_861_518
+    assert model.config.image_grid == (9, 11)  # 252 x 308 pixels
     assert round((count["vision"] + count["merger"]) / 1e9, 3) == 0.665
     assert round((count["llm"] + count["embed"]) / 1e9, 3) == 1.544
     assert count["projectors"] + count["film"] == 3 * 4_721_664

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from visuomotor.contract import Embodiment
 from visuomotor.data import chat
+from visuomotor.data.augment import AugmentConfig
 from visuomotor.data.normalization import MARGIN
 from visuomotor.data.processor import Processor, ProcessorConfig
 from visuomotor.data.statistics import Statistics, VectorStatistics
@@ -20,7 +21,7 @@ from visuomotor.data.tokenizer import TextTokenizer
 from visuomotor.models.assign import assign
 from visuomotor.models.dexvla.adapters import ADAPTER_CONFIG, merge_adapters, trained_in_full
 from visuomotor.models.dexvla.backbones import VLM_FILES, vlm_sizes, vlm_tensors
-from visuomotor.models.dexvla.config import SCALEDP_SIZES
+from visuomotor.models.dexvla.config import SCALEDP_SIZES, HeadConfig
 from visuomotor.models.dexvla.model import DexVLA
 from visuomotor.models.dexvla.published import scaledp_config, unet_config
 from visuomotor.models.dexvla.vla_config import DexVLAConfig
@@ -28,11 +29,21 @@ from visuomotor.models.files import read_json, read_safetensors
 from visuomotor.models.hub import find_weights
 from visuomotor.models.report import TensorReport
 
-__all__ = ["MAX_NEW_TOKENS", "Published", "is_published", "processor_of", "read_published", "read_statistics"]
+__all__ = [
+    "AUGMENT",
+    "MAX_NEW_TOKENS",
+    "Published",
+    "is_published",
+    "processor_of",
+    "read_published",
+    "read_statistics",
+]
 
 HEAD, STATISTICS = "policy_head.", "dataset_stats.json"
 IMAGES = {"image_height": 240, "image_width": 320, "num_views": 3}
 MAX_TEXT, MAX_NEW_TOKENS = 2048, 256
+# Published: 95 % of every image, at inference too. Brightness and contrast are ours, by the published shares.
+AUGMENT = AugmentConfig(crop=0.05, rotation=5.0, brightness=0.3, contrast=0.4, saturation=0.5, shared=True)
 Tensors = dict[str, Tensor]
 
 
@@ -71,15 +82,8 @@ def read_published(
         FileNotFoundError: a file is missing. ValueError: a file is damaged, tensors are missing, unexpected or of
         another shape (the error has the report's summary), or config.json says what our model does not compute.
     """
-    folder, adapters = Path(folder), 0
-    if (folder / ADAPTER_CONFIG).exists():
-        name = base or read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path", "")
-        under = find_weights(name, VLM_FILES, option="--base")
-        tensors = {**dict(vlm_tensors(read_safetensors(under))), **trained_in_full(folder)}
-        adapters = merge_adapters(tensors, folder)
-    else:
-        under = folder
-        tensors = dict(vlm_tensors(read_safetensors(folder)))
+    folder = Path(folder)
+    tensors, under, adapters = _tensors(folder, base)
     config = read_json((folder if (folder / "config.json").exists() else under) / "config.json")
     vlm = vlm_sizes(config if "vision_config" in config else read_json(under / "config.json"), folder)
     words = folder if any((folder / file).exists() for file in ("tokenizer.json", "vocab.json")) else under
@@ -98,13 +102,25 @@ def read_published(
     )  # fmt: skip
 
 
+def _tensors(folder: Path, base: str | None) -> tuple[Tensors, Path, int]:
+    """All tensors, the folder of what lies under the adapters (or the same one), and how many of these were merged."""
+    if not (folder / ADAPTER_CONFIG).exists():
+        return dict(vlm_tensors(read_safetensors(folder))), folder, 0
+    name = base or read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path") or ""
+    under = find_weights(name, VLM_FILES, option="--base")
+    tensors = {**dict(vlm_tensors(read_safetensors(under))), **trained_in_full(folder)}
+    return tensors, under, merge_adapters(tensors, folder)
+
+
 def _head_fields(head: Mapping[str, Tensor], config: Mapping[str, Any], heads: int | None) -> dict[str, Any]:
     """Fields of DexVLAConfig that the tensors of a policy head, and its block in config.json, tell."""
+    if config.get("using_film") is False:
+        raise ValueError("This checkpoint was trained without FiLM between its projectors, which is another model.")
     said = config.get("policy_head_config") or {}
     if "down_modules.0.0.blocks.0.block.0.weight" in head:
         unet = unet_config(head, horizon=int(said.get("prediction_horizon", 16)))
         own = {"head": "unet", "unet_channels": unet.channels, "unet_step_width": unet.step_width}
-        return {**own, **_shared(unet)}
+        return {**own, **_shared(unet, config)}
     if "x_embedder.weight" not in head:
         raise ValueError(
             f"There is no action head: of {len(head)} tensors below {HEAD!r} none is a ScaleDP's or a UNet's. A plain "
@@ -119,12 +135,13 @@ def _head_fields(head: Mapping[str, Tensor], config: Mapping[str, Any], heads: i
             f"attention heads is in no tensor; say it (head_heads)."
         )
     own = {"width": found.width, "depth": found.depth, "heads": heads, "combine_width": found.combine_width}
-    return {**{f"head_{name}": value for name, value in own.items()}, **_shared(found)}
+    return {**{f"head_{name}": value for name, value in own.items()}, **_shared(found, config)}
 
 
-def _shared(head: Any) -> dict[str, Any]:
+def _shared(head: HeadConfig, config: Mapping[str, Any]) -> dict[str, Any]:
     names = ("action_dim", "state_dim", "horizon", "mean_over", "time_table")
-    return {**{name: getattr(head, name) for name in names}, "noise_draws": 1}
+    weight = float(config.get("llm_loss_weight", 1.0))
+    return {**{name: getattr(head, name) for name in names}, "noise_draws": 1, "text_weight": weight}
 
 
 # Statistics ---------------------------------------------------------------------------------------------------------
@@ -152,6 +169,7 @@ def processor_of(published: Published, embodiment: Embodiment, statistics: Stati
         max_text=MAX_TEXT,
         action_normalization="min_max",
         state_normalization="z_score",
+        augment=AUGMENT,
     )
     return Processor(text, [embodiment], [statistics], published.tokenizer)
 

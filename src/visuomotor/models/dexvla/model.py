@@ -161,7 +161,8 @@ class DexVLA(Model):
     def _told(self, prefix: Prefix, samples: int) -> tuple[Tensor, Tensor, Tensor]:
         """Condition, state and embodiment of each sample."""
         if prefix.cond is None:
-            prefix.cond = self.condition(prefix.states, prefix.valid, prefix.answer)
+            with torch.no_grad():  # it outlives this call, and a graph would not
+                prefix.cond = self.condition(prefix.states, prefix.valid, prefix.answer)
         told = (prefix.cond, prefix.state, prefix.embodiment)
         cond, state, embodiment = (part.repeat_interleave(samples, dim=0) for part in told)
         return cond, state, embodiment

@@ -18,7 +18,7 @@ __all__ = ["Prefix", "write"]
 class Prefix:
     """An encoded observation and what was written behind it.
 
-    states, valid, answer   as in `fusion.mean_states`; `written` states are behind the prompt's
+    states, valid, answer   as in `fusion.mean_states`; what is written is added behind
     cache                   keys and values, None where nothing is to be written
     after                   the position of the next token
     cond                    what the head is told, made on first use
