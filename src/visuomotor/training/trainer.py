@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from visuomotor.contract import Run
+from visuomotor.data.processor import Processor
 from visuomotor.models.base import Model
 from visuomotor.models.report import TensorReport
 from visuomotor.policy import Policy
@@ -120,6 +121,14 @@ def _check(run: Run) -> None:
         )
 
 
+def _think(run: Run, processor: Processor) -> tuple[str, ...]:
+    """What checkpoints write before they act. In a chat layout every sample has its answer, or none has."""
+    if run.evaluation is not None:
+        return run.evaluation.think or ()
+    always = processor.config.prompt == "qwen2_vl" and processor.config.levels.get("subtask")
+    return ("subtask",) if always else ()
+
+
 def _default_threads() -> int:
     wish = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
     return int(wish) if wish.isdigit() and int(wish) else len(os.sched_getaffinity(0))
@@ -169,7 +178,7 @@ class Trainer:
         if last is None and run.weights:
             self._load_public(run.weights, earlier)
         self.model.to(self.device)
-        self.policy = Policy(self.model, self.processor, think=(run.evaluation and run.evaluation.think) or ())
+        self.policy = Policy(self.model, self.processor, think=_think(run, self.processor))
         self._hashes = {name: dataset.hash() for name, dataset in self.datasets.items()}
 
     def fit(self) -> Path:
