@@ -19,11 +19,12 @@ from safetensors.torch import load_model, save_model
 import visuomotor
 from visuomotor.atomic import whole_folder
 from visuomotor.contract import ActionChunk, Embodiment, Observation, Sampled
+from visuomotor.data import chat
 from visuomotor.data.conversations import Conversation
 from visuomotor.data.dialogue import conversation_sample
 from visuomotor.data.grammar import Line
 from visuomotor.data.processor import Processor
-from visuomotor.data.scaffold import LEVELS, header_piece
+from visuomotor.data.scaffold import LEVELS
 from visuomotor.session import Session
 from visuomotor.spelling import did_you_mean
 
@@ -236,7 +237,7 @@ class Policy:
         else:
             length = self.max_new_tokens
         return Line(
-            header=torch.from_numpy(header_piece(processor.tokenizer, level).ids.copy()),
+            header=torch.tensor([i for piece in processor.header(level) for i in piece.ids], dtype=torch.int64),
             length=length,
             turn=processor.config.turn(level),
             grammar=processor.grammar(level, self._index, self.box_names) if self.constrain else None,
@@ -360,7 +361,7 @@ def load_policy(
         think: levels that it writes before it acts; None keeps what the checkpoint says.
         precision: of the weights; "file" keeps the types they were saved with, e.g. those of a converted DM0.
         settings: other options of Policy, in place of the checkpoint's, e.g. actions_from="tokens".
-        embodiment: the robot that will be driven; refused when the checkpoint means other numbers.
+        embodiment: the robot that will be driven, one of the checkpoint's; refused when it means other numbers.
 
     Raises:
         FileNotFoundError: the folder or a file of it is missing. ValueError: a file is damaged, the weights do not
@@ -384,7 +385,10 @@ def load_policy(
     processor = Processor.load(path)
     robot = Embodiment.load(path / "embodiment.json")
     if embodiment is not None:
-        embodiment.require_compatible(robot, this="The robot", that=f"checkpoint {path}")
+        meant = [known for known in processor.embodiments if not known.differences(embodiment)]
+        if not meant:
+            embodiment.require_compatible(robot, this="The robot", that=f"checkpoint {path}")
+        robot = meant[0]
     try:
         model = make_model(*config_from_json(config))
     except (KeyError, TypeError, ValueError) as error:
@@ -425,6 +429,7 @@ def _require_fit(model: Any, processor: Processor) -> None:
         "newline_id": processor.tokenizer.newline_id,
         "action_start_id": processor.tokenizer.action_start,
         "action_token_count": processor.tokenizer.action_count,
+        **chat.token_ids(processor.tokenizer),
     }
     if processor.config.image_size is not None:  # otherwise images would be resized twice
         wanted["image_size"] = processor.config.image_size

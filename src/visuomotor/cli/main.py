@@ -11,7 +11,10 @@ from visuomotor.spelling import did_you_mean
 VERBS = {
     "demo": ("visuomotor.cli.demo", "demonstrations, training, evaluation and report in one go"),
     "collect": ("visuomotor.cli.collect", "record demonstrations of a simulated robot as a LeRobot v3 data set"),
-    "data": ("visuomotor.cli.data", "look at a data set: info, stats, doctor, view, embodiment, conversations, labels"),
+    "data": (
+        "visuomotor.cli.data",
+        "look at a data set: info, stats, doctor, view, embodiment, conversations, labels, annotate",
+    ),
     "train": ("visuomotor.cli.train", "train a recipe, or fine-tune a checkpoint on your own data"),
     "eval": ("visuomotor.cli.evaluate", "roll a checkpoint out in a simulator, with controls and intervals"),
     "eval-text": ("visuomotor.cli.eval_text", "ask a checkpoint questions on held-out images"),

@@ -31,7 +31,7 @@ class ActionLine:
     def __post_init__(self) -> None:
         kind, count = self.config.action_tokens, self.tokenizer.action_count
         if self.tokenizer.action_start is None and not self.config.levels.get("action"):
-            return  # LLaMA's words, of a policy that writes no action line
+            return  # a public vocabulary as it is, of a policy that writes no action line
         if (kind == "fast") != (self.fast is not None) or count != (self.fast.size if self.fast else BINS):
             raise ValueError(
                 f"action_tokens is {kind!r}, but the vocabulary has {count} action tokens and there are "

@@ -362,6 +362,8 @@ def _needed_annotations(processor: Processor, objective: Objective) -> dict[str,
         return {"boxes": "grounding questions"}
     levels = processor.config.levels
     needed = {LEVEL_NEEDS[level]: f"level {level!r}" for level, p in levels.items() if p > 0 and level in LEVEL_NEEDS}
+    if processor.config.sentence and processor.config.sentence_of == "subtask":
+        needed["subtask"] = "processor.sentence_of 'subtask'"
     return needed | ({"progress": "processor.progress"} if processor.config.progress else {})
 
 
@@ -379,8 +381,9 @@ def _require_annotations(source: Source, dataset: Any, needed: dict[str, str]) -
         if not dataset.has(annotation):
             raise ValueError(
                 f"Source {source.name!r} ({describe(dataset)}) has no annotation {annotation!r}, which {text} needs. "
-                f"Set processor.levels.LEVEL to 0 (processor.progress to false, another processor.weighting.signal), "
-                f"remove the source, or collect the data with annotations."
+                f"Set processor.levels.LEVEL to 0 (processor.progress to false, another processor.weighting.signal, "
+                f"processor.sentence_of to instruction), remove the source, or annotate the data (`visuomotor data "
+                f"annotate` writes sub-tasks)."
             )
 
 

@@ -3,6 +3,8 @@
 Every normalisation is affine per dimension, y = (x - offset) / scale, so that one pair of vectors serves both ways:
 quantile   y = 2 (x - q01) / (q99 - q01 + 1e-6) - 1      mean_std   y = (x - mean) / (std + 1e-6)
 limits     [low, high] -> [-1, 1]                        none       y = x
+DexVLA's, for whole vectors whatever their components say (ProcessorConfig):
+min_max    [min - 0.0001, max + 0.0001] -> [-1, 1]       z_score    y = (x - mean) / max(std, 0.01)
 Nothing is clipped, unless the configuration says so (CogACT).
 """
 
@@ -17,11 +19,14 @@ from visuomotor.data.statistics import VectorStatistics
 from visuomotor.embodiment import Component, Embodiment
 
 __all__ = [
-    "Affine", "ReferenceChange", "Units", "gripper_values", "normalizer", "reference_change", "step_dimensions",
+    "MARGIN", "Affine", "Method", "ReferenceChange", "Units", "gripper_values", "normalizer", "reference_change",
+    "step_dimensions",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
 EPSILON = 1e-6
+MARGIN, LEAST_DEVIATION = 1e-4, 1e-2  # of min_max and z_score, which keep them from stretching a constant
+Method = Literal["embodiment", "min_max", "z_score"]
 NEAR_CONSTANT = 1e-4  # of the dimension's unit, or of its magnitude where that is above one
 PERIODS = {"rad": 2 * math.pi, "radian": 2 * math.pi, "deg": 360.0, "degree": 360.0}
 
@@ -58,8 +63,9 @@ def normalizer(
     width: int,
     what: Literal["state", "action"],
     near_constant: float = NEAR_CONSTANT,
+    method: Method = "embodiment",
 ) -> Affine:
-    """The Affine of a state or action vector; each component says which normalisation it takes.
+    """The Affine of a state or action vector; each component says which normalisation it takes, unless `method` does.
 
     A range (or std) of almost nothing would blow noise up. Such a dimension is centred on its median and reported;
     its scale is 1 unit for states (a robot off that value must not read as thousands) and the threshold itself for
@@ -77,6 +83,11 @@ def normalizer(
             f"The {what} statistics have {len(statistics.mean)} dimensions but the embodiment describes {len(dims)}; "
             f"recompute the statistics or correct embodiment.json."
         )
+    if method == "min_max":
+        low, high = np.array(statistics.min) - MARGIN, np.array(statistics.max) + MARGIN
+        return Affine((high + low) / 2, (high - low) / 2, width)
+    if method == "z_score":
+        return Affine(np.array(statistics.mean), np.maximum(np.array(statistics.std), LEAST_DEVIATION), width)
     offset, scale, constant = np.zeros(len(dims)), np.ones(len(dims)), []
     for d, (component, i, name) in enumerate(dims):
         offset[d], scale[d], spread = _one(component, i, statistics, d, near_constant)

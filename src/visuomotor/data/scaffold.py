@@ -29,7 +29,7 @@ __all__ = [
     "trajectory_content", "turns_of", "words_piece",
 ]  # fmt: skip
 
-PromptStyle = Literal["plain", "dm0", "cogact"]
+PromptStyle = Literal["plain", "dm0", "cogact", "qwen2_vl"]
 Words = Sequence[str | int] | str  # text, or text and coordinates apart
 LEVELS = ("subtask", "box", "trajectory", "action")
 HEADERS = {"subtask": "Subtask:", "box": "Box:", "trajectory": "Trajectory:", "action": "Action:"}
@@ -107,10 +107,14 @@ def exchange_pieces(
     """A question and its answer, which is a target; None: the model has to give it. `first`: nothing stands before.
 
     Raises:
-        ValueError: the layout has no answers.
+        ValueError: the layout has no answers, or no place for questions on images.
     """
     if style == "cogact":
         raise ValueError("A text of the layout 'cogact' has no answer; train on robot data alone, or prompt 'plain'.")
+    if style == "qwen2_vl":
+        raise ValueError(
+            "Questions on images have no place in DexVLA's chat layout (prompt='qwen2_vl'); leave them out."
+        )
     if style == "plain":
         pieces = [words_piece(tokenizer, ask, TextKind.PROMPT, target=False, turn=turn)]
     else:

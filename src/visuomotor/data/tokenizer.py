@@ -28,8 +28,8 @@ class TextTokenizer:
     """Encodes text to int64 ids and back.
 
     Ids: pad, eos, newline, and from `action_start` the `action_count` action tokens: the FAST tokens where the
-    vocabulary has them, else the 255 bins; LLaMA's has none (None and 0). `begin_id` begins a text: LLaMA's BOS, else
-    eos. `empty_id` is LLaMA's empty piece.
+    vocabulary has them, else the 255 bins; LLaMA's and a plain Qwen's have none (None and 0). `begin_id` begins a text:
+    LLaMA's BOS, else eos. `empty_id` is LLaMA's empty piece.
     """
 
     action_start: int | None
@@ -45,14 +45,16 @@ class TextTokenizer:
         qwen = inner.token_to_id(PAD) is None
         self.pad_id = self._special(QWEN_PAD if qwen else PAD)
         self.begin_id = self.eos_id = self._special(QWEN_EOS if qwen else EOS)
-        self.action_start = first = self._special("<action_0>")
         newline = inner.encode("\n", add_special_tokens=False).ids
-        if len(newline) != 1 or self._special(f"<action_{BINS - 1}>") != first + BINS - 1:
+        self.action_start, self.action_count = None, 0
+        if not qwen or inner.token_to_id("<action_0>") is not None:
+            self.action_start, self.action_count = self._special("<action_0>"), BINS
+        last = None if self.action_start is None else self.action_start + BINS - 1
+        if len(newline) != 1 or (last is not None and self._special(f"<action_{BINS - 1}>") != last):
             raise ValueError(
                 "This tokenizer lacks a single newline token or consecutive <action_i> tokens; retrain it."
             )
         self.newline_id = newline[0]
-        self.action_count = BINS
         if inner.token_to_id(FAST_TOKEN.format(0)) is not None:
             self.action_start = self._special(FAST_TOKEN.format(0))
             self.action_count = next(
@@ -108,14 +110,18 @@ class TextTokenizer:
 
     def with_fast_tokens(self, count: int) -> "TextTokenizer":
         """The same vocabulary with `count` FAST tokens behind it, which become the action tokens."""
+        return self.with_special_tokens([FAST_TOKEN.format(i) for i in range(count)])
+
+    def with_special_tokens(self, names: Sequence[str]) -> "TextTokenizer":
+        """The same vocabulary with special tokens behind it."""
         inner = Tokenizer.from_str(self.inner.to_str())
-        inner.add_special_tokens([FAST_TOKEN.format(i) for i in range(count)])
+        inner.add_special_tokens(list(names))
         return TextTokenizer(inner)
 
     def require_actions(self) -> int:
         """`action_start`; ValueError where there are no action tokens."""
         if self.action_start is None:
-            raise ValueError("LLaMA's words have no action tokens; leave the level 'action' out, and act by the flow.")
+            raise ValueError("This vocabulary has no action tokens; leave the level 'action' out, and act by the flow.")
         return self.action_start
 
     @property

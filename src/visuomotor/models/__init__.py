@@ -13,6 +13,8 @@ _MODELS = {
     "dm0": ("visuomotor.models.dm0", "DM0", "DM0Config"),
     "cogact": ("visuomotor.models.cogact", "CogACT", "CogACTConfig"),
     "damvla": ("visuomotor.models.damvla", "DAMVLA", "DAMVLAConfig"),
+    "dexvla": ("visuomotor.models.dexvla", "DexVLA", "DexVLAConfig"),
+    "dexvla-expert": ("visuomotor.models.dexvla.expert", "DexVLAExpert", "DexVLAExpertConfig"),
 }
 
 

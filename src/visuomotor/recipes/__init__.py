@@ -25,6 +25,9 @@ RECIPES = {
     "own-data": ("visuomotor.recipes.own_data", "own_data"),
     "dm0": ("visuomotor.recipes.dm0", "dm0"),
     "cogact": ("visuomotor.recipes.cogact", "cogact"),
+    "dexvla-nano": ("visuomotor.recipes.dexvla", "dexvla_nano"),
+    "dexvla-expert": ("visuomotor.recipes.dexvla_own", "dexvla_expert"),
+    "dexvla": ("visuomotor.recipes.dexvla_own", "dexvla"),
     "finetune": ("visuomotor.recipes.finetune", "finetune"),
 }
 

@@ -12,7 +12,11 @@ from visuomotor.recipes.own_data import available_levels, conversation_sources
 
 __all__ = ["finetune"]
 
-EXPERTS = {"cogact": ("action_model",)}  # parts that make the actions, of models that call them otherwise than dm0
+ACTING = {  # parts behind a language model
+    "dm0": ("expert", "action_io"),
+    "cogact": ("action_model",),
+    "dexvla": ("projectors", "film", "head"),
+}
 
 
 def finetune(
@@ -81,8 +85,11 @@ def finetune(
 def _learning_parts(model: str, lora: int, freeze_prefix: bool) -> tuple[str, ...]:
     if lora and freeze_prefix:
         raise ValueError(f"lora {lora} teaches the language model, but freeze_prefix keeps it still; choose one.")
-    expert = EXPERTS.get(model, ("expert", "action_io"))
-    return expert if freeze_prefix else ("llm", *expert) if lora else ("*",)
+    if not (lora or freeze_prefix):
+        return ("*",)
+    if model not in ACTING:
+        raise ValueError(f"Neither lora nor freeze_prefix is known for {model!r}, only for {', '.join(ACTING)}.")
+    return ACTING[model] if freeze_prefix else ("llm", *ACTING[model])
 
 
 def _require_same_robot(dataset: Dataset, data: str, folder: Path) -> None:
