@@ -50,9 +50,9 @@ def _scan(data: bytes) -> None:
     for count, (operation, argument, _) in enumerate(pickletools.genops(data)):
         if operation.name in FORBIDDEN:
             raise UnsafePickle(f"The pickle has the operation {operation.name}, which no plain value needs; refused.")
-        if operation.name in MEMO and int(argument) > count:
+        if operation.name in MEMO and int(argument or 0) > count:
             raise UnsafePickle(f"The pickle remembers a value in place {argument} of {count}; refused.")
-        if operation.name in ("INT", "LONG") and abs(int(argument)) >= 10**LONGEST_NUMBER:
+        if operation.name in ("INT", "LONG") and abs(int(argument or 0)) >= 10**LONGEST_NUMBER:
             raise UnsafePickle("The pickle has an integer of absurd length; refused.")
 
 
