@@ -17,7 +17,7 @@ ALLOWED: dict[str, set[str]] = {
     "nn": CONTRACT,
     "models": CONTRACT | {"nn", "data"},
     "session": CONTRACT,
-    "policy": CONTRACT | {"session", "data", "models"},
+    "policy": CONTRACT | {"session", "data", "nn", "models"},
     "training": CONTRACT | {"versions", "data", "models", "policy"},
     "simulation": CONTRACT | {"versions", "data"},
     "execution": CONTRACT,

@@ -245,6 +245,10 @@ class Processor:
         """Model output float[T, A] -> float32[T, a] in robot units; `state` float[s] is the observation's."""
         return self.units[embodiment].robot_actions(np.asarray(normalised), np.asarray(state))
 
+    def model_actions(self, actions: np.ndarray, state: np.ndarray, embodiment: int = 0) -> np.ndarray:
+        """The inverse of `robot_actions`: float[T, a] in robot units -> float32[T, A]."""
+        return self.units[embodiment].model_actions(np.asarray(actions), np.asarray(state))
+
     def parse_text(self, ids: Sequence[int] | np.ndarray, level: str | None = None) -> dict[str, str]:
         """{level: text} of generated ids. `level`: the one whose header was forced, so that the ids go on from it."""
         text = self.tokenizer.decode(ids)
