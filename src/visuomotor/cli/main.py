@@ -15,6 +15,7 @@ VERBS = {
     "train": ("visuomotor.cli.train", "train a recipe, or fine-tune a checkpoint on your own data"),
     "eval": ("visuomotor.cli.evaluate", "roll a checkpoint out in a simulator, with controls and intervals"),
     "eval-text": ("visuomotor.cli.eval_text", "ask a checkpoint questions on held-out images"),
+    "play": ("visuomotor.cli.play", "a page on which a policy drives a simulated robot, and you tell it what to do"),
     "report": ("visuomotor.cli.report", "write the HTML report of a run's folder"),
     "study": ("visuomotor.cli.study", "train and roll out the arms of a study, and compare them"),
     "robochallenge": ("visuomotor.cli.robochallenge", "drive RoboChallenge's robots, or rehearse on a mock of it"),
