@@ -52,6 +52,12 @@ class Options:
     """Actions of a chunk that are executed before the policy looks again (default: the task's, or all)."""
     duration: FloatOrNone = None
     """Seconds for each action (default: the task's, or the checkpoint's control rate)."""
+    max_step: FloatOrNone = None
+    """Safety: largest way of an end-effector from action to action, m."""
+    max_turn: FloatOrNone = None
+    """Safety: largest turn of an end-effector from action to action, rad."""
+    max_speed: FloatOrNone = None
+    """Safety: largest speed of a joint, rad/s."""
     camera: Annotated[dict[str, str], tyro.conf.arg(metavar="POLICYS PLATFORMS")] = field(default_factory=dict)
     """Which of the platform's cameras a camera of the policy is, where the names do not say it."""
     seconds: float = 600.0
@@ -68,6 +74,7 @@ def run(arguments: list[str]) -> int:
 
         return run_mock(arguments[1:])
     options = parse("robochallenge", Options, arguments)
+    from visuomotor.execution.safety import SafetyLimits
     from visuomotor.serving.robochallenge.connection import Connection
     from visuomotor.serving.robochallenge.conventions import Convention
     from visuomotor.serving.robochallenge.jobs import JobLoop, JobSettings
@@ -85,6 +92,7 @@ def run(arguments: list[str]) -> int:
         plain=options.plain or options.checkpoint == "hold",
         horizon=options.horizon,
         duration=options.duration,
+        limits=SafetyLimits(step_length=options.max_step, step_angle=options.max_turn, velocity=options.max_speed),
         seconds=options.seconds,
         patience=options.patience,
     )
@@ -135,10 +143,10 @@ def summarise(reports: "list[JobReport]") -> int:
     for report in reports:
         latency = sorted(report.latency)
         middle = f"{1000 * latency[len(latency) // 2]:.0f}" if latency else "-"
-        rows.append(
-            (report.job, report.outcome.partition(":")[0], report.chunks, report.waits, report.failures, middle)
-        )
-    table("jobs", ("job", "outcome", "chunks", "waits", "failures", "policy ms"), rows)
+        outcome = report.outcome.partition(":")[0]
+        counts = (report.chunks, report.waits, report.failures, report.interventions)
+        rows.append((report.job, outcome, *counts, middle))
+    table("jobs", ("job", "outcome", "chunks", "waits", "failures", "interventions", "policy ms"), rows)
     left = [report for report in reports if report.outcome.startswith("given up")]
     for report in left:
         say(f"job {report.job} was {report.outcome}")

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from tests.serving.robochallenge.fakes import HASTY, LIMITS, ROBOTS, SETTINGS, Nudge, poses_of_two_arms
+from visuomotor.execution.safety import SafetyLimits
 from visuomotor.serving.robochallenge.connection import Connection, PlatformError
 from visuomotor.serving.robochallenge.conventions import Convention
 from visuomotor.serving.robochallenge.hold import Hold
@@ -191,6 +192,26 @@ def test_no_bad_chunk_moves_the_robot(start: Start, bad: float) -> None:
     assert ("too large" if bad == 50 else "non-finite") in report.outcome
     assert not mock.robot.received
     np.testing.assert_array_equal(mock.robot.numbers, before)
+
+
+def test_the_safety_filter_shortens_what_is_too_far(start: Start) -> None:
+    mock = start()
+    before = mock.robot.numbers
+    settings = replace(SETTINGS, limits=SafetyLimits(step_length=0.02))
+    report = only(loop_of(mock, Nudge(ROBOTS["arx5"], step=0.09), settings).run("7"))
+    assert report.outcome == "finished"
+    assert report.interventions == 6
+    steps = np.diff(np.vstack([before, *mock.robot.received])[:, 0])
+    np.testing.assert_allclose(steps, 0.02, atol=1e-5)
+
+
+def test_joints_keep_to_their_speed_at_the_rate_they_are_sent_with(start: Start) -> None:
+    mock = start(Convention(robot="aloha"))
+    settings = replace(SETTINGS, limits=SafetyLimits(velocity=0.5), duration=0.2)
+    before = mock.robot.numbers
+    only(loop_of(mock, Nudge(ROBOTS["aloha"], step=0.3), settings).run("7"))
+    steps = np.diff(np.vstack([before, *mock.robot.received])[:, 0])
+    np.testing.assert_allclose(steps, 0.5 * 0.2, atol=1e-5)
 
 
 def test_a_dry_run_sends_nothing(start: Start) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from visuomotor.contract import ActionChunk, Embodiment, Observation
 from visuomotor.execution.chunking import check_chunk
+from visuomotor.execution.safety import SafetyFilter, SafetyLimits
 from visuomotor.serving.robochallenge.connection import PlatformError
 from visuomotor.serving.robochallenge.conventions import ROBOTS, Convention, Layout
 from visuomotor.serving.robochallenge.platform import ENDED, Job, Platform
@@ -42,6 +43,7 @@ class JobSettings:
     generalist    execute as published generalists do, not as specialists
     plain         chunks are sent as the policy gives them, without a task's rules
     horizon, duration   in place of the task's (whole chunks at the policy's control rate where there is no task)
+    limits        of the safety filter, beside those of the policy's embodiment
     seconds       after which a job is left alone; patience: seconds without any job to do after which the loop ends
     poll, pause   seconds between looks at the jobs, and at a robot that is not ready
     ended         looks at which all jobs must have ended before the loop ends
@@ -54,6 +56,7 @@ class JobSettings:
     plain: bool = False
     horizon: int | None = None
     duration: float | None = None
+    limits: SafetyLimits = field(default_factory=SafetyLimits)
     seconds: float = 600.0
     patience: float = 3600.0
     poll: float = 1.0
@@ -74,6 +77,7 @@ class JobSettings:
 class JobReport:
     """What became of a job: the platform's last word, or why it was left; what was done; seconds of the policy's calls.
 
+    interventions: of the safety filter, in actions.
     age: seconds between the robot's timestamp and the moment its state was here, by the common clock.
     """
 
@@ -83,6 +87,7 @@ class JobReport:
     chunks: int = 0
     waits: int = 0
     failures: int = 0
+    interventions: int = 0
     latency: list[float] = field(default_factory=list)
     age: list[float] = field(default_factory=list)
 
@@ -155,7 +160,16 @@ class JobLoop:
             logger.info("Job %s: clock offset %.3f s, told %r, %s", job.id, offset, prompt, execution)
             if job.status != "running":
                 self.platform.start(job.id)
-            drive = _Drive(loop=self, robot=robot, report=report, prompt=prompt, execution=execution, offset=offset)
+            rate = replace(self.policy.embodiment, control_hz=1 / execution.duration)
+            drive = _Drive(
+                loop=self,
+                robot=robot,
+                report=report,
+                prompt=prompt,
+                execution=execution,
+                offset=offset,
+                filter=SafetyFilter(rate, self.settings.limits),
+            )
             report.outcome = (
                 drive.look_once() if self.platform.connection.show is not None else drive.until_it_ends(job)
             )
@@ -202,6 +216,7 @@ class _Drive:
     prompt: str
     execution: Execution
     offset: float
+    filter: SafetyFilter
     session: Session = field(default_factory=Session)
     last: str = "normal"
 
@@ -264,5 +279,15 @@ class _Drive:
         chunk = policy.infer([observation], sessions=[self.session])[0]
         self.report.latency.append(time.perf_counter() - began)
         actions = self.execution.cut(check_chunk(chunk.actions, layout.embodiment.action_dim), layout.absolute_dims)
-        wire = layout.actions(actions, state.action, self.execution.stretch)
+        wire = layout.actions(self._safe(actions, observation.state), state.action, self.execution.stretch)
         return self.execution.clip(wire), len(actions)
+
+    def _safe(self, actions: np.ndarray, state: np.ndarray) -> np.ndarray:
+        """A chunk that passed the safety filter, its first action compared with the measured state."""
+        self.filter.reset()
+        now = time.monotonic()
+        passed = [self.filter.apply(a, None if i else state, now=now, start=state) for i, a in enumerate(actions)]
+        self.report.interventions = self.filter.interventions
+        if any(action is None for action in passed):
+            raise ValueError(f"The safety filter let nothing pass ({', '.join(self.filter.counts)}); nothing was sent.")
+        return np.array(passed)
