@@ -37,10 +37,10 @@ def test_a_chunk_becomes_json() -> None:
     actions = np.linspace(-0.01, 0.01, 14, dtype=np.float32).reshape(2, 7)
     marks = {"camera": "scene", "boxes": {"red cup": [1, 2, 3, 4]}, "trace": []}
     chunk = ActionChunk(actions=actions, embodiment=EMBODIMENT, text={"subtask": "reach"}, extras={"marks": marks})
-    shown = json.loads(json.dumps(ChunkShown(chunk=chunk).to_json({"scene": np.array([[1.26, 2.0]])})))
+    shown = json.loads(json.dumps(ChunkShown(chunk=chunk).to_json({"scene": np.array([[1.26, 2], [np.nan, 1]])})))
     assert shown["text"] == {"subtask": "reach"}
     assert shown["marks"] == marks
-    assert shown["path"] == {"scene": [[1.3, 2.0]]}
+    assert shown["path"] == {"scene": [[1.3, 2.0], None]}
     assert list(shown["curves"]) == ["dx", "dy", "dz", "drx", "dry", "drz", "gripper"]
     assert shown["curves"]["dx"]["values"] == pytest.approx(actions[:, 0].tolist(), abs=1e-5)
     assert (shown["curves"]["gripper"]["low"], shown["curves"]["gripper"]["high"]) == (-1.0, 1.0)

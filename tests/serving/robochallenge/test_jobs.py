@@ -216,6 +216,7 @@ def test_joints_keep_to_their_speed_at_the_rate_they_are_sent_with(start: Start)
 
 def test_a_dry_run_sends_nothing(start: Start) -> None:
     mock, shown = start(), []
+    mock.fail("state", "pickle", times=2)
     report = only(loop_of(mock, show=lambda request, contents: shown.append((request, contents))).run("7"))
     assert report.outcome == "shown"
     assert mock.jobs["1"].status == "ready"

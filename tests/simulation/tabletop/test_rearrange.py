@@ -26,6 +26,7 @@ def test_a_place_is_seen_where_it_was_pointed_at(environment: TabletopEnvironmen
         seen = environment.project(np.array([place]))["scene"][0]
         found = on_table(projection, environment.scene.data, (seen[0], seen[1]), place[2])
         np.testing.assert_allclose(found, place[:2], atol=1e-6)
+    assert np.isnan(environment.project(np.array([[0.0, -2.0, 0.6]]))["scene"]).all(), "behind the camera"
 
 
 def test_an_object_goes_where_it_is_put_and_lies_still(environment: TabletopEnvironment) -> None:

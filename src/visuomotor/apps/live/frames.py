@@ -70,8 +70,13 @@ class ChunkShown:
             "text": dict(chunk.text),
             "marks": chunk.extras.get("marks", {}),
             "curves": curves,
-            "path": {name: np.round(points, 1).tolist() for name, points in path.items()},
+            "path": {name: [_seen(point) for point in points] for name, points in path.items()},
         }
+
+
+def _seen(point: np.ndarray) -> list[float] | None:
+    """A place in a picture; None (NaN is no JSON) for one that the camera cannot see."""
+    return np.round(point, 1).tolist() if np.isfinite(point).all() else None
 
 
 class Latency:

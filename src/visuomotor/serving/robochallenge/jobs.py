@@ -246,8 +246,17 @@ class _Drive:
         return f"left after {settings.seconds:g} s"
 
     def look_once(self) -> str:
-        """A dry run's single look."""
-        return "shown" if self._look() else f"the robot is {self.last}"
+        """A dry run's single look, as often as it takes within the failures that are allowed."""
+        for left in reversed(range(self.loop.settings.failures)):
+            try:
+                return "shown" if self._look() else f"the robot is {self.last}"
+            except (PlatformError, ValueError) as error:
+                self.report.failures += 1
+                logger.warning("Job %s: %s", self.report.job, error)
+                if not left:
+                    raise
+                time.sleep(self.loop.settings.pause)
+        raise AssertionError
 
     def _look(self) -> bool:
         """Look, infer, send. False when the robot is not ready: nothing was done."""

@@ -206,8 +206,10 @@ class TabletopEnvironment(Environment):
         )
 
     def project(self, points: np.ndarray) -> dict[str, np.ndarray]:
-        """{camera: [n, 2]}: where points [n, 3] (m, base frame) are seen, 0-1000, also beyond the image's edges."""
-        return {name: projection(self._data, points)[0] * 1000 for name, projection in self._projections.items()}
+        """{camera: [n, 2]}: where points [n, 3] (m, base frame) are seen, 0-1000, also beyond the image's edges; NaN
+        where they lie behind the camera."""
+        seen = {name: projection(self._data, points) for name, projection in self._projections.items()}
+        return {name: np.where(depth[:, None] > 0.01, places * 1000, np.nan) for name, (places, depth) in seen.items()}
 
     def move_object(self, camera: str, start: tuple[float, float], end: tuple[float, float]) -> str:
         """Put the object that a camera sees at `start` to where it sees `end` (0-1000); its name. See rearrange.py."""

@@ -79,7 +79,7 @@ function draw(name) {
   if (chunk) {
     const marks = chunk.marks || {};
     if (marks.camera === name) drawMarks(pen, at, marks);
-    if (chunk.path[name]) line(pen, chunk.path[name].map(at), "#ff5c35", frame.position);
+    if (chunk.path[name]) line(pen, chunk.path[name].map((point) => point && at(point)), "#ff5c35", frame.position);
   }
   if (held && held.camera === name) {
     line(pen, [at(held.start), at(held.now)], "#ffffff");
@@ -101,19 +101,22 @@ function drawMarks(pen, at, marks) {
   if (marks.trace && marks.trace.length) line(pen, marks.trace.map(at), "#17becf");
 }
 
-// A path with its end as a dot; what lies before `done` has been executed and is drawn thin.
+// A path with its end as a dot; what lies before `done` has been executed and is drawn thin, what is null is not seen.
 function line(pen, points, colour, done = 0) {
   pen.strokeStyle = pen.fillStyle = colour;
   pen.lineCap = pen.lineJoin = "round";
   for (let i = 1; i < points.length; i++) {
+    if (!points[i - 1] || !points[i]) continue;
     pen.lineWidth = i <= done ? 2 : 6;
     pen.beginPath();
     pen.moveTo(...points[i - 1]);
     pen.lineTo(...points[i]);
     pen.stroke();
   }
+  const end = points[points.length - 1];
+  if (!end) return;
   pen.beginPath();
-  pen.arc(...points[points.length - 1], 9, 0, 7);
+  pen.arc(...end, 9, 0, 7);
   pen.fill();
 }
 
