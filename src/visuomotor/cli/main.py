@@ -15,6 +15,7 @@ VERBS = {
     "train": ("visuomotor.cli.train", "train a recipe, or fine-tune a checkpoint on your own data"),
     "eval": ("visuomotor.cli.evaluate", "roll a checkpoint out in a simulator, with controls and intervals"),
     "eval-text": ("visuomotor.cli.eval_text", "ask a checkpoint questions on held-out images"),
+    "serve": ("visuomotor.cli.serve", "serve a checkpoint to robots and benchmarks (openpi, vla-eval)"),
     "report": ("visuomotor.cli.report", "write the HTML report of a run's folder"),
     "study": ("visuomotor.cli.study", "train and roll out the arms of a study, and compare them"),
     "convert": ("visuomotor.cli.convert", "published checkpoints into ours, and back"),
