@@ -1,10 +1,14 @@
 """A policy without a network, a server around it, and bare clients of both protocols."""
 
+import asyncio
+import queue
+import subprocess
 import threading
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -147,3 +151,35 @@ class VlaEvalClient:
         answer = await self.receive()
         assert answer.seq == seq
         return answer
+
+
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """A certificate for localhost that signs itself."""
+    paths = folder / "c.pem", folder / "k.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext",
+         "subjectAltName=DNS:localhost,IP:127.0.0.1", "-out", str(paths[0]), "-keyout", str(paths[1])],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return paths
+
+
+@contextmanager
+def background(policy: FakePolicy | None = None, **settings: Any) -> Iterator[PolicyServer]:
+    """A server with an event loop of its own on another thread, for clients that block."""
+    found: queue.Queue[tuple[PolicyServer, asyncio.AbstractEventLoop, asyncio.Event]] = queue.Queue()
+
+    async def run() -> None:
+        async with serving(policy, **settings) as server:
+            stop = asyncio.Event()
+            found.put((server, asyncio.get_running_loop(), stop))
+            await stop.wait()
+
+    thread = threading.Thread(target=asyncio.run, args=(run(),), daemon=True)
+    thread.start()
+    server, loop, stop = found.get(timeout=20)
+    try:
+        yield server
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(20)
