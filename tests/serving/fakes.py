@@ -28,7 +28,7 @@ ROBOT = Embodiment(
     control_hz=10.0,
     cameras=tuple(Camera(name=name, role=name, height=8, width=8) for name in ("scene", "wrist")),
     state=(Component(name="joints", dims=("a", "b"), kind="joint", unit="rad"),),
-    action=(Component(name="joints", dims=("a", "b"), kind="joint", unit="rad", low=(-9, -9), high=(9, 9)),),
+    action=(Component(name="joints", dims=("a", "b"), kind="joint", unit="rad", low=(-900, -900), high=(900, 900)),),
 )
 ANY = {"openpi_port": 0, "vla_eval_port": 0}
 
@@ -68,7 +68,7 @@ class FakePolicy:
         for observation, session, seed in zip(observations, sessions, seeds, strict=True):
             self.sessions.append(session)
             noise = np.random.default_rng(seed).uniform(0, 0.5)
-            steps = np.arange(self.horizon, dtype=np.float32)[:, None]
+            steps = np.arange(self.horizon, dtype=np.float32)[:, None] % 100
             actions = (observation.state + steps + noise).astype(np.float32)
             text = {"subtask": f"call {session.calls}"} if session is not None else {}
             chunk = ActionChunk(actions=actions, embodiment=self.embodiment, text=text, extras={"seed": seed})
@@ -96,9 +96,9 @@ def evaluated(first: float = 0.0, pixel: int = 10, task: str = "go") -> dict[str
 
 @asynccontextmanager
 async def serving(policy: FakePolicy | None = None, **settings: Any) -> AsyncIterator[PolicyServer]:
-    keys, guard = settings.pop("keys", None), settings.pop("make_guard", None)
+    keys = settings.pop("keys", None)
     config = ServeConfig(**{**ANY, **settings})
-    async with PolicyServer(policy or FakePolicy(), config, keys=keys, make_guard=guard) as server:
+    async with PolicyServer(policy or FakePolicy(), config, keys=keys) as server:
         yield server
 
 

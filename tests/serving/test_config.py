@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from visuomotor.serving.access import authorised
-from visuomotor.serving.config import Limits, ServeConfig, read_api_keys
+from visuomotor.serving.config import Limits, ServeConfig, read_api_keys, read_safety_limits
 from visuomotor.serving.metrics import Counter, Histogram
 
 KEYS = frozenset({"0123456789abcdef"})
@@ -56,6 +56,16 @@ def test_keys_are_lines_of_a_file(tmp_path: Path) -> None:
     path.write_text("# none\n")
     with pytest.raises(ValueError, match="no API key"):
         read_api_keys(path)
+
+
+def test_safety_limits_come_from_json(tmp_path: Path) -> None:
+    path = tmp_path / "limits.json"
+    path.write_text('{"step_length": 0.02, "workspace": [[0, 0, 0], [1, 1, 1]]}')
+    assert read_safety_limits(path).step_length == 0.02
+    for text in ("{", '{"speed": 1}', "[]"):
+        path.write_text(text)
+        with pytest.raises(ValueError, match="they are velocity, acceleration"):
+            read_safety_limits(path)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.serving.fakes import HORIZON, ROBOT, FakePolicy, OpenpiClient, observation, serving
 from visuomotor.embodiment import Embodiment
+from visuomotor.execution.safety import SafetyLimits
 from visuomotor.serving.config import Limits, ServeConfig
 from visuomotor.serving.server import PolicyServer
 
@@ -244,19 +245,22 @@ def test_a_connection_s_rate_is_held_back_and_not_refused() -> None:
     asyncio.run(run())
 
 
-def test_the_safety_filter_s_changes_are_sent_and_counted() -> None:
-    def make_guard(robot: Embodiment) -> Any:
-        assert robot is ROBOT
-        return lambda actions, state: (np.minimum(actions, state[0] + 2), ["step", "step"])
-
+@pytest.mark.parametrize(("mode", "first", "last"), [("clamp", 899, 900), ("reject", 899, 899), ("shadow", 899, 902)])
+def test_every_chunk_passes_the_safety_filter_and_changes_are_counted(mode: str, first: int, last: int) -> None:
     async def run() -> None:
-        async with serving(make_guard=make_guard) as server:
+        async with serving(safety=mode, seed=0) as server:
             client = await OpenpiClient.open(server)
-            assert (await client.ask(observation(5.0)))["actions"].max() == 7.0
-            text = (await http(server, "/metrics"))[1]
-            assert 'visuomotor_interventions_total{reason="step"} 2' in text
+            for _ in range(2):  # each chunk begins at the measured state, whatever was sent before
+                actions = (await client.ask(observation(899.0)))["actions"][:, 0]
+                assert (int(actions[0]), int(actions[-1])) == (first, last)
+            assert 'visuomotor_interventions_total{reason="limit"} 6' in (await http(server, "/metrics"))[1]
 
     asyncio.run(run())
+
+
+def test_safety_limits_that_do_not_fit_the_robot_are_told_at_once() -> None:
+    with pytest.raises(ValueError, match="keep-out"):
+        PolicyServer(FakePolicy(), ServeConfig(safety_limits=SafetyLimits(workspace=((0, 0, 0), (1, 1, 1)))))
 
 
 def test_metrics_count_requests_batches_and_errors() -> None:

@@ -4,6 +4,7 @@ import asyncio
 
 import msgpack
 import numpy as np
+from visuomotor_client.limits import SafetyLimits
 from visuomotor_client.vla_eval import Message, pack
 
 from tests.serving.fakes import HORIZON, FakePolicy, VlaEvalClient, evaluated, serving
@@ -20,7 +21,7 @@ def test_hello_tells_what_the_policy_wants_and_gives() -> None:
             assert answer.payload["protocol_version"] == 1
             assert answer.payload["observation_params"] == {"send_wrist_image": True, "send_state": True}
             assert answer.payload["action_spec"]["joint"] == {
-                "name": "joints", "dims": 2, "format": "joint_positions", "range": [-9.0, 9.0],
+                "name": "joints", "dims": 2, "format": "joint_positions", "range": [-900.0, 900.0],
                 "description": "rad, absolute, frame base",
             }  # fmt: skip
             assert set(answer.payload["observation_spec"]) == {"scene", "wrist", "state", "language"}
@@ -139,6 +140,19 @@ def test_live_ticks_use_up_the_chunk() -> None:
             policy.open.set()
             answers = [await client.receive() for _ in numbers]
             assert [int(a.payload["actions"][0]) for a in answers] in ([0, 1, 2], [0, 0, 1], [0, 0, 0])
+
+    asyncio.run(run())
+
+
+def test_each_action_passes_the_safety_filter_with_the_state_of_its_step() -> None:
+    async def run() -> None:
+        limits = SafetyLimits(velocity=5.0)  # half a radian in a step of 0.1 s
+        async with serving(safety_limits=limits, seed=0) as server:
+            client = await VlaEvalClient.open(server)
+            given = [await client.ask("observation", evaluated(0.0)) for _ in range(3)]
+            found = [float(a.payload["actions"][1]) for a in given]  # the policy wants 0, 1, 2 and noise below 0.5
+            np.testing.assert_allclose(np.diff(found), 0.5, atol=1e-5)
+            assert server.service.metrics.interventions.values[("velocity",)] == 2
 
     asyncio.run(run())
 

@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 import tyro
 
 from visuomotor.cli.console import Number, PathOrNone, parse, say
-from visuomotor.serving.config import Limits, ServeConfig, read_api_keys
+from visuomotor.execution.safety import SafetyLimits
+from visuomotor.serving.config import Limits, ServeConfig, read_api_keys, read_safety_limits
 
 Pairs = Annotated[dict[str, str], tyro.conf.arg(metavar="CAMERA KEY")]
 Port = Annotated[int | None, tyro.conf.arg(metavar="PORT|None")]
@@ -40,6 +41,10 @@ class Options:
     """For requests that have none."""
     execute: int = 8
     """vla-eval: actions of a chunk that are given out before the policy looks again."""
+    safety: Literal["clamp", "reject", "shadow"] = "clamp"
+    """What happens to a command beyond the robot's limits: kept within them, replaced by a hold, or only counted."""
+    safety_limits: PathOrNone = None
+    """JSON file with limits beside the embodiment's own, such as {"step_length": 0.02, "watchdog": 0.5}."""
     max_batch_size: int = 32
     """Requests of one forward pass."""
     max_wait_ms: float = 5.0
@@ -107,6 +112,8 @@ def _config(options: Options) -> ServeConfig:
         max_wait=options.max_wait_ms / 1e3,
         execute=options.execute,
         seed=options.seed,
+        safety=options.safety,
+        safety_limits=SafetyLimits() if options.safety_limits is None else read_safety_limits(options.safety_limits),
         instruction=options.instruction,
         api_keys=keys,
         certificate=certificate,

@@ -1,11 +1,14 @@
 """How a policy is served: addresses, batching, who may connect, and what nobody may exceed."""
 
 import ipaddress
+import json
 import ssl
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-__all__ = ["Limits", "ServeConfig", "read_api_keys"]
+from visuomotor.execution.safety import SafetyLimits
+
+__all__ = ["Limits", "ServeConfig", "read_api_keys", "read_safety_limits"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +49,8 @@ class ServeConfig:
     seed         of the noise: the n-th request of a connection (openpi) or an episode (vla-eval) then always gets the
                  same; None draws afresh
     instruction  for requests that have none
+    safety       what a safety filter in front of every robot does with a command beyond the limits: "clamp", "reject"
+                 or "shadow" (only counts); the embodiment's own limits always hold, `safety_limits` adds others
     api_keys     one of them must be shown, "Authorization: Api-Key KEY" or as the password in the address; empty:
                  nobody is asked
     certificate, private_key   PEM files for TLS
@@ -60,6 +65,8 @@ class ServeConfig:
     execute: int = 8
     seed: int | None = None
     instruction: str | None = None
+    safety: str = "clamp"
+    safety_limits: SafetyLimits = field(default_factory=SafetyLimits)
     api_keys: frozenset[str] = frozenset()
     certificate: Path | None = None
     private_key: Path | None = None
@@ -109,6 +116,15 @@ def read_api_keys(path: Path) -> frozenset[str]:
     if not keys:
         raise ValueError(f"{path} holds no API key; write one into each line.")
     return keys
+
+
+def read_safety_limits(path: Path) -> SafetyLimits:
+    """Limits from a JSON file. ValueError where it is none, or names a limit that does not exist."""
+    try:
+        return SafetyLimits(**json.loads(path.read_text()))
+    except (TypeError, json.JSONDecodeError) as error:
+        names = ", ".join(field.name for field in fields(SafetyLimits))
+        raise ValueError(f"{path} holds no safety limits ({error}); they are {names}.") from error
 
 
 def _is_loopback(host: str) -> bool:

@@ -6,6 +6,7 @@ which the connection goes on.
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from visuomotor.contract import Observation
 from visuomotor.serving.batching import Answer
 from visuomotor.serving.connection import GOING_AWAY, Inbox, send
 from visuomotor.serving.observations import ObservationKeys
-from visuomotor.serving.service import Guard, Service
+from visuomotor.serving.service import Service
 from visuomotor.session import Session
 
 __all__ = ["handle"]
@@ -73,7 +74,7 @@ class _Robot:
     def __init__(self, service: Service, keys: ObservationKeys) -> None:
         self.service, self.keys = service, keys
         self.session: Session = service.session()
-        self.guard: Guard | None = service.guard()
+        self.safety = service.safety()
         self.instruction: str | None = None
 
     async def answer(self, frame: str | bytes) -> Answer:
@@ -82,7 +83,9 @@ class _Robot:
         if observation.instruction != self.instruction:
             self.session.reset()
             self.instruction = observation.instruction
-        return await self.service.act(observation, self.session, self.guard)
+        answer = await self.service.act(observation, self.session)
+        actions = await self.service.safe_chunk(self.safety, answer.chunk.actions, observation.state)
+        return replace(answer, chunk=replace(answer.chunk, actions=actions))
 
     def _read(self, frame: str | bytes) -> Observation:
         if isinstance(frame, str):

@@ -24,14 +24,14 @@ from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-from visuomotor.contract import Embodiment, Observation
+from visuomotor.contract import Observation
 from visuomotor.serving import openpi, vla_eval
 from visuomotor.serving.access import authorised, from_a_web_page
 from visuomotor.serving.batching import Serves
 from visuomotor.serving.config import ServeConfig
 from visuomotor.serving.connection import GOING_AWAY, Inbox
 from visuomotor.serving.observations import ObservationKeys, keys_for
-from visuomotor.serving.service import Guard, Service
+from visuomotor.serving.service import Service
 
 __all__ = ["PolicyServer", "serve"]
 
@@ -48,19 +48,12 @@ class PolicyServer:
             server.addresses  # {"openpi": "ws://127.0.0.1:8000", ...}
 
     keys: {protocol: ObservationKeys}, where those derived from the embodiment are not the clients'.
-    make_guard: gives each session its safety filter (see service.Guard).
     """
 
-    def __init__(
-        self,
-        policy: Serves,
-        config: ServeConfig,
-        *,
-        keys: dict[str, ObservationKeys] | None = None,
-        make_guard: Callable[[Embodiment], Guard] | None = None,
-    ) -> None:
+    def __init__(self, policy: Serves, config: ServeConfig, *, keys: dict[str, ObservationKeys] | None = None) -> None:
         self.config = config
-        self.service = Service(policy, config, make_guard)
+        self.service = Service(policy, config)
+        self.service.safety()  # limits that do not fit are told now
         self.keys = {name: (keys or {}).get(name) or keys_for(policy.embodiment, name) for name in HANDLERS}
         self.addresses: dict[str, str] = {}
         self._servers: list[Server] = []

@@ -18,6 +18,7 @@ from websockets.asyncio.server import ServerConnection
 import visuomotor
 from visuomotor.contract import Observation
 from visuomotor.execution.chunking import RecedingHorizon
+from visuomotor.execution.controller import Controller
 from visuomotor.serving.connection import GOING_AWAY, Inbox, send
 from visuomotor.serving.observations import ObservationKeys
 from visuomotor.serving.service import Service
@@ -44,16 +45,17 @@ class _Client:
 
     def __init__(self, connection: ServerConnection, service: Service, keys: ObservationKeys) -> None:
         self.connection, self.service, self.keys = connection, service, keys
-        self.executor = RecedingHorizon(action_dim=service.embodiment.action_dim, execute=service.config.execute)
+        executor = RecedingHorizon(action_dim=service.embodiment.action_dim, execute=service.config.execute)
+        self.robot = Controller(executor, service.safety())
         self.refused: str | None = None  # why, where the client speaks another version
         self.start({})
 
     def start(self, payload: dict[str, Any]) -> None:
         """A new episode: nothing is remembered of the one before."""
         self.live = payload.get("mode") == "live"
-        self.session, self.guard = self.service.session(), self.service.guard()
+        self.session = self.service.session()
         self.instruction: str | None = None
-        self.executor.reset()
+        self.robot.reset()
 
     async def take(self, messages: list[Message | MalformedMessage]) -> None:
         """Answer messages in their order; a run of observations that came together gets its due together."""
@@ -63,7 +65,7 @@ class _Client:
                 await self._refuse(message.seq, "malformed", str(message))
             elif message.type == "observation":
                 numbers, newest = [message.seq], message
-                while self.executor.needs_chunk and messages and _is_observation(messages[0]):
+                while self.robot.needs_chunk and messages and _is_observation(messages[0]):
                     newest = messages.pop(0)
                     numbers.append(newest.seq)
                 await self._observe(newest.payload, numbers)
@@ -124,12 +126,17 @@ class _Client:
         observation = self._read(payload)
         if observation.instruction != self.instruction:  # actions that were planned for another one are not given out
             self.session.reset()
-            self.executor.reset()
+            self.robot.reset()
             self.instruction = observation.instruction
-        if self.executor.needs_chunk:
-            answer = await self.service.act(observation, self.session, self.guard)
-            self.executor.update(answer.chunk.actions)
-        return self.executor.next_action()
+        self.robot.observe(observation.state, time.monotonic())
+        if self.robot.needs_chunk:
+            self.robot.request()
+            try:
+                self.robot.answer((await self.service.act(observation, self.session)).chunk.actions)
+            except Exception:
+                self.robot.cancel()
+                raise
+        return self.service.safe(self.robot.safety, self.robot.act())
 
     def _read(self, payload: dict[str, Any]) -> Observation:
         if "state" not in payload and "states" in payload:
