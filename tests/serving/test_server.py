@@ -14,6 +14,7 @@ from tests.serving.fakes import HORIZON, ROBOT, FakePolicy, OpenpiClient, observ
 from visuomotor.embodiment import Embodiment
 from visuomotor.execution.safety import SafetyLimits
 from visuomotor.serving.config import Limits, ServeConfig
+from visuomotor.serving.connection import MAX_FRAMES
 from visuomotor.serving.server import PolicyServer
 
 KEY = "0123456789abcdef0123"
@@ -187,6 +188,24 @@ def test_a_killed_client_and_a_slow_reader_hold_nobody_up() -> None:
             assert "actions" in await other.ask(observation())
 
     asyncio.run(run())
+
+
+def test_more_frames_than_are_kept_are_answered_all_the_same() -> None:
+    async def run() -> None:
+        async with serving() as server:
+            client = await OpenpiClient.open(server)
+            sending = asyncio.create_task(_send_all(client, 3 * MAX_FRAMES))
+            async with asyncio.timeout(20):
+                for _ in range(3 * MAX_FRAMES):
+                    assert isinstance(await client.connection.recv(), str)
+            await sending
+
+    asyncio.run(run())
+
+
+async def _send_all(client: OpenpiClient, count: int) -> None:
+    for _ in range(count):
+        await client.connection.send(b"nonsense")
 
 
 def test_keys_are_asked_for_and_web_pages_refused() -> None:

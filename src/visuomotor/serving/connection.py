@@ -1,7 +1,6 @@
 """One client's connection: its frames as they come, within its limits, and answers that it must take in time."""
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator
 
 from websockets.asyncio.server import ServerConnection
@@ -24,59 +23,49 @@ class Inbox:
     def __init__(self, connection: ServerConnection, limits: Limits) -> None:
         self.connection, self.limits = connection, limits
         self.busy = False
-        self._frames: deque[str | bytes] = deque()
-        self._change = asyncio.Event()
-        self._ended = False
+        self._frames: asyncio.Queue[str | bytes | None] = asyncio.Queue(MAX_FRAMES)  # None: there will be no more
+        self._reader: asyncio.Task[None] | None = None
         self._tokens, self._counted = limits.requests_per_second, asyncio.get_running_loop().time()
 
     async def __aiter__(self) -> AsyncIterator[str | bytes]:
-        reader = asyncio.create_task(self._read(), name="reader")
-        try:
-            while True:
-                self.busy = False
-                if not self._frames and not await self._wait():
-                    return
-                self.busy = True
-                await self._throttle()
-                yield self._frames.popleft()
-        finally:
+        self._reader = asyncio.create_task(self._read(), name="reader")
+        while (frame := await self._next()) is not None:
+            self.busy = True
+            await self._throttle()
+            yield frame
             self.busy = False
-            reader.cancel()
+
+    def close(self) -> None:
+        """Nobody will ask for frames any more."""
+        if self._reader is not None:
+            self._reader.cancel()
 
     def take_waiting(self) -> list[str | bytes]:
         """All frames that have come meanwhile."""
-        frames = list(self._frames)
-        self._frames.clear()
-        self._change.set()
+        frames: list[str | bytes] = []
+        while not self._frames.empty():
+            frame = self._frames.get_nowait()
+            if frame is None:
+                self._frames.put_nowait(None)
+                break
+            frames.append(frame)
         return frames
 
-    async def _wait(self) -> bool:
-        """True when there is a frame; False when there will be none."""
-        while not self._frames:
-            if self._ended:
-                return False
-            self._change.clear()
-            try:
-                async with asyncio.timeout(self.limits.idle_seconds):
-                    await self._change.wait()
-            except TimeoutError:
-                await self.connection.close(POLICY_VIOLATION, "nothing came for too long")
-                return False
-        return True
+    async def _next(self) -> str | bytes | None:
+        try:
+            async with asyncio.timeout(self.limits.idle_seconds):
+                return await self._frames.get()
+        except TimeoutError:
+            await self.connection.close(POLICY_VIOLATION, "nothing came for too long")
+            return None
 
     async def _read(self) -> None:
         try:
             async for frame in self.connection:
-                while len(self._frames) >= MAX_FRAMES:
-                    self._change.clear()
-                    await self._change.wait()
-                self._frames.append(frame)
-                self._change.set()
+                await self._frames.put(frame)
         except ConnectionClosed:
             pass  # a client that was killed says no goodbye
-        finally:
-            self._ended = True
-            self._change.set()
+        await self._frames.put(None)
 
     async def _throttle(self) -> None:
         """Wait until the connection's rate allows one more frame."""

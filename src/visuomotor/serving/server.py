@@ -141,6 +141,7 @@ class PolicyServer:
             log.exception("a connection failed", extra=about)
             raise
         finally:
+            inbox.close()
             self.service.inboxes.discard(inbox)
             log.info("disconnected", extra={**about, "code": connection.close_code})
 
