@@ -4,7 +4,6 @@ A session is a connection; it forgets what it was told when the instruction chan
 which the connection goes on.
 """
 
-import asyncio
 import time
 from dataclasses import replace
 from typing import Any
@@ -15,7 +14,7 @@ from websockets.asyncio.server import ServerConnection
 
 from visuomotor.contract import Observation
 from visuomotor.serving.batching import Answer
-from visuomotor.serving.connection import GOING_AWAY, Inbox, send
+from visuomotor.serving.connection import GOING_AWAY, Inbox, decoded, send
 from visuomotor.serving.observations import ObservationKeys
 from visuomotor.serving.service import Service
 from visuomotor.session import Session
@@ -79,7 +78,7 @@ class _Robot:
 
     async def answer(self, frame: str | bytes) -> Answer:
         """The answer to a frame. ValueError where it is no observation; else what `Service.act` raises."""
-        observation = await asyncio.to_thread(self._read, frame)
+        observation = await decoded(lambda: self._read(frame), frame)
         if observation.instruction != self.instruction:
             self.session.reset()
             self.instruction = observation.instruction

@@ -5,7 +5,6 @@ wait for actions; where several of its observations have come meanwhile and a ne
 newest, and all of them are answered with its first action.
 """
 
-import asyncio
 import logging
 import time
 from typing import Any
@@ -19,7 +18,7 @@ import visuomotor
 from visuomotor.contract import Observation
 from visuomotor.execution.chunking import RecedingHorizon
 from visuomotor.execution.controller import Controller
-from visuomotor.serving.connection import GOING_AWAY, Inbox, send
+from visuomotor.serving.connection import GOING_AWAY, Inbox, decoded, send
 from visuomotor.serving.observations import ObservationKeys
 from visuomotor.serving.service import Service
 from visuomotor.serving.specs import action_spec, observation_params, observation_spec
@@ -35,7 +34,7 @@ async def handle(connection: ServerConnection, inbox: Inbox, service: Service, k
     client = _Client(connection, service, keys)
     async for frame in inbox:
         frames = [frame, *(inbox.take_waiting() if client.live else [])]
-        await client.take(await asyncio.to_thread(_unpack, frames))
+        await client.take(await decoded(lambda frames=frames: _unpack(frames), *frames))
         if service.stopping:
             await connection.close(GOING_AWAY, "the server is stopping")
 
