@@ -16,6 +16,7 @@ VERBS = {
     "eval": ("visuomotor.cli.evaluate", "roll a checkpoint out in a simulator, with controls and intervals"),
     "eval-text": ("visuomotor.cli.eval_text", "ask a checkpoint questions on held-out images"),
     "play": ("visuomotor.cli.play", "a page on which a policy drives a simulated robot, and you tell it what to do"),
+    "serve": ("visuomotor.cli.serve", "serve a checkpoint to robots and benchmarks (openpi, vla-eval)"),
     "report": ("visuomotor.cli.report", "write the HTML report of a run's folder"),
     "study": ("visuomotor.cli.study", "train and roll out the arms of a study, and compare them"),
     "robochallenge": ("visuomotor.cli.robochallenge", "drive RoboChallenge's robots, or rehearse on a mock of it"),

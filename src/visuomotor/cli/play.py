@@ -30,6 +30,8 @@ class Options:
     """Seconds for which a new sub-task is shown before the robot moves."""
     speed: float = 1.0
     """Of the world; 1 is real time."""
+    safety_limits: PathOrNone = None
+    """JSON file with limits beside the robot's own, such as {"step_length": 0.02}."""
     seed: int = 100_000
     """Of the scenes."""
     option: Annotated[dict[str, str], tyro.conf.arg(metavar="NAME VALUE")] = field(default_factory=dict)
@@ -42,11 +44,16 @@ def run(arguments: list[str]) -> int:
     from visuomotor.apps.live.page import LivePage
     from visuomotor.apps.live.play import Play, PlaySettings
     from visuomotor.cli.values import typed
+    from visuomotor.execution.safety import SafetyLimits
     from visuomotor.policy import load_policy
+    from visuomotor.serving.config import read_safety_limits
     from visuomotor.simulation.interface import load_world, make_environment, make_scenarios
     from visuomotor.simulation.options import split_options
 
-    settings = PlaySettings(execute=options.execute, preview=options.preview, speed=options.speed)
+    limits = SafetyLimits() if options.safety_limits is None else read_safety_limits(options.safety_limits)
+    settings = PlaySettings(
+        execute=options.execute, preview=options.preview, speed=options.speed, limits=limits
+    )  # fmt: skip
     given = {key: typed(value) for key, value in options.option.items()}
     for_environment, for_scenarios = split_options(load_world(options.env), given)
     policy = load_policy(options.checkpoint or SHIPPED)

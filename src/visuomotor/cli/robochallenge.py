@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from visuomotor.cli.console import Number, parse, say, table
+from visuomotor.cli.console import Number, PathOrNone, parse, say, table
 
 if TYPE_CHECKING:
     from visuomotor.serving.robochallenge.jobs import Acting, JobReport
@@ -52,12 +52,10 @@ class Options:
     """Actions of a chunk that are executed before the policy looks again (default: the task's, or all)."""
     duration: FloatOrNone = None
     """Seconds for each action (default: the task's, or the checkpoint's control rate)."""
-    max_step: FloatOrNone = None
-    """Safety: largest way of an end-effector from action to action, m."""
-    max_turn: FloatOrNone = None
-    """Safety: largest turn of an end-effector from action to action, rad."""
-    max_speed: FloatOrNone = None
-    """Safety: largest speed of a joint, rad/s."""
+    safety: Literal["clamp", "reject", "shadow"] = "clamp"
+    """What happens to an action beyond the robot's limits: kept within them, replaced by a hold, or only counted."""
+    safety_limits: PathOrNone = None
+    """JSON file with limits beside the embodiment's own, such as {"step_length": 0.02, "step_angle": 0.2}."""
     camera: Annotated[dict[str, str], tyro.conf.arg(metavar="POLICYS PLATFORMS")] = field(default_factory=dict)
     """Which of the platform's cameras a camera of the policy is, where the names do not say it."""
     seconds: float = 600.0
@@ -75,6 +73,7 @@ def run(arguments: list[str]) -> int:
         return run_mock(arguments[1:])
     options = parse("robochallenge", Options, arguments)
     from visuomotor.execution.safety import SafetyLimits
+    from visuomotor.serving.config import read_safety_limits
     from visuomotor.serving.robochallenge.connection import Connection
     from visuomotor.serving.robochallenge.conventions import Convention
     from visuomotor.serving.robochallenge.jobs import JobLoop, JobSettings
@@ -92,7 +91,8 @@ def run(arguments: list[str]) -> int:
         plain=options.plain or options.checkpoint == "hold",
         horizon=options.horizon,
         duration=options.duration,
-        limits=SafetyLimits(step_length=options.max_step, step_angle=options.max_turn, velocity=options.max_speed),
+        safety=options.safety,
+        limits=SafetyLimits() if options.safety_limits is None else read_safety_limits(options.safety_limits),
         seconds=options.seconds,
         patience=options.patience,
     )

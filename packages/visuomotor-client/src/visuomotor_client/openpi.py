@@ -32,7 +32,7 @@ def unpack(data: bytes) -> Any:
     try:
         return msgpack.unpackb(data, object_hook=_decode, ext_hook=_no_extension)
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError, msgpack.UnpackException) as error:
-        raise ValueError(f"The message cannot be decoded: {error or type(error).__name__}") from error
+        raise ValueError(f"The message cannot be decoded: {str(error) or type(error).__name__}") from error
 
 
 def _encode(value: Any) -> Any:

@@ -68,7 +68,7 @@ def unpack(data: bytes) -> Message:
         frame = msgpack.unpackb(data, object_hook=_decode, ext_hook=_no_extension)
     except UNREADABLE as error:
         raise MalformedMessage(
-            f"The message cannot be decoded: {error or type(error).__name__}", _sequence_number(data)
+            f"The message cannot be decoded: {str(error) or type(error).__name__}", _sequence_number(data)
         ) from error
     if not isinstance(frame, dict):
         raise MalformedMessage(f"A message must be a map; {type(frame).__name__} came.")

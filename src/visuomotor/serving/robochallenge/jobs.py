@@ -43,6 +43,7 @@ class JobSettings:
     generalist    execute as published generalists do, not as specialists
     plain         chunks are sent as the policy gives them, without a task's rules
     horizon, duration   in place of the task's (whole chunks at the policy's control rate where there is no task)
+    safety        mode of the safety filter: clamp, reject or shadow
     limits        of the safety filter, beside those of the policy's embodiment
     seconds       after which a job is left alone; patience: seconds without any job to do after which the loop ends
     poll, pause   seconds between looks at the jobs, and at a robot that is not ready
@@ -56,6 +57,7 @@ class JobSettings:
     plain: bool = False
     horizon: int | None = None
     duration: float | None = None
+    safety: str = "clamp"
     limits: SafetyLimits = field(default_factory=SafetyLimits)
     seconds: float = 600.0
     patience: float = 3600.0
@@ -168,7 +170,7 @@ class JobLoop:
                 prompt=prompt,
                 execution=execution,
                 offset=offset,
-                filter=SafetyFilter(rate, self.settings.limits),
+                filter=SafetyFilter(rate, self.settings.limits, mode=self.settings.safety),
             )
             report.outcome = (
                 drive.look_once() if self.platform.connection.show is not None else drive.until_it_ends(job)
