@@ -7,9 +7,8 @@ from urllib.parse import quote
 
 from visuomotor.serving.robochallenge.connection import Connection, PlatformError, Refused, short
 
-__all__ = ["ACTIVE", "ENDED", "Job", "Platform"]
+__all__ = ["ENDED", "Job", "Platform"]
 
-ACTIVE = ("assigned", "prepare", "ready", "running")
 ENDED = ("finished", "cancelled", "failed")
 
 
