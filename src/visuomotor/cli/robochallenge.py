@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from visuomotor.cli.console import Number, PathOrNone, parse, say, table
+from visuomotor.cli.console import Number, PathOrNone, parse, progress_bar, say, table
 
 if TYPE_CHECKING:
     from visuomotor.serving.robochallenge.jobs import Acting, JobReport
@@ -76,7 +76,7 @@ def run(arguments: list[str]) -> int:
     from visuomotor.serving.config import read_safety_limits
     from visuomotor.serving.robochallenge.connection import Connection
     from visuomotor.serving.robochallenge.conventions import Convention
-    from visuomotor.serving.robochallenge.jobs import JobLoop, JobSettings
+    from visuomotor.serving.robochallenge.jobs import JobLoop, JobReport, JobSettings
     from visuomotor.serving.robochallenge.platform import Platform
 
     user = options.user or os.environ.get(USER)
@@ -98,8 +98,15 @@ def run(arguments: list[str]) -> int:
     )
     platform = Platform(Connection(options.address, user, show=show if options.dry_run else None), generation)
     convention = Convention(robot=robot, generation=generation, action_type=options.action_type)
-    loop = JobLoop(platform, policy, convention, settings, cameras=options.camera)
-    return summarise(loop.run(options.collection))
+    with progress_bar("waiting for jobs", transient=True) as update:
+
+        def watch(report: JobReport) -> None:
+            done = f"job {report.job}: {report.chunks} chunks, {report.failures} failures"
+            update(int(report.seconds), int(settings.seconds), done)
+
+        loop = JobLoop(platform, policy, convention, settings, cameras=options.camera, watch=watch)
+        reports = loop.run(options.collection)
+    return summarise(reports)
 
 
 def find_policy(options: Options) -> "tuple[Acting, str]":

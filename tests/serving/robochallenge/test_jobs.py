@@ -153,6 +153,19 @@ def test_nothing_is_tried_for_ever(start: Start, endpoint: str, fault: str) -> N
     assert counts[endpoint] <= LIMITS.attempts * SETTINGS.failures + 1
 
 
+def test_a_state_that_fails_does_not_undo_what_was_executed(start: Start) -> None:
+    mock = start(chunks=3)
+    policy = Nudge(ROBOTS["arx5"])
+
+    def spoil(report: JobReport) -> None:
+        if (report.chunks, report.failures) == (1, 0) and not mock._faults["state"]:
+            mock.fail("state", "picture")
+
+    report = only(loop_of(mock, policy, watch=spoil).run("7"))
+    assert (report.outcome, report.failures > 0) == ("finished", True)
+    assert policy.executed[:2] == [None, 3]
+
+
 def test_a_robot_at_fault_is_waited_for_until_the_time_is_up(start: Start, caplog: pytest.LogCaptureFixture) -> None:
     mock = start()
     mock.fail("state", "fault", times=1000)
@@ -261,6 +274,8 @@ def test_the_wait_for_jobs_ends(start: Start) -> None:
 
 
 def test_contradictions_are_refused(start: Start) -> None:
+    with pytest.raises(ValueError, match="Table30 has no task 'open_drawer'"):
+        loop_of(start(), settings=replace(SETTINGS, task="open_drawer"))
     with pytest.raises(ValueError, match="failures is 0"):
         JobSettings(failures=0)
     with pytest.raises(ValueError, match="seconds is nan"):

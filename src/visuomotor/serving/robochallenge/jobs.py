@@ -15,7 +15,7 @@ from visuomotor.serving.robochallenge.connection import PlatformError
 from visuomotor.serving.robochallenge.conventions import ROBOTS, Convention, Layout
 from visuomotor.serving.robochallenge.platform import ENDED, Job, Platform
 from visuomotor.serving.robochallenge.robot import Robot, RobotState
-from visuomotor.serving.robochallenge.tasks import TASKS, Execution
+from visuomotor.serving.robochallenge.tasks import TASKS, Execution, table30
 from visuomotor.session import Session
 
 __all__ = ["Acting", "JobLoop", "JobReport", "JobSettings"]
@@ -79,7 +79,7 @@ class JobSettings:
 class JobReport:
     """What became of a job: the platform's last word, or why it was left; what was done; seconds of the policy's calls.
 
-    interventions: of the safety filter, in actions.
+    seconds: since it was begun. interventions: of the safety filter, in actions.
     age: seconds between the robot's timestamp and the moment its state was here, by the common clock.
     """
 
@@ -90,6 +90,7 @@ class JobReport:
     waits: int = 0
     failures: int = 0
     interventions: int = 0
+    seconds: float = 0.0
     latency: list[float] = field(default_factory=list)
     age: list[float] = field(default_factory=list)
 
@@ -123,6 +124,7 @@ class JobLoop:
         self.platform, self.policy, self.convention = platform, policy, convention
         self.settings, self.watch = settings or JobSettings(), watch
         self.layout = Layout(convention, policy.embodiment, cameras)
+        self.task = None if self.settings.task is None else table30(self.settings.task)
         self.reports: dict[str, JobReport] = {}
 
     def run(self, collection: str) -> list[JobReport]:
@@ -160,8 +162,6 @@ class JobLoop:
             robot = self._robot(job)
             offset = robot.clock_offset()
             logger.info("Job %s: clock offset %.3f s, told %r, %s", job.id, offset, prompt, execution)
-            if job.status != "running":
-                self.platform.start(job.id)
             rate = replace(self.policy.embodiment, control_hz=1 / execution.duration)
             drive = _Drive(
                 loop=self,
@@ -172,9 +172,10 @@ class JobLoop:
                 offset=offset,
                 filter=SafetyFilter(rate, self.settings.limits, mode=self.settings.safety),
             )
-            report.outcome = (
-                drive.look_once() if self.platform.connection.show is not None else drive.until_it_ends(job)
-            )
+            if job.status != "running":
+                self.platform.start(job.id)
+            dry = self.platform.connection.show is not None
+            report.outcome = drive.look_once() if dry else drive.until_it_ends(job)
         except (PlatformError, ValueError) as error:
             report.failures += 1
             report.outcome = f"given up: {error}"
@@ -185,7 +186,7 @@ class JobLoop:
     def _plan(self, job: Job) -> tuple[str, Execution]:
         """What the policy is told, and how its chunks are executed."""
         settings = self.settings
-        task = TASKS.get(settings.task or job.task or "")
+        task = self.task or TASKS.get(job.task or "")
         prompt = settings.prompt or job.prompt or (task.prompt if task else None)
         if not prompt:
             raise ValueError(f"Nothing says what job {job.id} asks for; give a prompt, or a task of Table30.")
@@ -225,8 +226,8 @@ class _Drive:
     def until_it_ends(self, job: Job) -> str:
         """Look and act while the job runs; how it ended."""
         settings, failures = self.loop.settings, 0
-        deadline = time.monotonic() + settings.seconds
-        while time.monotonic() < deadline:
+        began = time.monotonic()
+        while self.report.seconds < settings.seconds:
             try:
                 status = self.loop.platform.job(job.id).status
                 if status in ENDED:
@@ -236,11 +237,11 @@ class _Drive:
             except (PlatformError, ValueError) as error:
                 failures += 1
                 self.report.failures += 1
-                self.session.executed = 0  # of a chunk that may not have arrived
                 logger.warning("Job %s, failure %d in a row: %s", job.id, failures, error)
                 if failures >= settings.failures:
                     raise PlatformError(f"{failures} failures in a row, the last: {error}") from error
                 acted = False
+            self.report.seconds = time.monotonic() - began
             self.loop.watch(self.report)
             if not acted:
                 self.report.waits += 1
@@ -289,6 +290,7 @@ class _Drive:
         began = time.perf_counter()
         chunk = policy.infer([observation], sessions=[self.session])[0]
         self.report.latency.append(time.perf_counter() - began)
+        self.session.executed = 0  # until it was sent, and the platform has said that it arrived
         actions = self.execution.cut(check_chunk(chunk.actions, layout.embodiment.action_dim), layout.absolute_dims)
         wire = layout.actions(self._safe(actions, observation.state), state.action, self.execution.stretch)
         return self.execution.clip(wire), len(actions)
