@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 
 python=${PYTHON:-python3}
 stamp=.venv/.visuomotor-setup
-wanted=$(cat pyproject.toml constraints.txt scripts/setup.sh | sha256sum | cut -d' ' -f1)
+wanted=$(cat pyproject.toml packages/*/pyproject.toml constraints.txt scripts/setup.sh | sha256sum | cut -d' ' -f1)
 
 say() { printf '\033[1m%s\033[0m\n' "$*"; }
 
@@ -51,5 +51,5 @@ pip() { .venv/bin/python -m pip --disable-pip-version-check -q "$@"; }
 if ! .venv/bin/python -c 'import torch' 2>/dev/null; then
     pip install -c constraints.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch
 fi
-pip install -c constraints.txt -e '.[metaworld,dev]'
+pip install -c constraints.txt -e packages/visuomotor-client -e '.[metaworld,dev]'
 echo "$wanted" >"$stamp"

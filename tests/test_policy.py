@@ -16,6 +16,8 @@ from visuomotor.contract import Batch, Sampled
 from visuomotor.data.grammar import Line
 from visuomotor.data.processor import Processor, ProcessorConfig
 from visuomotor.data.scaffold import LEVELS
+from visuomotor.execution.chunking import ChunkRequest
+from visuomotor.execution.controller import medoid
 from visuomotor.models import make_config, make_model
 from visuomotor.policy import Policy, Session, load_policy
 
@@ -370,3 +372,42 @@ def test_another_robot_is_refused_naming_both(saved: Path) -> None:
     with pytest.raises(ValueError, match="The robot is for embodiment 'other' but checkpoint"):
         load_policy(saved, embodiment=other)
     assert load_policy(saved, embodiment=embodiment()).embodiment.name == "arm"
+
+
+def test_of_several_samples_the_medoid_is_the_answer() -> None:
+    chunks = Policy(Echo(), PROCESSOR, num_samples=5).infer(OBSERVATIONS[:2], seeds=[7, 8])
+    for chunk, seed, observation in zip(chunks, (7, 8), OBSERVATIONS, strict=False):
+        generator = torch.Generator().manual_seed(seed)
+        drawn = np.stack([torch.randn(8, 8, generator=generator).numpy() for _ in range(5)])
+        chosen = drawn[medoid(drawn[..., :6])]
+        np.testing.assert_array_equal(chunk.actions, PROCESSOR.robot_actions(chosen, observation.state))
+    with pytest.raises(ValueError, match="num_samples is 3"):
+        Policy(dm0(), PROCESSOR, num_samples=3, actions_from="tokens")
+
+
+@pytest.mark.parametrize("kind", ["guided", "identity", "prefix"])
+def test_a_chunk_goes_on_from_the_one_that_runs(kind: str) -> None:
+    policy = Policy(dm0(), PROCESSOR, num_samples=2, steps=10)
+    before = policy.infer(OBSERVATIONS[:1], seeds=[4])[0].actions
+    request = ChunkRequest(previous=before[3:], delay=2, guidance=kind)
+    free, tied = policy.infer([OBSERVATIONS[0]] * 2, seeds=[1, 1], requests=[None, request])
+    alone = policy.infer(OBSERVATIONS[:1], seeds=[1])[0]
+    np.testing.assert_allclose(free.actions, alone.actions, atol=1e-5)  # whoever shares the call
+    scale = np.ptp(before, axis=0) + 1e-3
+    miss, found = (np.abs((c.actions[:2] - before[3:5]) / scale).mean() for c in (free, tied))
+    assert found < 0.6 * miss
+    if kind == "prefix":
+        np.testing.assert_allclose(tied.actions[:2], before[3:5], atol=1e-5)
+
+
+def test_guidance_that_a_model_does_not_have_is_refused() -> None:
+    request = ChunkRequest(previous=np.zeros((3, 6)), delay=1)
+    for policy in (Policy(Echo(), PROCESSOR), Policy(dm0(), PROCESSOR, actions_from="tokens")):
+        assert policy.guidance == ()
+        with pytest.raises(ValueError, match="asked for 'guided' guidance, but it has none"):
+            policy.infer(OBSERVATIONS[:1], requests=[request])
+
+
+def test_a_chunk_carries_the_time_of_its_observation() -> None:
+    observation = dataclasses.replace(OBSERVATIONS[0], time=12.5)
+    assert Policy(Echo(), PROCESSOR).infer([observation])[0].time == 12.5

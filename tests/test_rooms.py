@@ -17,10 +17,11 @@ ALLOWED: dict[str, set[str]] = {
     "nn": CONTRACT,
     "models": CONTRACT | {"nn", "data"},
     "session": CONTRACT,
-    "policy": CONTRACT | {"session", "data", "models"},
+    "policy": CONTRACT | {"session", "data", "nn", "models"},
     "training": CONTRACT | {"versions", "data", "models", "policy"},
     "simulation": CONTRACT | {"versions", "data"},
     "execution": CONTRACT,
+    "serving": CONTRACT | {"versions", "session", "policy", "execution"},
     "evaluation": CONTRACT | {"versions", "session", "policy", "simulation", "execution"},
 }
 EVERYTHING = {"recipes", "studies", "apps", "cli", "__init__"}

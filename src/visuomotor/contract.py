@@ -40,12 +40,14 @@ class TextKind(IntEnum):
 class Observation:
     """What a robot or simulator reports at one moment, in robot units.
 
-    images: {camera name: uint8[h, w, 3]}; state: float32[s]; instruction: plain text.
+    images: {camera name: uint8[h, w, 3]}; state: float32[s]; instruction: plain text; time: seconds, on the clock of
+    who took it.
     """
 
     images: dict[str, np.ndarray]
     state: np.ndarray
     instruction: str
+    time: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

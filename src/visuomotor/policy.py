@@ -4,6 +4,7 @@ A checkpoint is a folder: config.json (model name and configuration), model.safe
 tokenizer.json (fast.json with FAST tokens), embodiment.json, provenance.json. Never a pickle.
 """
 
+import itertools
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,8 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model, save_model
+from visuomotor_client.chunking import ChunkRequest
+from visuomotor_client.selection import medoid
 
 import visuomotor
 from visuomotor.atomic import whole_folder
@@ -25,6 +28,7 @@ from visuomotor.data.dialogue import conversation_sample
 from visuomotor.data.grammar import Line
 from visuomotor.data.processor import Processor
 from visuomotor.data.scaffold import LEVELS
+from visuomotor.nn.guidance import Guidance, prefix_weights
 from visuomotor.session import Session
 from visuomotor.spelling import did_you_mean
 
@@ -35,6 +39,7 @@ THINKABLE = tuple(level for level in LEVELS if level != "action")
 MAX_NEW_TOKENS = 32
 SETTINGS = (
     "think", "think_every", "max_new_tokens", "think_seconds", "constrain", "box_names", "actions_from", "steps",
+    "num_samples",
 )  # fmt: skip
 
 
@@ -53,6 +58,7 @@ class Policy:
         actions_from: "flow", or "tokens": the policy writes its action tokens, and they are the chunk. A line of them
             that is malformed (`malformed` counts them, `extras["malformed"]` says so) is replaced by the flow's chunk.
         steps: denoising steps, None for the model's default.
+        num_samples: chunks that are sampled from one prefix for each observation; the medoid of them is the answer.
 
     Raises:
         ValueError: contradictory options, or a model whose sizes or ids are not the processor's.
@@ -73,6 +79,7 @@ class Policy:
         box_names: Sequence[str] = (),
         actions_from: Literal["flow", "tokens"] = "flow",
         steps: int | None = None,
+        num_samples: int = 1,
     ) -> None:
         unknown = [level for level in think if level not in THINKABLE]
         if unknown:
@@ -91,7 +98,12 @@ class Policy:
             raise ValueError(f"actions_from is {actions_from!r}; choose 'flow' or 'tokens'.")
         if think_seconds is not None and think_seconds < 0:
             raise ValueError(f"think_seconds is {think_seconds}; give at least 0, or None for no limit.")
-        self.actions_from = actions_from
+        if num_samples < 1 or (num_samples > 1 and actions_from == "tokens"):
+            raise ValueError(
+                f"num_samples is {num_samples} with actions_from {actions_from!r}; give at least 1, and 1 where the "
+                f"policy writes its actions, which it does without noise."
+            )
+        self.actions_from, self.num_samples = actions_from, num_samples
         self.malformed = 0
         order, written = processor.config.level_order, self.think
         if actions_from == "tokens":
@@ -105,6 +117,11 @@ class Policy:
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
+    @property
+    def guidance(self) -> tuple[str, ...]:
+        """The kinds of guidance that a request may ask for; none where actions are written as tokens."""
+        return () if self.actions_from == "tokens" else getattr(self.model, "guidance", ())
+
     def to(self, device: torch.device | str) -> "Policy":
         self.model.to(device)
         self._lines = {level: line.to(device) for level, line in self._lines.items()}
@@ -116,8 +133,9 @@ class Policy:
         observations: Sequence[Observation],
         sessions: Sequence[Session | None] | None = None,
         seeds: Sequence[int] | None = None,
+        requests: Sequence[ChunkRequest | None] | None = None,
     ) -> list[ActionChunk]:
-        """One chunk per observation.
+        """One chunk per observation; `requests` say how it has to go on from the one that runs (real-time chunking).
 
         Noise is drawn for each request from its own seed: the given one, else the session's, else a fresh one. So a
         chunk never depends on who shared its batch (up to rounding). `extras` holds "latency" (seconds of the whole
@@ -127,13 +145,15 @@ class Policy:
         the head that acted (0 arm, 1 gripper), of a DAM-VLA.
 
         Raises:
-            ValueError: an observation lacks a camera or has a wrong or NaN state; the model produced a NaN.
+            ValueError: an observation lacks a camera or has a wrong or NaN state; the model produced a NaN; a request
+                asks for guidance that the model does not have.
         """
         if not observations:
             return []
         started = time.perf_counter()
         remembered = list(sessions) if sessions is not None else [None] * len(observations)
-        for what, given in (("sessions", remembered), ("seeds", seeds)):
+        asked = list(requests) if requests is not None else [None] * len(observations)
+        for what, given in (("sessions", remembered), ("seeds", seeds), ("requests", asked)):
             if given is not None and len(given) != len(observations):
                 raise ValueError(f"{len(observations)} observations came with {len(given)} {what}; give one for each.")
         drawn = ((session or Session()).call_seed() for session in remembered)
@@ -145,14 +165,18 @@ class Policy:
         actions = np.empty((len(observations), *noise.shape[-2:]), dtype=np.float32)
         notes: list[dict[str, Any]] = [{} for _ in observations]
         deadline = None if self.think_seconds is None else started + self.think_seconds
-        for think in (True, False):
-            slots = [i for i, new in enumerate(fresh) if new == think]
+        kinds = [None if request is None else request.guidance for request in asked]
+        for think, kind in itertools.product((True, False), dict.fromkeys(kinds)):
+            slots = [i for i, new in enumerate(fresh) if new == think and kinds[i] == kind]
             if slots:
                 group = [observations[i] for i in slots]
                 known = [texts[i] for i in slots]
                 levels = self._levels if think else self._levels[len(self.think) :]
                 begin = {name: values[slots] for name, values in told.items()}
-                actions[slots], known, noted = self._sample(group, known, noise[slots], levels, deadline, begin)
+                guidance = self._guidance([asked[i] for i in slots], group)
+                actions[slots], known, noted = self._sample(
+                    group, known, noise[slots], levels, deadline, begin, guidance
+                )  # fmt: skip
                 for i, text, note in zip(slots, known, noted, strict=True):
                     texts[i], notes[i] = text, note
         latency = time.perf_counter() - started
@@ -161,6 +185,7 @@ class Policy:
             chunk = ActionChunk(
                 actions=self.processor.robot_actions(actions[i], observation.state, self._index),
                 embodiment=self.embodiment,
+                time=observation.time,
                 text=texts[i],
                 extras={"latency": latency, "seed": chosen[i], **self._marks(texts[i]), **notes[i]},
             )
@@ -251,10 +276,11 @@ class Policy:
         levels: Sequence[str],
         deadline: float | None,
         told: dict[str, torch.Tensor],
+        guidance: Guidance | None = None,
     ) -> tuple[np.ndarray, list[dict[str, str]], list[dict[str, Any]]]:
         """Normalised actions [B, T, A], the text of each, and what is to be said of it in extras.
 
-        `told`: labels from the sessions (see `_told`).
+        `noise` is [B, N, T, A]; of N chunks the medoid is taken. `told`: labels from the sessions (see `_told`).
         """
         batch = self.processor.observations(observations, self._index, levels, known)
         if told:
@@ -263,12 +289,18 @@ class Policy:
         first = self.processor.config.scaffold == "sequential"  # its header ends the batch's text
         lines = tuple(replace(self._lines[level], given=first and i == 0) for i, level in enumerate(levels))
         flow = "action" not in levels
-        sampled = self.model.sample(batch, noise=noise, steps=self.steps, lines=lines, deadline=deadline, flow=flow)
+        options = {} if guidance is None else {"guidance": guidance}
+        sampled = self.model.sample(
+            batch, noise=noise, steps=self.steps, lines=lines, deadline=deadline, flow=flow, **options
+        )
         known, notes = self._read(sampled, [level for level in levels if level != "action"], known)
-        for name, values in sampled.extras.items():  # [B], or [B, N], of which the first sample acts
-            for note, value in zip(notes, values.reshape(len(notes), -1)[:, 0].tolist(), strict=True):
-                note[name] = value
-        actions = sampled.actions[:, 0].float().cpu().numpy()
+        samples = sampled.actions.float().cpu().numpy()
+        width = self.embodiment.action_dim
+        chosen = [medoid(row[..., :width]) if len(row) > 1 else 0 for row in samples]
+        for name, values in sampled.extras.items():  # [B], or [B, N], of which the chosen sample's counts
+            for note, row, n in zip(notes, values.reshape(len(notes), -1).tolist(), chosen, strict=True):
+                note[name] = row[min(n, len(row) - 1)]
+        actions = samples[np.arange(len(samples)), chosen]
         if not flow:
             ids = sampled.lines[-1].cpu().numpy()
             self._actions_from_tokens(actions, ids, observations, known, noise, notes, told)
@@ -334,10 +366,38 @@ class Policy:
         return told
 
     def _noise(self, seeds: Sequence[int]) -> torch.Tensor:
-        """[B, 1, T, A], each row from its own generator, drawn on the CPU so that devices agree."""
+        """[B, N, T, A], each row from its own generator, drawn on the CPU so that devices agree."""
         shape = (1, self.processor.config.horizon, self.processor.config.action_width)
-        rows = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        rows = []
+        for seed in seeds:
+            generator = torch.Generator().manual_seed(seed)
+            rows.append(torch.cat([torch.randn(shape, generator=generator) for _ in range(self.num_samples)]))
         return torch.stack(rows).to(self.device)
+
+    def _guidance(
+        self, requests: Sequence[ChunkRequest | None], observations: Sequence[Observation]
+    ) -> Guidance | None:
+        """What ties the chunks to those that run, in the model's units; all of `requests` are None, or none is."""
+        asked = [request for request in requests if request is not None]
+        if not asked:
+            return None
+        kind, horizon, index = asked[0].guidance, self.processor.config.horizon, self._index
+        if kind not in self.guidance:
+            raise ValueError(
+                f"The policy was asked for {kind!r} guidance, but it has {', '.join(self.guidance) or 'none'}; choose "
+                f"an executor without it."
+            )
+        width = self.embodiment.action_dim
+        target = torch.zeros(len(asked), horizon, self.processor.config.action_width)
+        weights = torch.zeros_like(target)
+        for row, (request, observation) in enumerate(zip(asked, observations, strict=True)):
+            planned = min(len(request.previous), horizon)
+            normalised = self.processor.model_actions(request.previous[:planned], observation.state, index)
+            target[row, :planned] = torch.from_numpy(normalised)
+            delay = min(request.delay, planned)
+            overlap = delay if kind == "prefix" else planned
+            weights[row, :, :width] = prefix_weights(delay, overlap, horizon)[:, None]
+        return Guidance(target=target.to(self.device), weights=weights.to(self.device), kind=kind)
 
     def _reusable(self, session: Session | None) -> bool:
         """Whether the session's text is fresh enough to act on once more."""

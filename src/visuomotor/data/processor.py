@@ -285,6 +285,10 @@ class Processor:
             raise ValueError(f"With prompt='qwen2_vl' a policy writes 'subtask', its reasoning, and not {level!r}.")
         return []
 
+    def model_actions(self, actions: np.ndarray, state: np.ndarray, embodiment: int = 0) -> np.ndarray:
+        """The inverse of `robot_actions`: float[T, a] in robot units -> float32[T, A]."""
+        return self.units[embodiment].model_actions(np.asarray(actions), np.asarray(state))
+
     def parse_text(self, ids: Sequence[int] | np.ndarray, level: str | None = None) -> dict[str, str]:
         """{level: text} of generated ids. `level`: the one whose header was forced, so that the ids go on from it."""
         text = self.tokenizer.decode(ids)

@@ -23,9 +23,13 @@ class Cost:
 
 
 class Model(nn.Module, ABC):
-    """A policy network between normalised batches and normalised actions. `config` is its frozen configuration."""
+    """A policy network between normalised batches and normalised actions. `config` is its frozen configuration.
+
+    `guidance`: the kinds of nn.guidance.Guidance that its `sample` takes.
+    """
 
     config: Any
+    guidance: tuple[str, ...] = ()
 
     @abstractmethod
     def loss(

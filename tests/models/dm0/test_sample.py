@@ -6,6 +6,7 @@ import torch
 
 from visuomotor.contract import Batch, TextKind
 from visuomotor.models.dm0 import DM0
+from visuomotor.nn.guidance import Guidance, prefix_weights
 
 Make = Callable[..., DM0]
 MakeBatch = Callable[..., Batch]
@@ -190,3 +191,37 @@ def test_text_alone_is_learnt_and_answered(make_model: Make, make_batch: MakeBat
     said = [model.sample(one, generate=4, steps=1).text_ids for one in (talk, replace(talk, actions=None))]
     assert said[0].shape == (3, 4)
     assert torch.equal(said[0], said[1])
+
+
+@pytest.mark.parametrize("state_token", ["none", "expert"])
+def test_guidance_differentiates_the_network(make_model: Make, make_batch: MakeBatch, state_token: str) -> None:
+    """The correction of one Euler step is that of a Jacobian taken column by column."""
+    model, batch, noise = make_model(state_token=state_token), rows(prompt(make_batch()), 0), torch.randn(1, 1, 4, 3)
+    target, weights = torch.randn(1, 4, 3), prefix_weights(1, 3, 4)[None, :, None].expand(1, 4, 3)
+    prefix, one = model.encode(batch), torch.ones(1, 1)
+
+    def predicted(x: torch.Tensor) -> torch.Tensor:
+        return x - model.denoise(prefix, x, one)
+
+    jacobian = torch.autograd.functional.jacobian(predicted, noise).reshape(12, 12)
+    error = (weights * (target - predicted(noise)[:, 0])).flatten()
+    guided = Guidance(target=target, weights=weights)
+    found = model.sample(batch, noise=noise, steps=1, guidance=guided).actions
+    expected = predicted(noise) + 5 * (jacobian.T @ error).reshape(1, 1, 4, 3)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    cheap = model.sample(batch, noise=noise, steps=1, guidance=replace(guided, kind="identity")).actions
+    torch.testing.assert_close(cheap, predicted(noise) + 5 * error.reshape(1, 1, 4, 3), atol=1e-4, rtol=1e-4)
+    assert (cheap - found).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_a_given_prefix_is_kept_and_read(make_model: Make, make_batch: MakeBatch) -> None:
+    model, batch, noise = make_model(), prompt(make_batch()), torch.randn(3, 2, 4, 3)
+    free = model.sample(batch, noise=noise).actions
+    target, weights = torch.randn(3, 4, 3), torch.zeros(3, 4, 3)
+    nothing = model.sample(batch, noise=noise, guidance=Guidance(target=target, weights=weights, kind="prefix"))
+    torch.testing.assert_close(nothing.actions, free, atol=1e-5, rtol=1e-4)
+    weights[:, :2] = 1
+    found = model.sample(batch, noise=noise, guidance=Guidance(target=target, weights=weights, kind="prefix")).actions
+    assert torch.equal(found[:, :, :2], target[:, None, :2].expand(-1, 2, -1, -1))
+    assert (found[:, :, 2:] - free[:, :, 2:]).abs().max() > 1e-3

@@ -22,6 +22,7 @@ from visuomotor.models.dm0.writing import Writer
 from visuomotor.models.report import TensorReport
 from visuomotor.nn.decoder import KeyValue, KVCache
 from visuomotor.nn.flow import euler, euler_times, interpolate, sample_time, velocity
+from visuomotor.nn.guidance import GUIDANCE, Guidance, guide
 from visuomotor.nn.masks import Attention, causal_attention, compile_attention
 from visuomotor.nn.random import normal
 from visuomotor.nn.rotary import Rotation
@@ -32,6 +33,8 @@ __all__ = ["DM0", "Prefix", "layout"]
 
 class DM0(Model):
     """The model of specification sections 1 and 8; parameter names are those of the published checkpoints."""
+
+    guidance = GUIDANCE
 
     def __init__(self, config: DM0Config) -> None:
         super().__init__()
@@ -247,12 +250,14 @@ class DM0(Model):
         lines: Sequence[Line] = (),
         deadline: float | None = None,
         flow: bool = True,
+        guidance: Guidance | None = None,
         generator: torch.Generator | None = None,
     ) -> Sampled:
         """Action chunks by Euler steps from noise, which read all that was written before them.
 
         generate: > 0 first writes up to that many text tokens; lines: or these lines of text, until `deadline`.
         flow: False leaves actions at noise, for a policy that reads the action tokens it wrote.
+        guidance: ties the chunks to actions that were planned before (real-time chunking).
         A prefix that knows its progress adds extras["progress"] [B, N]: the progress predicted for the chunk's end,
         the least of all steps, raw.
         """
@@ -266,11 +271,17 @@ class DM0(Model):
             prefix = self.encode(batch, room=room + writing, text=begun)
         ids = self.generate(prefix, generate, stop_id) if generate else None
         written, finished = self.write(prefix, lines, deadline) if lines else ((), None)
-        sampled = self.denoise_all(prefix, noise, steps) if flow else Sampled(actions=noise)
+        sampled = self.denoise_all(prefix, noise, steps, guidance) if flow else Sampled(actions=noise)
         return replace(sampled, text_ids=ids, lines=written, finished=finished)
 
     @torch.no_grad()
-    def denoise_all(self, prefix: Prefix, noise: Float[Tensor, "B N T A"], steps: int | None = None) -> Sampled:
+    def denoise_all(
+        self,
+        prefix: Prefix,
+        noise: Float[Tensor, "B N T A"],
+        steps: int | None = None,
+        guidance: Guidance | None = None,
+    ) -> Sampled:
         """All denoising steps from `noise`, which `sample` makes after the prefix and its text."""
         prefix.cache.reserve(noise.shape[1] * self.config.chunk_tokens)
         expert, steps = self.model.expert, self.config.denoise_steps if steps is None else steps
@@ -281,12 +292,14 @@ class DM0(Model):
         ends: list[Tensor] = []
 
         def field(x: Tensor, t: Tensor) -> Tensor:
-            states = self._expert_states(prefix, x, t, attention, timed=next(timed), rotation=rotation)
+            shared = next(timed) if t.ndim == 2 else None  # a time of its own for each action
+            states = self._expert_states(prefix, x, t, attention, timed=shared, rotation=rotation)
             if prefix.progress is not None:
-                ends.append(self.model.read_progress(states))
+                ends.append(self.model.read_progress(states).detach())
             return self.model.read_chunk(states)
 
-        actions = euler(field, noise, steps)
+        chosen, noise = (field, noise) if guidance is None else guide(field, noise, guidance)
+        actions = euler(chosen, noise, steps)
         extras = {"progress": torch.stack(ends).amin(0)} if ends else {}
         return Sampled(actions=actions, extras=extras)
 

@@ -1,0 +1,126 @@
+"""What executors and safety filter need to know of a robot, read from its embodiment. numpy only."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Optional
+
+import numpy as np
+
+__all__ = ["Part", "control_rate", "parts"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One component of the action, with the component of the state that measures it (None where none does).
+
+    `low`, `high` float64[n]: the limits that the robot accepts, infinite where it states none; `state_low`,
+    `state_high` those of the measured component, in the same unit. `base` names what an action is added to: nothing
+    ("absolute"), the state at the chunk's start ("chunk_start"), or the present state ("step").
+    """
+
+    name: str
+    kind: str
+    base: str
+    unit: str
+    rotation: Optional[str]
+    where: slice
+    low: np.ndarray
+    high: np.ndarray
+    opened: Optional[float]
+    closed: Optional[float]
+    state: Optional[slice]
+    state_low: np.ndarray
+    state_high: np.ndarray
+    state_opened: Optional[float]
+    state_closed: Optional[float]
+
+    @property
+    def size(self) -> int:
+        return self.where.stop - self.where.start
+
+    @property
+    def rests_at_zero(self) -> bool:
+        """Whether a command of zero leaves it where it is: differences per step, and velocities."""
+        return self.base == "step" or self.kind == "velocity"
+
+    def measured(self, state: np.ndarray) -> Optional[np.ndarray]:
+        """float64[n]: where the state says this part is, in the action's unit; None where it does not say."""
+        if self.state is None:
+            return None
+        values = np.asarray(state, np.float64)[self.state]
+        if self.kind != "gripper" or self.base == "step":
+            return values
+        travel = (self.state_opened or 0.0) - (self.state_closed or 0.0)
+        share = (values - (self.state_closed or 0.0)) / travel
+        return (self.closed or 0.0) + share * ((self.opened or 0.0) - (self.closed or 0.0))
+
+
+def parts(embodiment: Any) -> tuple[Part, ...]:
+    """The action's components in order. `embodiment`: an Embodiment, or its JSON as servers and checkpoints carry it.
+
+    A component is measured by the state component of its own name, else by the one that stands at the same place among
+    those of its kind, if the state has as many; size and unit (a gripper's unit is converted) must agree.
+    """
+    described = _described(embodiment)
+    starts, place = [], 0
+    for component in described["state"]:
+        starts.append(place)
+        place += len(component["dims"])
+    found: list[Part] = []
+    place = 0
+    for component in described["action"]:
+        size = len(component["dims"])
+        index = _measuring(component, described)
+        state = None if index is None else described["state"][index]
+        found.append(
+            Part(
+                name=component["name"],
+                kind=component["kind"],
+                base=component["reference"],
+                unit=component["unit"],
+                rotation=component.get("rotation"),
+                where=slice(place, place + size),
+                low=_limits(component.get("low"), size, -np.inf),
+                high=_limits(component.get("high"), size, np.inf),
+                opened=component.get("opened"),
+                closed=component.get("closed"),
+                state=None if index is None else slice(starts[index], starts[index] + size),
+                state_low=_limits((state or {}).get("low"), size, -np.inf),
+                state_high=_limits((state or {}).get("high"), size, np.inf),
+                state_opened=(state or {}).get("opened"),
+                state_closed=(state or {}).get("closed"),
+            )
+        )
+        place += size
+    return tuple(found)
+
+
+def control_rate(embodiment: Any) -> float:
+    """Control steps per second."""
+    return float(_described(embodiment)["control_hz"])
+
+
+def _described(embodiment: Any) -> Mapping[str, Any]:
+    return embodiment if isinstance(embodiment, Mapping) else embodiment.to_json()
+
+
+def _limits(values: Any, size: int, otherwise: float) -> np.ndarray:
+    return np.full(size, otherwise) if values is None else np.asarray(values, np.float64)
+
+
+def _measuring(component: Mapping[str, Any], described: Mapping[str, Any]) -> Optional[int]:
+    """The index of the state component that measures an action component."""
+    if component["kind"] in ("velocity", "other"):
+        return None
+    states: list[dict[str, Any]] = list(described["state"])
+    same = [i for i, s in enumerate(states) if s["kind"] == component["kind"]]
+    peers = [c["name"] for c in described["action"] if c["kind"] == component["kind"]]
+    named = [i for i in same if states[i]["name"] == component["name"]]
+    if not named and len(same) != len(peers):
+        return None
+    index = named[0] if named else same[peers.index(component["name"])]
+    state = states[index]
+    fits = len(state["dims"]) == len(component["dims"]) and state.get("rotation") == component.get("rotation")
+    if component["kind"] == "gripper" and component["reference"] != "step":
+        return index if fits and state["opened"] != state["closed"] else None
+    return index if fits and state["unit"] == component["unit"] else None

@@ -1,0 +1,91 @@
+"""Real-time chunking: a chunk is drawn so that it goes on from the one that still runs (Black et al. 2025).
+
+While the policy thinks, the first d actions of its new chunk are executed from the old one. So those are given, and
+the rest of the old chunk pulls the new one the less, the later it is. Flow time here is 1 for noise and 0 for data,
+the other way round than in the paper: its tau is 1 - t, its velocity the negative of ours.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from visuomotor.nn.flow import data_from_velocity
+
+__all__ = ["GUIDANCE", "Field", "Guidance", "guide", "prefix_weights"]
+
+GUIDANCE = ("guided", "identity", "prefix")
+Field = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guidance:
+    """How a chunk is tied to the actions that were planned before.
+
+    target     normalised, what was planned; any finite number where nothing was
+    weights    0 leaves an action free, 1 ties it
+    kind       "guided": the velocity is corrected by the vector-Jacobian product of the predicted chunk; "identity":
+               the Jacobian is taken for the identity, which costs no backward pass; "prefix": steps of weight 1 are
+               given at flow time 0, for models whose training knows that (training-time real-time chunking)
+    most       the largest factor of the correction, beta
+    """
+
+    target: Float[Tensor, "B T A"]
+    weights: Float[Tensor, "B T A"]
+    kind: Literal["guided", "identity", "prefix"] = "guided"
+    most: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in GUIDANCE:
+            raise ValueError(f"Unknown guidance {self.kind!r}; choose from {', '.join(GUIDANCE)}.")
+
+
+def prefix_weights(delay: int, overlap: int, horizon: int) -> Float[Tensor, "T"]:
+    """The weights of a chunk's actions: 1 before `delay`, falling to 0 at `overlap`, the number of planned actions.
+
+    W_i = c (e^c - 1) / (e - 1) with c = (overlap - i) / (overlap - delay + 1) in between.
+    """
+    if not 0 <= delay <= overlap <= horizon:
+        raise ValueError(f"Expected 0 <= delay <= overlap <= horizon; given {delay}, {overlap} and {horizon}.")
+    step = torch.arange(horizon)
+    c = ((overlap - step) / (overlap - delay + 1)).clamp(0, 1)
+    return torch.where(step < delay, torch.ones(()), c * torch.expm1(c) / (math.e - 1))
+
+
+def guide(field: Field, noise: Float[Tensor, "B N T A"], guidance: Guidance) -> tuple[Field, Tensor]:
+    """The guided velocity field, and the noise to begin at."""
+    target, weights = guidance.target[:, None], guidance.weights[:, None]
+    if guidance.kind == "prefix":
+        return _given_prefix(field, noise, target, (weights == 1).any(-1, keepdim=True))
+
+    def corrected(x: Tensor, t: Tensor) -> Tensor:
+        if guidance.kind == "identity":
+            v = field(x, t)
+            pull = weights * (target - data_from_velocity(x, v, t))
+        else:
+            with torch.enable_grad():
+                x = x.detach().requires_grad_()
+                v = field(x, t)
+                data = data_from_velocity(x, v, t)
+                error = weights * (target - data.detach())
+                (pull,) = torch.autograd.grad(data, x, error)
+            v = v.detach()
+        # min(beta, (1 - tau) / (tau r^2)) with r^2 = (1 - tau)^2 / (tau^2 + (1 - tau)^2)
+        factor = (((1 - t).square() + t.square()) / (t * (1 - t))).clamp_max(guidance.most)
+        return v - factor[..., None, None].to(pull.dtype) * pull
+
+    return corrected, noise
+
+
+def _given_prefix(field: Field, noise: Tensor, target: Tensor, given: Tensor) -> tuple[Field, Tensor]:
+    """Steps that are `given` [B, 1, T, 1] stand at the target from the beginning, at flow time 0."""
+
+    def held(x: Tensor, t: Tensor) -> Tensor:
+        times = t[..., None].masked_fill(given[..., 0], 0.0)
+        return field(x, times).masked_fill(given, 0.0)
+
+    return held, torch.where(given, target, noise)

@@ -1,0 +1,95 @@
+"""Real-time chunking's guidance, against the closed form of a linear model and against an integration by hand."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from visuomotor.nn.flow import euler, euler_times
+from visuomotor.nn.guidance import Guidance, guide, prefix_weights
+
+T, A = 4, 2
+
+
+@pytest.fixture
+def linear() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(T * A, T * A, generator=generator).double() / 3, torch.randn(T * A, generator=generator).double()
+
+
+def field_of(matrix: Tensor, offset: Tensor):
+    return lambda x, t: (x.flatten(2) @ matrix.T + offset).unflatten(2, (T, A))
+
+
+def test_weights_are_those_of_the_paper() -> None:
+    found = prefix_weights(2, 6, 8)
+    torch.testing.assert_close(found, torch.tensor([1, 1, 0.571, 0.287, 0.114, 0.026, 0, 0]), atol=6e-4, rtol=0)
+    for i in range(2, 6):
+        c = (6 - i) / 5
+        assert float(found[i]) == pytest.approx(c * (math.exp(c) - 1) / (math.e - 1), rel=1e-6)
+    assert prefix_weights(0, 0, 3).tolist() == [0, 0, 0]
+    assert prefix_weights(3, 3, 3).tolist() == [1, 1, 1]
+    with pytest.raises(ValueError, match="delay"):
+        prefix_weights(5, 4, 8)
+
+
+@pytest.mark.parametrize("kind", ["guided", "identity"])
+def test_a_linear_model_has_a_closed_form(kind: str, linear: tuple[Tensor, Tensor]) -> None:
+    """In the paper's own terms: tau, v towards the data, A_1 = x + (1 - tau) v, J = I + (1 - tau) M."""
+    matrix, offset = linear
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(1, 1, T, A, generator=generator).double()
+    target = torch.randn(1, T, A, generator=generator).double()
+    weights = prefix_weights(1, 3, T).double()[None, :, None].expand(1, T, A)
+    field, _ = guide(field_of(-matrix, -offset), x, Guidance(target=target, weights=weights, kind=kind))
+    for tau in (0.0, 0.2, 0.5, 0.9):
+        v = matrix @ x.flatten() + offset
+        jacobian = torch.eye(T * A).double() + (1 - tau) * matrix if kind == "guided" else torch.eye(T * A).double()
+        error = weights.flatten() * (target.flatten() - (x.flatten() + (1 - tau) * v))
+        r2 = (1 - tau) ** 2 / (tau**2 + (1 - tau) ** 2)
+        factor = 5.0 if tau == 0 else min(5.0, (1 - tau) / (tau * r2))
+        expected = v + factor * jacobian.T @ error
+        found = -field(x, torch.full((1, 1), 1 - tau).double()).flatten()
+        torch.testing.assert_close(found, expected)
+        assert not found.requires_grad
+
+
+def test_guidance_brings_the_tied_actions_to_the_plan(linear: tuple[Tensor, Tensor]) -> None:
+    matrix, offset = linear
+    noise = torch.randn(2, 3, T, A, generator=torch.Generator().manual_seed(2)).double()
+    target = torch.full((2, T, A), 0.7).double()
+    weights = prefix_weights(2, 2, T).double()[None, :, None].repeat(2, 1, A)
+    weights[1] = 0  # the second row is free
+    free = euler(field_of(matrix, offset), noise, 20)
+    field, start = guide(field_of(matrix, offset), noise, Guidance(target=target, weights=weights))
+    tied = euler(field, start, 20)
+    assert (tied[0, :, :2] - 0.7).abs().max() < 0.2 * (free[0, :, :2] - 0.7).abs().max()
+    torch.testing.assert_close(tied[1], free[1])
+
+
+def test_a_given_prefix_stays_and_is_told_to_be_clean() -> None:
+    told = []
+
+    def field(x: Tensor, t: Tensor) -> Tensor:
+        told.append((x.clone(), t))
+        return torch.ones_like(x)
+
+    noise = torch.randn(2, 1, T, A)
+    target = torch.randn(2, T, A)
+    weights = torch.zeros(2, T, A)
+    weights[0, :2] = 1  # row 1 has no prefix
+    chosen, start = guide(field, noise, Guidance(target=target, weights=weights, kind="prefix"))
+    found = euler(chosen, start, 5)
+    assert torch.equal(found[0, 0, :2], target[0, :2])
+    torch.testing.assert_close(found[0, 0, 2:], noise[0, 0, 2:] - 1)
+    torch.testing.assert_close(found[1], noise[1] - 1)
+    for (x, t), expected in zip(told, euler_times(5), strict=True):
+        assert torch.equal(x[0, 0, :2], target[0, :2])
+        assert t[0, 0].tolist() == [0, 0, expected, expected]
+        assert t[1, 0].tolist() == [expected] * T
+
+
+def test_unknown_kinds_are_refused() -> None:
+    with pytest.raises(ValueError, match="Unknown guidance"):
+        Guidance(target=torch.zeros(1, T, A), weights=torch.zeros(1, T, A), kind="soft")  # type: ignore[arg-type]
