@@ -28,8 +28,8 @@ def evaluate_checkpoint(
         ValueError: held-out wording is wanted of a policy that was trained without templates.
     """
     chosen = dict(plan.policy)
-    if plan.actions_from is not None:
-        chosen["actions_from"] = plan.actions_from
+    given = {"actions_from": plan.actions_from, "num_samples": plan.num_samples}
+    chosen |= {name: value for name, value in given.items() if value is not None}
     policy = load_policy(checkpoint, think=plan.think, **chosen)
     if len(policy.processor.embodiments) > 1:
         policy = load_policy(checkpoint, think=plan.think, embodiment=robot_of(plan), **chosen)
