@@ -153,6 +153,29 @@ def test_progress_is_told_and_moves_as_far_as_the_chunk_was_executed() -> None:
     assert far.progress_now() == 1.0  # what the model says is raw
 
 
+def test_the_head_that_acted_is_told_where_routing_has_hysteresis() -> None:
+    told: list[list[int]] = []
+
+    class Routed(Echo):
+        def sample(self, batch: Batch, **given: Any) -> Sampled:
+            if "head" in batch.labels:
+                told.append(batch.labels["head"].tolist())
+            chance = torch.linspace(0.4, 0.6, batch.size)
+            extras = {"router": chance, "head": (chance >= 0.5).long()}
+            return dataclasses.replace(super().sample(batch, **given), extras=extras)
+
+    policy = Policy(Routed(), PROCESSOR)
+    chunks = policy.infer(OBSERVATIONS[:2], sessions=[Session(), Session()])
+    assert [chunk.extras["router"] for chunk in chunks] == pytest.approx([0.4, 0.6])
+    assert [chunk.extras["head"] for chunk in chunks] == [0, 1]
+    assert not told
+    policy.model.config.hysteresis = 0.1
+    sessions = [Session(), Session()]
+    for _ in range(2):
+        policy.infer(OBSERVATIONS[:2], sessions=sessions)
+    assert told == [[-1, -1], [0, 1]]
+
+
 def test_several_levels_are_thought_one_after_the_other() -> None:
     model = Echo(line=" red block 1 2 3 4\n")
     chunk = Policy(model, PROCESSOR, think=("box", "subtask")).infer(OBSERVATIONS[:1])[0]
@@ -256,6 +279,8 @@ def test_wrong_use_is_refused() -> None:
         Policy(dm0(action_start_id=9), PROCESSOR)
     with pytest.raises(ValueError, match="vocab_size is 300"):
         Policy(dm0(vocab_size=300), PROCESSOR)
+    with pytest.raises(ValueError, match="layout 'cogact' but the processor makes 'plain'"):
+        Policy(make_model("cogact", make_config("cogact")), PROCESSOR)
 
 
 @pytest.fixture(scope="module")

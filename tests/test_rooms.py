@@ -22,6 +22,7 @@ ALLOWED: dict[str, set[str]] = {
     "training": CONTRACT | {"versions", "data", "models", "policy"},
     "simulation": CONTRACT | {"versions", "data"},
     "execution": CONTRACT,
+    "serving": CONTRACT | {"versions", "session", "policy", "execution"},
     "evaluation": CONTRACT | {"versions", "session", "policy", "simulation", "execution"},
 }
 EVERYTHING = {"recipes", "studies", "apps", "cli", "__init__"}

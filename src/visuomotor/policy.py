@@ -23,11 +23,12 @@ from visuomotor_client.selection import medoid
 import visuomotor
 from visuomotor.atomic import whole_folder
 from visuomotor.contract import ActionChunk, Embodiment, Observation, Sampled
+from visuomotor.data import chat
 from visuomotor.data.conversations import Conversation
 from visuomotor.data.dialogue import conversation_sample
 from visuomotor.data.grammar import Line
 from visuomotor.data.processor import Processor
-from visuomotor.data.scaffold import LEVELS, header_piece
+from visuomotor.data.scaffold import LEVELS
 from visuomotor.nn.guidance import Guidance, prefix_weights
 from visuomotor.session import Session
 from visuomotor.spelling import did_you_mean
@@ -144,7 +145,8 @@ class Policy:
         chunk never depends on who shared its batch (up to rounding). `extras` holds "latency" (seconds of the whole
         batch) and "seed"; "marks" (see Processor.marks) where the text points at something; "unfinished" and
         "malformed" where it applies (see Policy); "progress", predicted for the chunk's end, where the model has a
-        progress token and sessions say how far the task is.
+        progress token and sessions say how far the task is; "router" and "head", the gripper head's probability and
+        the head that acted (0 arm, 1 gripper), of a DAM-VLA.
 
         Raises:
             ValueError: an observation lacks a camera or has a wrong or NaN state; the model produced a NaN; a request
@@ -160,7 +162,7 @@ class Policy:
                 raise ValueError(f"{len(observations)} observations came with {len(given)} {what}; give one for each.")
         drawn = ((session or Session()).call_seed() for session in remembered)
         chosen = [int(seed) for seed in (drawn if seeds is None else seeds)]
-        told = None if sessions is None else [s.progress_now() if s is not None else 0.0 for s in remembered]
+        told = {} if sessions is None else self._told(remembered)
         noise = self._noise(chosen)
         fresh = [not self._reusable(s) for s in remembered]
         texts = [dict(s.text) if s is not None and not new else {} for s, new in zip(remembered, fresh, strict=True)]
@@ -174,7 +176,7 @@ class Policy:
                 group = [observations[i] for i in slots]
                 known = [texts[i] for i in slots]
                 levels = self._levels if think else self._levels[len(self.think) :]
-                begin = None if told is None else [told[i] for i in slots]
+                begin = {name: values[slots] for name, values in told.items()}
                 guidance = self._guidance([asked[i] for i in slots], group)
                 actions[slots], known, noted = self._sample(
                     group, known, noise[slots], levels, deadline, begin, guidance
@@ -264,7 +266,7 @@ class Policy:
         else:
             length = self.max_new_tokens
         return Line(
-            header=torch.from_numpy(header_piece(processor.tokenizer, level).ids.copy()),
+            header=torch.tensor([i for piece in processor.header(level) for i in piece.ids], dtype=torch.int64),
             length=length,
             turn=processor.config.turn(level),
             grammar=processor.grammar(level, self._index, self.box_names) if self.constrain else None,
@@ -277,17 +279,16 @@ class Policy:
         noise: torch.Tensor,
         levels: Sequence[str],
         deadline: float | None,
-        told: Sequence[float] | None,
+        told: dict[str, torch.Tensor],
         guidance: Guidance | None = None,
     ) -> tuple[np.ndarray, list[dict[str, str]], list[dict[str, Any]]]:
         """Normalised actions [B, T, A], the text of each, and what is to be said of it in extras.
 
-        `noise` is [B, N, T, A]; of N chunks the medoid is taken. `told`: how far each task is, for models with a
-        progress token.
+        `noise` is [B, N, T, A]; of N chunks the medoid is taken. `told`: labels from the sessions (see `_told`).
         """
         batch = self.processor.observations(observations, self._index, levels, known)
-        if told is not None and getattr(self.model.config, "progress_token", False):
-            batch = replace(batch, labels={"progress": torch.tensor(told, dtype=torch.float32)[:, None]})
+        if told:
+            batch = replace(batch, labels=told)
         batch = batch.to(self.device)
         first = self.processor.config.scaffold == "sequential"  # its header ends the batch's text
         lines = tuple(replace(self._lines[level], given=first and i == 0) for i, level in enumerate(levels))
@@ -300,9 +301,9 @@ class Policy:
         samples = sampled.actions.float().cpu().numpy()
         width = self.embodiment.action_dim
         chosen = [medoid(row[..., :width]) if len(row) > 1 else 0 for row in samples]
-        if "progress" in sampled.extras:
-            for note, ends, n in zip(notes, sampled.extras["progress"].tolist(), chosen, strict=True):
-                note["progress"] = ends[n]
+        for name, values in sampled.extras.items():  # [B], or [B, N], of which the chosen sample's counts
+            for note, row, n in zip(notes, values.reshape(len(notes), -1).tolist(), chosen, strict=True):
+                note[name] = row[min(n, len(row) - 1)]
         actions = samples[np.arange(len(samples)), chosen]
         if not flow:
             ids = sampled.lines[-1].cpu().numpy()
@@ -339,7 +340,7 @@ class Policy:
         known: list[dict[str, str]],
         noise: torch.Tensor,
         notes: list[dict[str, Any]],
-        told: Sequence[float] | None,
+        told: dict[str, torch.Tensor],
     ) -> None:
         """Fill `actions` [B, T, A] with what the action lines say; where they say nothing, with the flow's."""
         bad = []
@@ -353,8 +354,20 @@ class Policy:
         if bad:
             self.malformed += len(bad)
             group, texts = [observations[i] for i in bad], [known[i] for i in bad]
-            begin = None if told is None else [told[i] for i in bad]
+            begin = {name: values[bad] for name, values in told.items()}
             actions[bad], _, _ = self._sample(group, texts, noise[bad], (), None, begin)
+
+    def _told(self, sessions: Sequence[Session | None]) -> dict[str, torch.Tensor]:
+        """What the model is told of each robot's past: progress, where it has a token for it, and the head that acted
+        last, where its routing has hysteresis."""
+        told = {}
+        if getattr(self.model.config, "progress_token", False):
+            now = [s.progress_now() if s is not None else 0.0 for s in sessions]
+            told["progress"] = torch.tensor(now, dtype=torch.float32)[:, None]
+        if getattr(self.model.config, "hysteresis", 0):
+            before = [s.history[-1].extras.get("head", -1) if s is not None and s.history else -1 for s in sessions]
+            told["head"] = torch.tensor(before)
+        return told
 
     def _noise(self, seeds: Sequence[int]) -> torch.Tensor:
         """[B, N, T, A], each row from its own generator, drawn on the CPU so that devices agree."""
@@ -415,7 +428,7 @@ def load_policy(
         think: levels that it writes before it acts; None keeps what the checkpoint says.
         precision: of the weights; "file" keeps the types they were saved with, e.g. those of a converted DM0.
         settings: other options of Policy, in place of the checkpoint's, e.g. actions_from="tokens".
-        embodiment: the robot that will be driven; refused when the checkpoint means other numbers.
+        embodiment: the robot that will be driven, one of the checkpoint's; refused when it means other numbers.
 
     Raises:
         FileNotFoundError: the folder or a file of it is missing. ValueError: a file is damaged, the weights do not
@@ -439,7 +452,10 @@ def load_policy(
     processor = Processor.load(path)
     robot = Embodiment.load(path / "embodiment.json")
     if embodiment is not None:
-        embodiment.require_compatible(robot, this="The robot", that=f"checkpoint {path}")
+        meant = [known for known in processor.embodiments if not known.differences(embodiment)]
+        if not meant:
+            embodiment.require_compatible(robot, this="The robot", that=f"checkpoint {path}")
+        robot = meant[0]
     try:
         model = make_model(*config_from_json(config))
     except (KeyError, TypeError, ValueError) as error:
@@ -472,7 +488,7 @@ def _take_types(model: Any, path: Path) -> None:
 
 def _require_fit(model: Any, processor: Processor) -> None:
     """ValueError where the model's sizes and ids contradict the processor's."""
-    wanted: dict[str, int | str] = {
+    wanted: dict[str, int | str | None] = {
         "horizon": processor.config.horizon,
         "action_dim": processor.config.action_width,
         "state_dim": processor.config.state_width,
@@ -480,6 +496,7 @@ def _require_fit(model: Any, processor: Processor) -> None:
         "newline_id": processor.tokenizer.newline_id,
         "action_start_id": processor.tokenizer.action_start,
         "action_token_count": processor.tokenizer.action_count,
+        **chat.token_ids(processor.tokenizer),
     }
     if processor.config.image_size is not None:  # otherwise images would be resized twice
         wanted["image_size"] = processor.config.image_size
@@ -491,6 +508,12 @@ def _require_fit(model: Any, processor: Processor) -> None:
                 f"The model has {name} {given} but the processor {value}; build the model's configuration with "
                 f"{name}={value}."
             )
+    prompt = getattr(model.config, "prompt", processor.config.prompt)
+    if prompt != processor.config.prompt:
+        raise ValueError(
+            f"The model reads texts of the layout {prompt!r} but the processor makes {processor.config.prompt!r}; set "
+            f"the processor's prompt to {prompt!r}."
+        )
     vocabulary = getattr(model.config, "vocab_size", processor.tokenizer.vocab_size)
     if vocabulary < processor.tokenizer.vocab_size:
         raise ValueError(

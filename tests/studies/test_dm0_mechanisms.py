@@ -45,4 +45,5 @@ def test_an_unknown_study_answers_with_the_nearest(tmp_path: Path, capsys: pytes
     assert main(["study", "dm0-mechanism", "--data", str(tmp_path)]) == 1
     assert "Did you mean 'dm0-mechanisms'?" in capsys.readouterr().err
     assert main(["study", "list"]) == 0
-    assert all(name in capsys.readouterr().out for name in STUDIES)
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in STUDIES)

@@ -54,6 +54,8 @@ class Options:
     """Simulator processes; the results do not depend on their number."""
     option: Annotated[dict[str, str], tyro.conf.arg(metavar="NAME VALUE")] = field(default_factory=dict)
     """Options of the world, e.g. --option vocabulary full."""
+    stages: bool = False
+    """Also print how many episodes came how far, stage by stage of each task."""
     resume: bool = False
     """Continue an interrupted evaluation of the same checkpoint and plan."""
     overwrite: bool = False
@@ -65,6 +67,8 @@ def run(arguments: list[str]) -> int:
     from visuomotor.apps.evaluation import evaluate_checkpoint
     from visuomotor.cli.values import typed
     from visuomotor.contract import EvalPlan
+    from visuomotor.evaluation.results import RECORDS_FILE, read_records
+    from visuomotor.evaluation.stages import by_stage, stage_table
 
     plan = EvalPlan(
         environment=options.environment,
@@ -96,5 +100,10 @@ def run(arguments: list[str]) -> int:
         )
     columns, rows = results.table()
     table("success", columns, rows)
+    if options.stages:
+        records = read_records(options.out / RECORDS_FILE)
+        for condition in results.conditions:
+            columns, rows = stage_table(by_stage(r for r in records if r.condition == condition.name))
+            table(f"how far episodes came: {condition.name}", columns, rows)
     say(f"results: {options.out / 'results.json'}")
     return 0

@@ -24,10 +24,12 @@ class EpisodeRecord:
     `condition` names the split, or the control; `index` counts within it. `instruction` is what the policy read.
     `seconds`: time to success at the control rate, None without success. `max_steps`: the limit that held.
     `latency`: seconds of each policy call this episode took part in, `batch` how many observations shared each.
-    `text`: (step, what the policy said). `stalls`: steps in which the robot waited for a chunk. `jerk`, `seam_jerk`:
-    see smoothness.jerks. `interventions`: of the safety filter, by reason; `intervened`: commands that it changed.
-    `error`: why the episode was stopped, where it was. `attempts`: 2 where a worker process died under it once.
-    `video`, `sheet`: paths relative to the results' folder.
+    `text`: (step, what the policy said). `router`: (step, the gripper head's probability, the head that acted) at each
+    look of a policy with two heads (models/damvla). `stages`: (stage, the most of it that was done at some time, 0-1)
+    in order, where the world tells. `stalls`: steps in which the robot waited for a chunk. `jerk`, `seam_jerk`: see
+    smoothness.jerks. `interventions`: of the safety filter, by reason; `intervened`: commands that it changed. `error`:
+    why the episode was stopped, where it was. `attempts`: 2 where a worker process died under it once. `video`,
+    `sheet`: paths relative to the results' folder.
     """
 
     condition: str
@@ -46,6 +48,8 @@ class EpisodeRecord:
     render_seconds: float = 0.0
     simulation_seconds: float = 0.0
     text: tuple[tuple[int, str], ...] = ()
+    router: tuple[tuple[int, float, int], ...] = ()
+    stages: tuple[tuple[str, float], ...] = ()
     stalls: int = 0
     jerk: float | None = None
     seam_jerk: float | None = None
@@ -64,7 +68,8 @@ class EpisodeRecord:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "EpisodeRecord":
         lists = {name: tuple(data[name]) for name in ("latency", "batch")}
-        return cls(**{**data, **lists, "text": tuple((step, words) for step, words in data["text"])})
+        pairs = {name: tuple(tuple(entry) for entry in data.get(name, ())) for name in ("text", "router", "stages")}
+        return cls(**{**data, **lists, **pairs})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -339,7 +339,10 @@ class _Session:
             ) from None
         self.answered = True
         return [
-            Answer(actions=chunk.actions, text=_said(chunk), marks=chunk.extras.get("marks", {})) for chunk in chunks
+            Answer(
+                actions=chunk.actions, text=_said(chunk), marks=chunk.extras.get("marks", {}), router=_routing(chunk)
+            )
+            for chunk in chunks
         ]
 
     def _film(self, condition: str) -> tuple[bool, bool]:
@@ -401,6 +404,11 @@ class _Session:
 def _said(chunk: ActionChunk) -> str:
     """The subtask the policy wrote, or all that it wrote."""
     return chunk.text.get("subtask") or "; ".join(chunk.text.values())
+
+
+def _routing(chunk: ActionChunk) -> tuple[float, int] | None:
+    """(the gripper head's probability, the head that acted), where the policy has two."""
+    return (chunk.extras["router"], chunk.extras["head"]) if "router" in chunk.extras else None
 
 
 def _lost(job: Job) -> EpisodeRecord:

@@ -60,11 +60,12 @@ class Start:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """The policy's chunk for one slot: actions [T, A] in robot units, its text and marks; or why it has none."""
+    """The policy's chunk for one slot: actions [T, A] in robot units, text, marks, routing; or why it has none."""
 
     actions: np.ndarray | None
     text: str = ""
     marks: dict[str, Any] = field(default_factory=dict)
+    router: tuple[float, int] | None = None
     error: str | None = None
 
 
@@ -105,6 +106,8 @@ class Rollout:
         self.success, self.progress, self.ended = False, 0.0, False
         self.error: str | None = None
         self.text: list[tuple[int, str]] = []
+        self.router: list[tuple[int, float, int]] = []
+        self.stages: dict[str, float] = {}
         self.marks: dict[str, Any] = {}
         self.frames: list[Frame] = []
         self.render_seconds = self.simulation_seconds = 0.0
@@ -140,6 +143,8 @@ class Rollout:
         if answer.text and (not self.text or self.text[-1][1] != answer.text):
             self.text.append((self.step, answer.text))
         self.marks = answer.marks
+        if answer.router is not None:
+            self.router.append((self.step, *answer.router))
         with self._guard():
             if answer.actions is None:
                 raise ChunkError(answer.error)
@@ -166,6 +171,8 @@ class Rollout:
         self.step += 1
         self.success = self.success or bool(info["success"])
         self.progress = max(self.progress, float(info["progress"]))
+        for name, done in info.get("stages", {}).items():
+            self.stages[name] = max(self.stages.get(name, 0.0), float(done))
         self.ended = self.success or terminated or truncated or self.step >= self.limit
 
     def record(self) -> EpisodeRecord:
@@ -191,6 +198,8 @@ class Rollout:
             render_seconds=self.render_seconds,
             simulation_seconds=self.simulation_seconds,
             text=tuple(self.text),
+            router=tuple(self.router),
+            stages=tuple(self.stages.items()),
             stalls=self.controller.stalls,
             jerk=jerk,
             seam_jerk=seam_jerk,

@@ -87,6 +87,10 @@ class Model(nn.Module, ABC):
         """Fill parts of a fresh model from public weights, {part: folder or name on the Hugging Face Hub}."""
         raise ValueError(f"{type(self).__name__} has no parts that start from public weights, but {dict(sources)} are.")
 
+    def adopt(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The weights of a checkpoint that this model starts from, maybe another model's, under its own names."""
+        return dict(state)
+
     @abstractmethod
     def cost(self, batch_size: int, text_length: int, steps: int) -> Mapping[str, Cost]:
         """Cost of one `sample` by part, all cameras present."""

@@ -1,5 +1,6 @@
 """What a study is, and how it is carried out: arms trained for equal time, rolled out on the same starts."""
 
+import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from visuomotor.apps.answers import AnswerPlan, evaluate_answers
 from visuomotor.apps.evaluation import evaluate_checkpoint
 from visuomotor.apps.steps import Steps, digest, source_digest
 from visuomotor.contract import Run
+from visuomotor.evaluation.results import RECORDS_FILE, EpisodeRecord, read_records
 from visuomotor.recipes import find_recipe, override
 from visuomotor.spelling import did_you_mean
 from visuomotor.training.checkpoint import last_checkpoint
@@ -19,6 +21,8 @@ __all__ = ["Arm", "Study", "StudyPlan", "run_study"]
 MANY_STEPS = 100_000  # training is limited by time
 SEED_STRIDE = 1_000_000  # between the starts of two training seeds
 Watch = Callable[[str], Callable[[int, int, str], None]]
+Measure = Callable[[Path, Path, list[EpisodeRecord], Path], dict[str, float]]
+NUMBERS = Path("measured") / "numbers.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +31,7 @@ class Arm:
 
     adds: in words, what it has that `against` has not; arguments: of the recipe, fields: of its run, as on the command
     line of `train`; think: levels written before acting; weights_of: the arm whose checkpoint it rolls out another way,
-    trained once; against: the arm it is compared with, None for the first.
+    trained once; against: the arm it is compared with, None for the first; published: what a paper reports of it.
     """
 
     name: str
@@ -37,6 +41,7 @@ class Arm:
     think: tuple[str, ...] = ()
     weights_of: str | None = None
     against: str | None = None
+    published: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +49,8 @@ class Study:
     """A question, and the arms that answer it.
 
     arguments: of the recipe, for every arm; base: those of a run that is made once, and from which all arms start;
-    boxes: the words with which answers to "Where is ...?" begin, None where no arm can be asked.
+    boxes: the words with which answers to "Where is ...?" begin, None where no arm can be asked;
+    measure: (checkpoint, demonstrations, rollouts, folder for pictures) -> {name: number} of every trained arm.
     """
 
     name: str
@@ -54,6 +60,7 @@ class Study:
     arguments: dict[str, Any] = field(default_factory=dict)
     base: dict[str, Any] = field(default_factory=dict)
     boxes: str | None = None
+    measure: Measure | None = None
 
     def __post_init__(self) -> None:
         known: list[str] = []
@@ -138,6 +145,8 @@ def run_study(study: Study, plan: StudyPlan, watch: Watch, say: Callable[[str], 
             else:
                 made[arm.name] = made[arm.weights_of]
             _evaluate(arm, *made[arm.name], plan, folder, watch)
+            if study.measure is not None and arm.weights_of is None:
+                _measure(study.measure, *made[arm.name][1:], plan, folder, watch)
             say(f"{arm.name}, seed {seed}: done")
 
 
@@ -200,6 +209,17 @@ def _evaluate(arm: Arm, run: Run, trained: str, checkpoint: Path, plan: StudyPla
         )
 
     _do(plan, folder, "eval", digest(trained, wanted), folder / "eval" / "results.json", work)
+
+
+def _measure(measure: Measure, trained: str, checkpoint: Path, plan: StudyPlan, folder: Path, watch: Watch) -> None:
+    def work(resume: bool, overwrite: bool) -> None:
+        watch(f"measuring {folder.parent.name}")
+        out = (folder / NUMBERS).parent
+        out.mkdir(exist_ok=True)
+        found = measure(checkpoint, plan.data, read_records(folder / "eval" / RECORDS_FILE), out)
+        (folder / NUMBERS).write_text(json.dumps(found, indent=2) + "\n")
+
+    _do(plan, folder, "measure", digest(trained, measure.__name__), folder / NUMBERS, work)
 
 
 def _ask(begin: str, run: Run, trained: str, checkpoint: Path, plan: StudyPlan, folder: Path, watch: Watch) -> None:

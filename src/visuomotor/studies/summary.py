@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from visuomotor.evaluation.answers import KindScore
 from visuomotor.evaluation.provenance import checkpoint_hash, code_version
 from visuomotor.evaluation.results import RECORDS_FILE, EpisodeRecord, read_records
 from visuomotor.evaluation.statistics import Rate, compare_paired, holm, minimum_detectable_effect
-from visuomotor.studies.engine import Arm, Study, StudyPlan
+from visuomotor.studies.engine import NUMBERS, Arm, Study, StudyPlan
 from visuomotor.training.checkpoint import last_checkpoint
 
 __all__ = ["ArmResult", "Summary", "summarise"]
@@ -29,6 +29,7 @@ class ArmResult:
     above 0.5), None where the study asks nothing; checkpoints: name and hash of the last one of each.
     difference: to the arm it is compared with, paired by start, with its 95 % interval (low, high) and the p-value
     adjusted for all comparisons of the study (Holm); None for the first arm. These hold for the trained policies.
+    published: what a paper reports; measured: {name: number of each training seed} where the study measures more.
     verdict: "more" or "less" where the p-value is below 0.05 and every training seed points the same way, else "cannot
     tell": how much another training would differ is known from the seeds alone.
     """
@@ -46,6 +47,8 @@ class ArmResult:
     high: float | None = None
     p_value: float | None = None
     verdict: str | None = None
+    published: str = ""
+    measured: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +62,8 @@ class Summary:
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Column names and rows of text."""
+        measured = list(dict.fromkeys(name for arm in self.arms for name in arm.measured))
+        told = any(arm.published for arm in self.arms)
         columns = ["arm", "success", "by seed", "against", "difference", "p", "verdict", "per observation", "boxes"]
         rows = []
         for arm in self.arms:
@@ -70,8 +75,10 @@ class Summary:
                 interval = f"[{100 * arm.low:+.0f}, {100 * arm.high:+.0f}]"
                 row += [f"{100 * arm.difference:+.0f} {interval}", f"{arm.p_value:.2g}", arm.verdict or ""]
             boxes = "" if arm.boxes is None else str(arm.boxes)
-            rows.append([*row, f"{1000 * arm.seconds_per_observation:.0f} ms", boxes])
-        return columns, rows
+            row += [f"{1000 * arm.seconds_per_observation:.0f} ms", boxes]
+            row += [" ".join(f"{value:.3g}" for value in arm.measured.get(name, ())) for name in measured]
+            rows.append(row + [arm.published] * told)
+        return columns + measured + ["published"] * told, rows
 
 
 def summarise(study: Study, plan: StudyPlan) -> list[Summary]:
@@ -142,6 +149,7 @@ def _arm(arm: Arm, out: Path, runs: list[list[EpisodeRecord]], *, asked: bool) -
     by_seed = tuple(Rate(sum(r.success for r in run), len(run)) for run in runs)
     calls = [seconds / size for run in runs for r in run for seconds, size in zip(r.latency, r.batch, strict=True)]
     trained = [out / (arm.weights_of or arm.name) / f"seed-{seed}" for seed in range(len(runs))]
+    numbers = [json.loads((f / NUMBERS).read_text()) for f in trained if (f / NUMBERS).exists()]
     return ArmResult(
         name=arm.name,
         adds=arm.adds,
@@ -151,6 +159,8 @@ def _arm(arm: Arm, out: Path, runs: list[list[EpisodeRecord]], *, asked: bool) -
         checkpoints=tuple(_named(last_checkpoint(folder / "train")) for folder in trained),
         seconds_per_observation=sum(calls) / max(1, len(calls)),
         boxes=_pooled([_boxes(folder) for folder in trained]) if asked else None,
+        published=arm.published,
+        measured={name: tuple(values[name] for values in numbers) for name in (numbers[0] if numbers else ())},
     )
 
 

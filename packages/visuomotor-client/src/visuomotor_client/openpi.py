@@ -6,7 +6,7 @@
 One addition that openpi's own programs never send: images as maps (images.py), which a server of ours decodes.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import msgpack
 import numpy as np
@@ -20,7 +20,7 @@ REFUSED = "VOc"  # raw records, Python objects, complex numbers
 
 def pack(message: Any) -> bytes:
     """`message` (maps, lists, texts, numbers, numpy arrays and scalars) as bytes."""
-    return msgpack.packb(message, default=_encode)
+    return cast(bytes, msgpack.packb(message, default=_encode))
 
 
 def unpack(data: bytes) -> Any:
@@ -32,7 +32,7 @@ def unpack(data: bytes) -> Any:
     try:
         return msgpack.unpackb(data, object_hook=_decode, ext_hook=_no_extension)
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError, msgpack.UnpackException) as error:
-        raise ValueError(f"The message cannot be decoded: {error or type(error).__name__}") from error
+        raise ValueError(f"The message cannot be decoded: {str(error) or type(error).__name__}") from error
 
 
 def _encode(value: Any) -> Any:

@@ -6,7 +6,7 @@ images uint8[h, w, c] may come as PNG, JPEG or raw bytes (images.py).
 
 import time
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Any, Optional, cast
 
 import msgpack
 import numpy as np
@@ -59,7 +59,7 @@ def pack(message: Message, *, image_format: Optional[str] = None) -> bytes:
         }
 
     frame = {"type": message.type, "payload": message.payload, "seq": message.seq, "timestamp": message.timestamp}
-    return msgpack.packb(frame, default=encode)
+    return cast(bytes, msgpack.packb(frame, default=encode))
 
 
 def unpack(data: bytes) -> Message:
@@ -68,7 +68,7 @@ def unpack(data: bytes) -> Message:
         frame = msgpack.unpackb(data, object_hook=_decode, ext_hook=_no_extension)
     except UNREADABLE as error:
         raise MalformedMessage(
-            f"The message cannot be decoded: {error or type(error).__name__}", _sequence_number(data)
+            f"The message cannot be decoded: {str(error) or type(error).__name__}", _sequence_number(data)
         ) from error
     if not isinstance(frame, dict):
         raise MalformedMessage(f"A message must be a map; {type(frame).__name__} came.")

@@ -58,6 +58,7 @@ class DM0(Model):
 
         With `progress_token` and labels "progress" float[B, 2] (now, at the chunk's end) also "progress", the squared
         error of the predicted progress at the chunk's end.
+        The batch's weights (ProcessorConfig.weights, e.g. "emphasis") multiply the squared velocity error.
         Samples without supervised text or without a valid action add nothing to the respective term. In training, a
         prefix that stands still is run without gradients, and its text, which teaches nobody, is not predicted.
         """

@@ -1,0 +1,1 @@
+"""A policy behind a network: servers, and clients of platforms that own the robots."""

@@ -1,0 +1,159 @@
+"""What both protocols share: the policy behind its batcher, the safety filter, sessions, metrics, errors in words."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from visuomotor_client.rotation import is_linear
+
+import visuomotor
+from visuomotor.contract import Embodiment, Observation
+from visuomotor.execution.chunking import ChunkError, check_chunk
+from visuomotor.execution.safety import SafetyFilter, SafetyLimits
+from visuomotor.serving.batching import Answer, Batcher, Overloaded, Serves
+from visuomotor.serving.config import ServeConfig
+from visuomotor.serving.connection import Inbox
+from visuomotor.serving.metrics import ServingMetrics
+from visuomotor.session import Session
+
+__all__ = ["Service"]
+
+log = logging.getLogger("visuomotor.serving")
+
+LOGGED = 20  # errors of a kind; from then on every thousandth
+
+
+class Service:
+    """A policy that is being served; handlers of the protocols ask it."""
+
+    def __init__(self, policy: Serves, config: ServeConfig) -> None:
+        self.policy, self.config = policy, config
+        self.ready = asyncio.Event()
+        self.stopping = False
+        self.inboxes: set[Inbox] = set()
+        self.metrics = ServingMetrics(
+            connections=lambda: len(self.inboxes),
+            waiting=lambda: self.batcher.waiting,
+            ready=lambda: float(self.ready.is_set() and not self.stopping),
+        )
+        self.batcher = Batcher(
+            policy,
+            self.metrics,
+            lambda: len(self.inboxes),
+            max_batch_size=config.max_batch_size,
+            max_wait=config.max_wait,
+            max_waiting=config.limits.waiting,
+        )
+
+    @property
+    def embodiment(self) -> Embodiment:
+        return self.policy.embodiment
+
+    def metadata(self) -> dict[str, Any]:
+        """What every client is told: the full embodiment, the checkpoint's provenance, versions."""
+        provenance = getattr(self.policy, "provenance", {})
+        return {
+            "server": "visuomotor",
+            "version": visuomotor.__version__,
+            "embodiment": self.embodiment.to_json(),
+            "provenance": provenance,
+        }
+
+    def session(self) -> Session:
+        return Session(seed=self.config.seed)
+
+    def safety(self) -> SafetyFilter:
+        """A filter for one robot. ValueError where the limits do not fit the embodiment."""
+        return SafetyFilter(self.embodiment, self.config.safety_limits, mode=self.config.safety)
+
+    async def act(self, observation: Observation, session: Session) -> Answer:
+        """A chunk, finite and of the right shape, that no safety filter has seen.
+
+        Raises:
+            TimeoutError, Overloaded, or what the policy raises for this observation.
+        """
+        async with asyncio.timeout(self.config.limits.request_seconds):
+            answer = await self.batcher.infer(observation, session)
+        actions = check_chunk(answer.chunk.actions, self.embodiment.action_dim)
+        return replace(answer, chunk=replace(answer.chunk, actions=actions))
+
+    async def safe_chunk(self, safety: SafetyFilter, actions: np.ndarray, state: np.ndarray) -> np.ndarray:
+        """The chunk [T, A] that may be sent to a robot that was at `state`, whatever it was sent before.
+
+        Only the first command is compared with the state; where the robot is at the later ones is not known.
+        ValueError where the filter has nothing that may be sent.
+        """
+        if passes(safety, actions, state):
+            return actions
+        commands = await asyncio.to_thread(_filtered, safety, actions, state)
+        return np.stack([self.safe(safety, command) for command in commands])
+
+    def safe(self, safety: SafetyFilter, command: np.ndarray | None) -> np.ndarray:
+        """What a filter has made of a command, after counting why; ValueError where that is nothing."""
+        reasons = list(safety.counts)
+        for reason in reasons:
+            self.metrics.interventions.add(reason, amount=safety.counts.pop(reason))
+        if command is None:
+            raise ValueError(f"The safety filter has nothing that may be sent ({', '.join(reasons)}).")
+        return command
+
+    async def attempt(self, protocol: str, work: Awaitable[Any]) -> tuple[Any, str | None]:
+        """(what `work` gives, None), or (None, a sentence for the client); counted and logged."""
+        try:
+            result = await work
+        except Exception as error:
+            kind, text = self._explain(error)
+            self.metrics.requests.add(protocol, "error")
+            self.report(protocol, kind, text, error if kind == "policy" else None)
+            return None, text
+        self.metrics.requests.add(protocol, "ok")
+        return result, None
+
+    def report(self, protocol: str, kind: str, text: str, error: Exception | None = None) -> None:
+        """Count an error and log it, but not every one of thousands that a broken client causes."""
+        self.metrics.errors.add(protocol, kind)
+        count = int(self.metrics.errors.values[(protocol, kind)])
+        if error is not None or count <= LOGGED or count % 1000 == 0:
+            level = logging.WARNING if error is None else logging.ERROR
+            about = {"protocol": protocol, "kind": kind, "error": text, "count": count}
+            log.log(level, "request refused", extra=about, exc_info=error)
+
+    def _explain(self, error: Exception) -> tuple[str, str]:
+        """What kind of error it is, and a sentence for the client."""
+        if isinstance(error, Overloaded):
+            return "overloaded", str(error)
+        if isinstance(error, TimeoutError):
+            return "timeout", f"The policy did not answer within {self.config.limits.request_seconds:g} s."
+        if isinstance(error, ValueError) and not isinstance(error, ChunkError):
+            return "invalid", " ".join(str(error).split())
+        return "policy", f"The policy failed: {type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def passes(safety: SafetyFilter, actions: np.ndarray, state: np.ndarray) -> bool:
+    """Whether a filter without further limits would leave every command of a chunk [T, A] as it is, seen at a glance.
+
+    The filter itself takes half a millisecond a command; False only means that it has to look.
+    """
+    if safety.limits != SafetyLimits():
+        return False
+    for part in safety.parts:
+        values = actions[:, part.where]
+        if part.kind == "rotation" and not is_linear(str(part.rotation)):
+            return False
+        if (values < part.low).any() or (values > part.high).any():
+            return False
+        if part.base != "absolute" and part.state is not None:
+            place = part.measured(state) + (values[:1] if part.base == "step" else values)
+            if (place < part.state_low).any() or (place > part.state_high).any():
+                return False
+    return True
+
+
+def _filtered(safety: SafetyFilter, actions: np.ndarray, state: np.ndarray) -> list[np.ndarray | None]:
+    safety.reset()
+    now = time.monotonic()
+    return [safety.apply(action, None if step else state, now=now, start=state) for step, action in enumerate(actions)]
