@@ -23,7 +23,8 @@ def told(monkeypatch: pytest.MonkeyPatch, config: ProcessorConfig, plan: EvalPla
 
 def test_settings_of_the_policy_come_from_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     given: dict[str, Any] = {}
-    policy = SimpleNamespace(think=(), actions_from="tokens", malformed=0)
+    processor = SimpleNamespace(embodiments=("arm",))
+    policy = SimpleNamespace(processor=processor, think=(), actions_from="tokens", malformed=0)
     monkeypatch.setattr(evaluation, "load_policy", lambda path, **settings: given.update(settings) or policy)
     monkeypatch.setattr(evaluation, "evaluate", lambda policy, plan, out, **rest: plan)
     plan = EvalPlan(environment="line", think=("box",), actions_from="tokens", policy={"think_every": 2, "steps": 5})
