@@ -124,7 +124,7 @@ class Policy:
     @property
     def guidance(self) -> tuple[str, ...]:
         """The kinds of guidance that a request may ask for; none where actions are written as tokens."""
-        return () if self.actions_from == "tokens" else getattr(self.model, "guidance", ())
+        return () if self.actions_from == "tokens" else getattr(self.model, "chunk_guidance", ())
 
     def to(self, device: torch.device | str) -> "Policy":
         self.model.to(device)
@@ -293,7 +293,7 @@ class Policy:
         first = self.processor.config.scaffold == "sequential"  # its header ends the batch's text
         lines = tuple(replace(self._lines[level], given=first and i == 0) for i, level in enumerate(levels))
         flow = "action" not in levels
-        options = {} if guidance is None else {"guidance": guidance}
+        options = {} if guidance is None else {"chunk_guidance": guidance}
         sampled = self.model.sample(
             batch, noise=noise, steps=self.steps, lines=lines, deadline=deadline, flow=flow, **options
         )

@@ -25,11 +25,11 @@ class Cost:
 class Model(nn.Module, ABC):
     """A policy network between normalised batches and normalised actions. `config` is its frozen configuration.
 
-    `guidance`: the kinds of nn.guidance.Guidance that its `sample` takes.
+    `chunk_guidance`: the kinds of nn.guidance.Guidance that its `sample` takes under this name.
     """
 
     config: Any
-    guidance: tuple[str, ...] = ()
+    chunk_guidance: tuple[str, ...] = ()
 
     @abstractmethod
     def loss(

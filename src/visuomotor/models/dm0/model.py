@@ -34,7 +34,7 @@ __all__ = ["DM0", "Prefix", "layout"]
 class DM0(Model):
     """The model of specification sections 1 and 8; parameter names are those of the published checkpoints."""
 
-    guidance = GUIDANCE
+    chunk_guidance = GUIDANCE
 
     def __init__(self, config: DM0Config) -> None:
         super().__init__()
@@ -262,14 +262,14 @@ class DM0(Model):
         lines: Sequence[Line] = (),
         deadline: float | None = None,
         flow: bool = True,
-        guidance: Guidance | None = None,
+        chunk_guidance: Guidance | None = None,
         generator: torch.Generator | None = None,
     ) -> Sampled:
         """Action chunks by Euler steps from noise, which read all that was written before them.
 
         generate: > 0 first writes up to that many text tokens; lines: or these lines of text, until `deadline`.
         flow: False leaves actions at noise, for a policy that reads the action tokens it wrote.
-        guidance: ties the chunks to actions that were planned before (real-time chunking).
+        chunk_guidance: ties the chunks to actions that were planned before (real-time chunking).
         A prefix that knows its progress adds extras["progress"] [B, N]: the progress predicted for the chunk's end,
         the least of all steps, raw.
         """
@@ -283,7 +283,7 @@ class DM0(Model):
             prefix = self.encode(batch, room=room + writing, text=begun)
         ids = self.generate(prefix, generate, stop_id) if generate else None
         written, finished = self.write(prefix, lines, deadline) if lines else ((), None)
-        sampled = self.denoise_all(prefix, noise, steps, guidance) if flow else Sampled(actions=noise)
+        sampled = self.denoise_all(prefix, noise, steps, chunk_guidance) if flow else Sampled(actions=noise)
         return replace(sampled, text_ids=ids, lines=written, finished=finished)
 
     @torch.no_grad()
