@@ -164,7 +164,8 @@ def test_real_threads_keep_the_robot_moving_while_the_policy_thinks() -> None:
     assert main not in threads
     delays = list(controller.delays)
     assert max(delays) >= 2  # 12 ms at 4 ms a step, unless the machine is late
-    assert controller.stalls == delays[0]  # it waited for its first chunk alone
+    assert controller.stalls < sum(delays)  # it did not wait for all of them
+    assert controller.stalls == 60 - np.count_nonzero(robot.moves)
     assert len(robot.moves) == 60
 
 
