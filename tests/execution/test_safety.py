@@ -236,6 +236,23 @@ def test_an_old_chunk_is_not_executed() -> None:
     assert safety.counts == {"chunk_age": 1}
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(commands(4), st.floats(0, 2), st.booleans()), min_size=1, max_size=15))
+def test_what_is_late_changes_nothing(received: list[tuple[Any, float, bool]]) -> None:
+    """Commands of old chunks, and commands while observations are missing, are answered by what was sent before."""
+    safety = SafetyFilter(ARM, SafetyLimits(chunk_age=0.5, watchdog=0.25))
+    last, seen = np.array([0.1, 0.2, 0.5, 0.5], np.float32), 0.0
+    safety.hold(last, now=0.0)
+    for k, (command, age, observed) in enumerate(received, start=1):
+        now = k / 10
+        seen = now if observed else seen
+        out = safety.apply(command, last if observed else None, now=now, time=now - age)
+        assert out is not None
+        if age > 0.5 or now - seen > 0.25:
+            np.testing.assert_allclose(out, last, rtol=1e-6)
+        last = out
+
+
 def test_a_gripper_ignores_small_reversals_alone() -> None:
     safety = SafetyFilter(ARM, SafetyLimits(gripper_hysteresis=0.1))
     state = np.array([0.1, 0.2, 0.5, 0.5])

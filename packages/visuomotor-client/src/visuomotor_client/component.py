@@ -159,8 +159,8 @@ class Limiter:
     def _rotation(self, values: np.ndarray, base: Values, before: Values, reasons: list[str]) -> np.ndarray:
         part, most = self.part, self.limits.step_angle
         rotation, scale = str(part.rotation), limiting.degrees(part.unit)
-        if not is_known(rotation, part.size):  # never together with a limit of the angle
-            return values
+        if not is_known(rotation, part.size) or (most is None and is_linear(rotation)):
+            return values  # what is not known never comes with a limit of its angle; angles are always rotations
         if part.base == "step":  # a turn of its own, from no turn at all
             base, before = np.zeros(part.size), self._identity()
         if base is None or before is None:

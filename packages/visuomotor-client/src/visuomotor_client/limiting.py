@@ -20,6 +20,8 @@ ROUNDING = 1e-6  # of a number, or of 1: what commands in float32 may be off wit
 
 def bounded(values: np.ndarray, low: np.ndarray, high: np.ndarray, reason: str, reasons: list[str]) -> np.ndarray:
     """`values` within [low, high]; adds `reason` where that changed more than rounding."""
+    if ((values >= low) & (values <= high)).all():
+        return values
     kept = np.minimum(np.maximum(values, low), high)
     if (np.abs(kept - values) > ROUNDING * np.maximum(1.0, np.abs(values))).any():
         reasons.append(reason)
