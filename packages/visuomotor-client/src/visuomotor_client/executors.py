@@ -1,6 +1,6 @@
 """The executors by name, as command lines and servers choose them. numpy only."""
 
-from typing import Any
+from typing import Any, Optional
 
 from visuomotor_client.chunking import ChunkExecutor, RecedingHorizon
 from visuomotor_client.ensemble import AdaptiveEnsemble, TemporalEnsemble
@@ -21,7 +21,7 @@ EXECUTORS = {
 _GUIDANCE = {"rtc": "guided", "rtc_identity": "identity", "rtc_prefix": "prefix"}
 
 
-def guidance_of(name: str) -> Any:
+def guidance_of(name: str) -> Optional[str]:
     """The guidance that an executor asks of the policy (see ChunkRequest), None where it asks for none."""
     return _GUIDANCE.get(name)
 
