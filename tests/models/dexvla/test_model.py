@@ -158,6 +158,15 @@ def test_rows_without_text_or_actions_add_nothing(dexvla: DexVLA, batch: Batch) 
     assert set(dexvla.loss(replace(batch, actions=None)).terms) == {"text", "diffusion"}
 
 
+def test_padded_columns_are_learnt_as_zeros(dexvla: DexVLA, batch: Batch) -> None:
+    assert batch.action_valid is not None
+    narrow = batch.action_valid.clone()
+    narrow[..., 2:] = False
+    narrow[0, 3] = False  # past the end of the episode
+    term = dexvla.loss(replace(batch, action_valid=narrow)).terms["diffusion"]
+    assert term.count == 2 * (9 + 12 + 12)
+
+
 def test_several_samples_share_the_condition(dexvla: DexVLA, batch: Batch) -> None:
     noise = torch.cat([NOISE, NOISE.flip(0)], dim=1)
     both = dexvla.sample(batch, noise=noise)

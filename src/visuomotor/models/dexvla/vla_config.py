@@ -156,6 +156,8 @@ _BASE = {
     "state_dim": 14,
     "horizon": 50,
     "head_combine_width": 1024,
+    "unet_channels": (256, 512, 1024),
+    "unet_step_width": 256,
     "noise_draws": 1,
     "end_id": 151645,
     "image_id": 151655,
@@ -171,5 +173,5 @@ SIZES: dict[str, dict] = {
     "nano": {},
     "base": _with_scaledp("H"),
     **{f"base-{size}": _with_scaledp(size) for size in ("Ti", "S", "B", "L")},
-    "base-UNet": {**_BASE, "head": "unet", "horizon": 16, "unet_channels": (256, 512, 1024), "unet_step_width": 256},
+    "base-UNet": {**_BASE, "head": "unet", "horizon": 16},
 }
