@@ -13,7 +13,7 @@ from visuomotor.models.dexvla.unet import UNet
 from visuomotor.models.dexvla.vla_config import SIZES, DexVLAConfig
 
 __all__ = [
-    "SCALEDP_SIZES", "SIZES", "DexVLA", "DexVLAConfig", "DexVLAExpert", "DexVLAExpertConfig", "DiffusionHead", "ScaleDP",
-    "ScaleDPConfig", "UNet", "UNetConfig", "copy_into", "embodiment_state", "plain_state", "read_stage1",
+    "SCALEDP_SIZES", "SIZES", "DexVLA", "DexVLAConfig", "DexVLAExpert", "DexVLAExpertConfig", "DiffusionHead",
+    "ScaleDP", "ScaleDPConfig", "UNet", "UNetConfig", "copy_into", "embodiment_state", "plain_state", "read_stage1",
     "scaledp_from_published", "transplant_stage1", "unet_from_published",
 ]  # fmt: skip
