@@ -84,6 +84,10 @@ def test_options_are_the_arms_of_the_ablation() -> None:
     assert never.evaluation.think == ()
     assert recipe(freeze_vision=True).stages["align"].trains["vision"] == 0.0
     assert list(recipe(adapt=0).stages) == ["align"]
+    used = (
+        recipe(adapt=0).before.stages["expert"].mixture.sources
+    )  # the statistics of Stages 1 and 2 are of the same data
+    assert [source.name for source in used] == ["tabletop", "sawyer"]
     with pytest.raises(ValueError, match="no UNet can take over"):
         recipe(head="unet")
     with pytest.raises(ValueError, match="shares of the training"):

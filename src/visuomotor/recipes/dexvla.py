@@ -49,21 +49,24 @@ def dexvla_nano(
     freeze_vision: the vision tower stands still, as in the paper; for one that starts from nothing it must not.
 
     Raises:
-        ValueError: a UNet head with a Stage 1, which is ScaleDP's; shares beyond 1.
+        ValueError: a UNet head with a Stage 1, which is ScaleDP's; shares that leave nothing for Stage 2.
     """
-    if min(expert, adapt) < 0 or expert + adapt > 1:
-        raise ValueError(f"expert is {expert} and adapt {adapt}; they are shares of the training, at most 1 in all.")
+    if min(expert, adapt) < 0 or expert + adapt >= 1:
+        raise ValueError(f"expert is {expert} and adapt {adapt}; they are shares of the training, below 1 in all.")
     if head == "unet" and expert:
         raise ValueError("Stage 1 trains a ScaleDP, which no UNet can take over; set expert to 0.")
     if substeps not in ("both", "stage2", "none"):
         raise ValueError(f"substeps is {substeps!r}; choose 'both', 'stage2' or 'none'.")
-    own = [Source(name=name, path=path) for name, path in (("tabletop", data), ("task", task)) if path]
+    own = [Source(name="tabletop", path=data), *([Source(name="task", path=task)] if task and adapt else [])]
     every = [*own, *([Source(name="sawyer", path=sawyer)] if sawyer else [])]
     processor: dict[str, Any] = {
         "image_size": image_size, "horizon": horizon, "action_width": WIDTH, "state_width": WIDTH,
         "action_normalization": "min_max", "state_normalization": "z_score",
     }  # fmt: skip
-    config = {"horizon": horizon, "action_dim": WIDTH, "state_dim": WIDTH, "head_per_embodiment": head_per_embodiment}
+    config = {
+        "horizon": horizon, "action_dim": WIDTH, "state_dim": WIDTH,
+        "head_per_embodiment": head_per_embodiment and head == "scaledp",
+    }  # fmt: skip
 
     def stage(name: str, share: float, sources: list[Source], **options: Any) -> dict[str, Stage]:
         length = {"steps": max(1, round(steps * share)), "minutes": None if minutes is None else minutes * share}
@@ -87,9 +90,7 @@ def dexvla_nano(
     return Run(
         name="dexvla-nano",
         model="dexvla",
-        config=make_config(
-            "dexvla", "nano", **{**config, "head_per_embodiment": head_per_embodiment and head == "scaledp"}, head=head
-        ),
+        config=make_config("dexvla", "nano", **config, head=head),
         stages=stages,
         evaluation=EvalPlan(
             environment="tabletop",

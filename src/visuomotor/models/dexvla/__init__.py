@@ -2,17 +2,18 @@
 
 from visuomotor.models.dexvla.config import SCALEDP_SIZES, ScaleDPConfig, UNetConfig
 from visuomotor.models.dexvla.embodiments import embodiment_state, plain_state
+from visuomotor.models.dexvla.expert import DexVLAExpert, DexVLAExpertConfig
 from visuomotor.models.dexvla.head import DiffusionHead
 from visuomotor.models.dexvla.model import DexVLA
 from visuomotor.models.dexvla.published import scaledp_from_published, unet_from_published
 from visuomotor.models.dexvla.scaledp import ScaleDP
 from visuomotor.models.dexvla.tensors import copy_into
-from visuomotor.models.dexvla.transplant import transplant_stage1
+from visuomotor.models.dexvla.transplant import read_stage1, transplant_stage1
 from visuomotor.models.dexvla.unet import UNet
 from visuomotor.models.dexvla.vla_config import SIZES, DexVLAConfig
 
 __all__ = [
-    "SCALEDP_SIZES", "SIZES", "DexVLA", "DexVLAConfig", "DiffusionHead", "ScaleDP", "ScaleDPConfig", "UNet",
-    "UNetConfig", "copy_into", "embodiment_state", "plain_state", "scaledp_from_published", "transplant_stage1",
-    "unet_from_published",
+    "SCALEDP_SIZES", "SIZES", "DexVLA", "DexVLAConfig", "DexVLAExpert", "DexVLAExpertConfig", "DiffusionHead",
+    "ScaleDP", "ScaleDPConfig", "UNet", "UNetConfig", "copy_into", "embodiment_state", "plain_state", "read_stage1",
+    "scaledp_from_published", "transplant_stage1", "unet_from_published",
 ]  # fmt: skip
