@@ -109,7 +109,9 @@ class Batch:
     state       float32[B, S] normalised
     actions     float32[B, T, A] normalised; None at inference
     action_valid bool[B, T, A]; False on padded steps and widths, and everywhere on samples without actions
-    weights     {name: float32[B, T]} per-step loss weights; labels {name: tensor}
+    weights     {name: float32[B, T]} per-step loss weights, as ProcessorConfig.weights names them
+    labels      {name: tensor}: "progress" float32[B, 2], now and at the chunk's end (at inference [B, 1]); "router"
+                float32[B], 1 where the robot manipulates; "head" int64[B], which of two heads acted before
     embodiment, source  int64[B]: index into the processor's embodiments, into the mixture's sources
     """
 

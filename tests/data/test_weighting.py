@@ -141,6 +141,7 @@ def test_a_configuration_survives_json() -> None:
     ("options", "sentence"),
     [
         ({"kernel": "density"}, "peaks below 1"),
+        ({"signal": "speeed"}, "Did you mean 'speed'"),
         ({"sigma": (6.0, 0.0)}, "above 0"),
         ({"gamma": 0.0}, "gamma is 0"),
         ({"debounce": 0}, "debounce 0"),

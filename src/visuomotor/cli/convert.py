@@ -63,7 +63,7 @@ def from_dexvla(options: Options) -> int:
     from visuomotor.models.dexvla.convert import MAX_NEW_TOKENS, processor_of, read_published, read_statistics
     from visuomotor.policy import Policy
 
-    robot, statistics = find_robot(options.robot), read_statistics(options.folder)
+    robot, statistics = find_robot(options.robot, {}), read_statistics(options.folder)  # no robot is published with one
     published = read_published(options.folder, base=options.base, precision=options.precision)
     say(f"{options.folder}: {published.report.summary()}, {published.adapters} adapters merged")
     processor = processor_of(published, robot, statistics)
@@ -126,7 +126,7 @@ def find_robot(name: str | None, robots: "Mapping[str, Embodiment]") -> "Embodim
     """The embodiment of a name or file."""
     from visuomotor.embodiment import Embodiment
 
-    known = f"one of {', '.join(robots)}, or an embodiment.json"
+    known = f"one of {', '.join(robots)}, or an embodiment.json" if robots else "an embodiment.json"
     if name is None:
         raise ValueError(f"say which robot the checkpoint drives: --robot {known}.")
     if name in robots:

@@ -11,6 +11,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from jaxtyping import Bool, Float
 
+from visuomotor.spelling import require_choices
+
 __all__ = [
     "WEIGHTS", "Signal", "WeightName", "WeightingConfig", "chunk_weight", "dual_scale", "phases_of", "settled",
     "trajectory_weight",
@@ -59,6 +61,7 @@ class WeightingConfig:
     near: int = 20
 
     def __post_init__(self) -> None:
+        require_choices(self)
         for name in ("sigma", "sigma_seconds"):
             values = getattr(self, name)
             if values is not None and (len(values) != 2 or min(values) <= 0):

@@ -36,6 +36,7 @@ def test_all_32_build(on: tuple[bool, ...], caplog: pytest.LogCaptureFixture) ->
     [
         ({"reasoning_layer": 4}, "choose -4 to 3"),
         ({"registers": 0}, "registers is 0"),
+        ({"routing": "sofft"}, "Did you mean 'soft'"),
         ({"hysteresis": 0.5}, "hysteresis is 0.5"),
         ({"hysteresis": 0.1, "routing": "soft"}, "where one head is chosen"),
         ({"weight_floor": 2.0}, "weight_floor is 2"),

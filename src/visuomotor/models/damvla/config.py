@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from visuomotor.models.cogact.config import SIZES, CogACTConfig
-from visuomotor.spelling import did_you_mean
+from visuomotor.spelling import did_you_mean, require_choices
 
 __all__ = ["COMBINATIONS", "SIZES", "SWITCHES", "DAMVLAConfig", "switches"]
 
@@ -75,6 +75,7 @@ class DAMVLAConfig(CogACTConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_choices(self)
         if self.dl and not self.dam:
             log.warning("dl gives the router a latent of its own, but without dam there is no router; it does nothing.")
         if not -self.layers - 1 <= self.reasoning_layer <= self.layers:
