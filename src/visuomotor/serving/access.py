@@ -14,11 +14,11 @@ def authorised(header: str | None, keys: Iterable[str]) -> bool:
     "Api-Key KEY", as openpi's clients send it, or "Basic" with the key as password, which any WebSocket client sends
     for ws://robot:KEY@host. Every key is compared, each in constant time, so that timing tells nothing about them.
     """
-    keys = [key.encode() for key in keys]
-    if not keys:
+    known = [key.encode() for key in keys]
+    if not known:
         return True
     shown = _shown_key(header or "")
-    return any([hmac.compare_digest(shown, key) for key in keys])  # a list: no short cut at the first that fits
+    return any([hmac.compare_digest(shown, key) for key in known])  # a list: no short cut at the first that fits
 
 
 def from_a_web_page(headers: Mapping[str, str]) -> bool:

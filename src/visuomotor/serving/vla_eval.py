@@ -64,8 +64,8 @@ class _Client:
                 await self._refuse(message.seq, "malformed", str(message))
             elif message.type == "observation":
                 numbers, newest = [message.seq], message
-                while self.robot.needs_chunk and messages and _is_observation(messages[0]):
-                    newest = messages.pop(0)
+                while self.robot.needs_chunk and (later := _next_observation(messages)) is not None:
+                    newest = later
                     numbers.append(newest.seq)
                 await self._observe(newest.payload, numbers)
             else:
@@ -163,8 +163,13 @@ def _unpack(frames: list[str | bytes]) -> list[Message | MalformedMessage]:
     return messages
 
 
-def _is_observation(message: Message | MalformedMessage) -> bool:
-    return isinstance(message, Message) and message.type == "observation"
+def _next_observation(messages: list[Message | MalformedMessage]) -> Message | None:
+    """Takes the first message, if it is an observation."""
+    first = messages[0] if messages else None
+    if not isinstance(first, Message) or first.type != "observation":
+        return None
+    del messages[0]
+    return first
 
 
 def _task(payload: dict[str, Any]) -> dict[str, Any]:

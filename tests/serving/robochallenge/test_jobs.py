@@ -153,6 +153,15 @@ def test_nothing_is_tried_for_ever(start: Start, endpoint: str, fault: str) -> N
     assert counts[endpoint] <= LIMITS.attempts * SETTINGS.failures + 1
 
 
+def test_a_policy_whose_server_is_gone_is_given_up(start: Start) -> None:
+    def lost(actions: np.ndarray) -> np.ndarray:
+        raise ConnectionError("nobody answers")
+
+    mock = start()
+    report = only(loop_of(mock, Nudge(ROBOTS["arx5"], spoil=lost)).run("7"))
+    assert report.outcome == "given up: 3 failures in a row, the last: nobody answers"
+
+
 def test_a_state_that_fails_does_not_undo_what_was_executed(start: Start) -> None:
     mock = start(chunks=3)
     policy = Nudge(ROBOTS["arx5"])

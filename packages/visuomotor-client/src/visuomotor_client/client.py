@@ -71,9 +71,7 @@ class PolicyClient:
         message = openpi.pack(self._compressed(observation))
         for retry in (True, False):
             try:
-                if self._socket is None:
-                    self._connect()
-                self._socket.send(message)
+                self._connected().send(message)
                 return self._receive()
             except (WebSocketException, OSError) as error:
                 self.close()  # an answer that comes late must not be taken for that of the next request
@@ -102,6 +100,11 @@ class PolicyClient:
         self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
     ) -> None:
         self.close()
+
+    def _connected(self) -> Any:
+        if self._socket is None:
+            self._connect()
+        return self._socket
 
     def _connect(self) -> None:
         for attempt in range(self.attempts):

@@ -6,7 +6,7 @@
 One addition that openpi's own programs never send: images as maps (images.py), which a server of ours decodes.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import msgpack
 import numpy as np
@@ -20,7 +20,7 @@ REFUSED = "VOc"  # raw records, Python objects, complex numbers
 
 def pack(message: Any) -> bytes:
     """`message` (maps, lists, texts, numbers, numpy arrays and scalars) as bytes."""
-    return msgpack.packb(message, default=_encode)
+    return cast(bytes, msgpack.packb(message, default=_encode))
 
 
 def unpack(data: bytes) -> Any:

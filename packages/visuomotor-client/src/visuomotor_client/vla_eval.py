@@ -6,7 +6,7 @@ images uint8[h, w, c] may come as PNG, JPEG or raw bytes (images.py).
 
 import time
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Any, Optional, cast
 
 import msgpack
 import numpy as np
@@ -59,7 +59,7 @@ def pack(message: Message, *, image_format: Optional[str] = None) -> bytes:
         }
 
     frame = {"type": message.type, "payload": message.payload, "seq": message.seq, "timestamp": message.timestamp}
-    return msgpack.packb(frame, default=encode)
+    return cast(bytes, msgpack.packb(frame, default=encode))
 
 
 def unpack(data: bytes) -> Message:

@@ -22,6 +22,7 @@ __all__ = ["Play", "PlaySettings"]
 
 logger = logging.getLogger(__name__)
 LONGEST_INSTRUCTION = 500
+FAILURES = (ValueError, RuntimeError, OSError)  # of a policy, here or behind a network
 
 
 class Acting(Protocol):
@@ -209,7 +210,7 @@ class Play:
         try:
             chunk = self.policy.infer([observation], sessions=[self.session])[0]
             self.executor.update(chunk.actions)
-        except ValueError as error:  # what the policy or the executor refuses; the page says it, the robot stands
+        except FAILURES as error:  # the page says it, and the robot stands
             logger.exception("The policy failed")
             self.status, self.message = "waiting", f"The policy failed: {error}"
             self._show()

@@ -21,6 +21,7 @@ from visuomotor.session import Session
 __all__ = ["Acting", "JobLoop", "JobReport", "JobSettings"]
 
 logger = logging.getLogger(__name__)
+FAILURES = (ValueError, RuntimeError, OSError)  # of the platform (PlatformError), of a policy here or behind a network
 
 
 class Acting(Protocol):
@@ -176,7 +177,7 @@ class JobLoop:
                 self.platform.start(job.id)
             dry = self.platform.connection.show is not None
             report.outcome = drive.look_once() if dry else drive.until_it_ends(job)
-        except (PlatformError, ValueError) as error:
+        except FAILURES as error:
             report.failures += 1
             report.outcome = f"given up: {error}"
             logger.error("Job %s is given up: %s", job.id, error)
@@ -234,7 +235,7 @@ class _Drive:
                     return status
                 acted = status == "running" and self._look()
                 failures = 0 if acted else failures
-            except (PlatformError, ValueError) as error:
+            except FAILURES as error:
                 failures += 1
                 self.report.failures += 1
                 logger.warning("Job %s, failure %d in a row: %s", job.id, failures, error)
@@ -253,7 +254,7 @@ class _Drive:
         for left in reversed(range(self.loop.settings.failures)):
             try:
                 return "shown" if self._look() else f"the robot is {self.last}"
-            except (PlatformError, ValueError) as error:
+            except FAILURES as error:
                 self.report.failures += 1
                 logger.warning("Job %s: %s", self.report.job, error)
                 if not left:
