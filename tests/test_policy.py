@@ -264,6 +264,12 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return policy.save(tmp_path_factory.mktemp("run") / "last", {"steps": 3})
 
 
+def test_a_setting_that_policies_do_not_have_is_refused(saved: Path) -> None:
+    assert load_policy(saved, think_every=3).think_every == 3
+    with pytest.raises(ValueError, match=r"no setting 'think_evry'\. Did you mean 'think_every'\?"):
+        load_policy(saved, think_evry=3)
+
+
 def test_a_saved_policy_acts_the_same(saved: Path) -> None:
     policy, original = load_policy(saved), Policy(dm0(), PROCESSOR, think=("subtask",))
     assert policy.provenance["recipe"] == "demo"
@@ -355,7 +361,7 @@ def test_of_several_samples_the_medoid_is_the_answer() -> None:
 
 
 @pytest.mark.parametrize("kind", ["guided", "identity", "prefix"])
-def test_a_chunk_goes_on_from_the_one_that_runs(kind: str) -> None:
+def test_a_chunk_goes_on_from_the_one_that_runs(kind: str, caplog: pytest.LogCaptureFixture) -> None:
     policy = Policy(dm0(), PROCESSOR, num_samples=2, steps=10)
     before = policy.infer(OBSERVATIONS[:1], seeds=[4])[0].actions
     request = ChunkRequest(previous=before[3:], delay=2, guidance=kind)
@@ -367,6 +373,7 @@ def test_a_chunk_goes_on_from_the_one_that_runs(kind: str) -> None:
     assert found < 0.6 * miss
     if kind == "prefix":
         np.testing.assert_allclose(tied.actions[:2], before[3:5], atol=1e-5)
+    assert ("not trained with given actions" in caplog.text) == (kind == "prefix")
 
 
 def test_guidance_that_a_model_does_not_have_is_refused() -> None:

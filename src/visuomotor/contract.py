@@ -275,10 +275,14 @@ class EvalPlan:
     """What is rolled out after training.
 
     splits           `episodes` each; the controls beside them take `control_episodes` each
-    execute          actions of a chunk that are executed before the policy looks again
+    execute          actions of a chunk that are executed before the policy looks again (ensembles look at every step)
+    executor         what turns chunks into actions (execution's EXECUTORS)
+    latency          seconds of the world's clock between an observation and the chunk that answers it
+    safety           what the safety filter does with commands beyond the limits: clamp, reject, or shadow (only count)
     think            scaffold levels that the policy writes before it acts, e.g. ("subtask",); () acts at once, None
                      does what the checkpoint says
     actions_from     "flow", or "tokens": chunks are the action tokens that the policy writes; None as for think
+    policy           other settings of the policy in place of the checkpoint's, e.g. {"think_every": 2}
     wording          of prompts, for a policy that was trained with templates: canonical, or held-out ones as a control
     options          of the world, for its environment or its scenarios, e.g. {"vocabulary": "full", "tasks": ["push"]}
     """
@@ -289,8 +293,12 @@ class EvalPlan:
     control_episodes: int = 25
     max_steps: int | None = None
     execute: int = 8
+    executor: str = "receding_horizon"
+    latency: float = 0.0
+    safety: Literal["clamp", "reject", "shadow"] = "clamp"
     think: tuple[str, ...] | None = None
     actions_from: Literal["flow", "tokens"] | None = None
+    policy: dict[str, Any] = field(default_factory=dict)
     wording: Literal["canonical", "heldout"] = "canonical"
     seed: int = 100_000
     options: dict[str, Any] = field(default_factory=dict)

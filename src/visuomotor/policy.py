@@ -6,6 +6,7 @@ tokenizer.json (fast.json with FAST tokens), embodiment.json, provenance.json. N
 
 import itertools
 import json
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -29,8 +30,11 @@ from visuomotor.data.processor import Processor
 from visuomotor.data.scaffold import LEVELS, header_piece
 from visuomotor.nn.guidance import Guidance, prefix_weights
 from visuomotor.session import Session
+from visuomotor.spelling import did_you_mean
 
 __all__ = ["Policy", "Session", "load_policy"]
+
+logger = logging.getLogger(__name__)
 
 FILES = ("config.json", "model.safetensors", "processor.json", "tokenizer.json", "embodiment.json", "provenance.json")
 THINKABLE = tuple(level for level in LEVELS if level != "action")
@@ -103,6 +107,7 @@ class Policy:
             )
         self.actions_from, self.num_samples = actions_from, num_samples
         self.malformed = 0
+        self._warned = False
         order, written = processor.config.level_order, self.think
         if actions_from == "tokens":
             after = [level for level in self.think if order.index(level) > order.index("action")]
@@ -373,6 +378,9 @@ class Policy:
                 f"The policy was asked for {kind!r} guidance, but it has {', '.join(self.guidance) or 'none'}; choose "
                 f"an executor without it."
             )
+        if kind == "prefix" and not getattr(self.model.config, "prefix_delay", 0) and not self._warned:
+            self._warned = True
+            logger.warning("The model was not trained with given actions (prefix_delay is 0); they may confuse it.")
         width = self.embodiment.action_dim
         target = torch.zeros(len(asked), horizon, self.processor.config.action_width)
         weights = torch.zeros_like(target)
@@ -411,11 +419,15 @@ def load_policy(
 
     Raises:
         FileNotFoundError: the folder or a file of it is missing. ValueError: a file is damaged, the weights do not
-        fit the configuration, or the embodiment differs.
+        fit the configuration, the embodiment differs, or a setting is unknown.
     """
     from visuomotor.models import config_from_json, make_model
 
     path = Path(path)
+    for name in settings:
+        if name not in SETTINGS:
+            hint = did_you_mean(name, SETTINGS) or f" Known: {', '.join(SETTINGS)}."
+            raise ValueError(f"A policy has no setting {name!r}.{hint}")
     missing = [name for name in FILES if not (path / name).exists()]
     if missing:
         raise FileNotFoundError(

@@ -20,6 +20,16 @@ def told(monkeypatch: pytest.MonkeyPatch, config: ProcessorConfig, plan: EvalPla
     return evaluation.evaluate_checkpoint(Path("mine"), plan, Path("out"))
 
 
+def test_settings_of_the_policy_come_from_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+    policy = SimpleNamespace(think=(), actions_from="tokens", malformed=0)
+    monkeypatch.setattr(evaluation, "load_policy", lambda path, **settings: given.update(settings) or policy)
+    monkeypatch.setattr(evaluation, "evaluate", lambda policy, plan, out, **rest: plan)
+    plan = EvalPlan(environment="line", think=("box",), actions_from="tokens", policy={"think_every": 2, "steps": 5})
+    evaluation.evaluate_checkpoint(Path("mine"), plan, Path("out"))
+    assert given == {"think": ("box",), "actions_from": "tokens", "think_every": 2, "steps": 5}
+
+
 def test_held_out_wording_is_for_policies_that_know_templates(monkeypatch: pytest.MonkeyPatch) -> None:
     assert told(monkeypatch, ProcessorConfig(templates="grammar"), PLAN) == "heldout"
     assert told(monkeypatch, ProcessorConfig(templates="grammar"), replace(PLAN, wording="canonical")) == "grammar"

@@ -23,7 +23,9 @@ def evaluate_checkpoint(
     Raises:
         ValueError: held-out wording is wanted of a policy that was trained without templates.
     """
-    chosen: dict[str, Any] = {} if plan.actions_from is None else {"actions_from": plan.actions_from}
+    chosen = dict(plan.policy)
+    if plan.actions_from is not None:
+        chosen["actions_from"] = plan.actions_from
     policy = load_policy(checkpoint, think=plan.think, **chosen)
     if plan.wording == "heldout":
         if policy.processor.config.templates == "none":

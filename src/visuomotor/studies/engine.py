@@ -5,6 +5,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from visuomotor.apps.answers import RESULTS_FILE as ANSWERS_FILE
+from visuomotor.apps.answers import AnswerPlan, evaluate_answers
 from visuomotor.apps.evaluation import evaluate_checkpoint
 from visuomotor.apps.steps import Steps, digest, source_digest
 from visuomotor.contract import Run
@@ -41,7 +43,8 @@ class Arm:
 class Study:
     """A question, and the arms that answer it.
 
-    arguments: of the recipe, for every arm; base: those of a run that is made once, and from which all arms start.
+    arguments: of the recipe, for every arm; base: those of a run that is made once, and from which all arms start;
+    boxes: the words with which answers to "Where is ...?" begin, None where no arm can be asked.
     """
 
     name: str
@@ -50,6 +53,7 @@ class Study:
     arms: tuple[Arm, ...]
     arguments: dict[str, Any] = field(default_factory=dict)
     base: dict[str, Any] = field(default_factory=dict)
+    boxes: str | None = None
 
     def __post_init__(self) -> None:
         known: list[str] = []
@@ -85,8 +89,9 @@ class Study:
 class StudyPlan:
     """How large the study is.
 
-    minutes: of training for each arm and seed; episodes: for which each is rolled out; overwrite: arms that were made
-    with other settings; overrides: fields of the arms' runs (what is no stage's also of the base's).
+    minutes: of training for each arm and seed; episodes: for which each is rolled out; questions: that each is asked
+    about images it was not trained on, where the study has any; overwrite: arms that were made with other settings;
+    overrides: fields of the arms' runs (what is no stage's also of the base's).
     """
 
     out: Path
@@ -96,12 +101,13 @@ class StudyPlan:
     base_minutes: float = 9
     seeds: int = 2
     episodes: int = 100
+    questions: int = 500
     workers: int = 2
     overwrite: bool = False
     overrides: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("minutes", "base_minutes", "seeds", "episodes", "workers"):
+        for name in ("minutes", "base_minutes", "seeds", "episodes", "questions", "workers"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0.")
 
@@ -127,6 +133,8 @@ def run_study(study: Study, plan: StudyPlan, watch: Watch, say: Callable[[str], 
                 run = _run(study, plan, arguments, {**arm.fields, **plan.overrides}, seed)
                 known = digest(inputs, study.base, plan.base_minutes, run)
                 made[arm.name] = run, known, _train(run, plan, folder, known, watch, f"{arm.name}, seed {seed}")
+                if study.boxes is not None:
+                    _ask(study.boxes, *made[arm.name], plan, folder, watch)
             else:
                 made[arm.name] = made[arm.weights_of]
             _evaluate(arm, *made[arm.name], plan, folder, watch)
@@ -192,6 +200,30 @@ def _evaluate(arm: Arm, run: Run, trained: str, checkpoint: Path, plan: StudyPla
         )
 
     _do(plan, folder, "eval", digest(trained, wanted), folder / "eval" / "results.json", work)
+
+
+def _ask(begin: str, run: Run, trained: str, checkpoint: Path, plan: StudyPlan, folder: Path, watch: Watch) -> None:
+    """Where things are, on images that training held out."""
+    held_out = next(iter(run.stages.values())).mixture.validation
+    questions = AnswerPlan(
+        data=str(plan.scenes or plan.data),
+        validation=held_out,
+        questions=plan.questions,
+        kinds={"box": 1.0},
+        begin={"box": begin},
+    )
+
+    def work(resume: bool, overwrite: bool) -> None:
+        show = watch(f"asking {folder.parent.name}")
+        evaluate_answers(
+            checkpoint,
+            questions,
+            folder / "answers",
+            overwrite=resume or overwrite,
+            progress=lambda done, total: show(done, total, "answered"),
+        )
+
+    _do(plan, folder, "answers", digest(trained, questions), folder / "answers" / ANSWERS_FILE, work)
 
 
 def _hashes(plan: StudyPlan) -> list[str]:

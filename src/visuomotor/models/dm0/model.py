@@ -24,7 +24,7 @@ from visuomotor.nn.decoder import KeyValue, KVCache
 from visuomotor.nn.flow import euler, euler_times, interpolate, sample_time, velocity
 from visuomotor.nn.guidance import GUIDANCE, Guidance, guide
 from visuomotor.nn.masks import Attention, causal_attention, compile_attention
-from visuomotor.nn.random import normal
+from visuomotor.nn.random import integers, normal
 from visuomotor.nn.rotary import Rotation
 from visuomotor.nn.vision import prepare_images
 
@@ -130,6 +130,7 @@ class DM0(Model):
         for values in batch.weights.values():
             importance = importance * values
         told, target = self._progress_labels(batch, draws, generator)
+        given = self._given_actions(time, generator)
 
         lent = self._decouple(lent, batch.source)
         keep = entries.flatten(1).any(1)
@@ -142,16 +143,20 @@ class DM0(Model):
             lent = [(k.index_select(0, rows), v.index_select(0, rows)) for k, v in lent]
             tensors = (actions, entries, noise, time, importance, state, labels, valid)
             actions, entries, noise, time, importance, state, labels, valid = (t[rows] for t in tensors)
-            told, target = (None if t is None else t[rows] for t in (told, target))
+            told, target, given = (None if t is None else t[rows] for t in (told, target, given))
+        if given is not None:
+            time = time[..., None].masked_fill(given, 0.0)
         x = interpolate(actions[:, None], noise, time)
         tokens = self.model.embed_chunk(x, time, state, told)
         states, _ = self.model.expert(tokens, self._chunk_attention(labels, valid, draws, tokens.shape[1]), past=lent)
         states = states.unflatten(1, (draws, -1))
         error = (self.model.read_chunk(states).float() - velocity(actions[:, None], noise)).square()
-        counted = entries if config.mask_padded else torch.ones_like(entries)
-        weighted = error * (counted * importance[..., None])[:, None]
-        by_row = _by_row(weighted.flatten(1).sum(1), draws * counted.flatten(1).sum(1), rows, len(keep))
-        total, count = weighted.sum(), draws * counted.sum()
+        counted = (entries if config.mask_padded else torch.ones_like(entries))[:, None].expand_as(error)
+        if given is not None:
+            counted = counted & ~given[..., None]
+        weighted = error * (counted * importance[:, None, :, None])
+        by_row = _by_row(weighted.flatten(1).sum(1), counted.flatten(1).sum(1), rows, len(keep))
+        total, count = weighted.sum(), counted.sum()
         terms = {"flow": Term(sum=total, count=count, weight=config.flow_weight, rows=by_row)}
         if target is not None:
             miss = (self.model.read_progress(states).float() - target[:, None]).square()
@@ -159,6 +164,13 @@ class DM0(Model):
             by_row = _by_row(miss.sum(1), count, rows, len(keep))
             terms["progress"] = Term(sum=miss.sum(), count=count.sum(), weight=config.progress_weight, rows=by_row)
         return terms
+
+    def _given_actions(self, time: Tensor, generator: torch.Generator | None) -> Bool[Tensor, "B K T"] | None:
+        """Which actions of each draw are given (training-time real-time chunking), None where none ever is."""
+        if not self.config.prefix_delay:
+            return None
+        delay = integers(self.config.prefix_delay + 1, tuple(time.shape), generator, time.device)
+        return torch.arange(self.config.horizon, device=time.device) < delay[..., None]
 
     def _progress_labels(
         self, batch: Batch, draws: int, generator: torch.Generator | None
