@@ -110,6 +110,12 @@ def test_a_task_of_table30_says_what_and_how(start: Start) -> None:
     assert not mock.robot.received
 
 
+def test_limits_of_joints_are_not_those_of_poses(start: Start) -> None:
+    mock = start(Convention(robot="aloha", generation=2))
+    settings = replace(SETTINGS, task="put_pen_into_pencil_case")
+    assert only(loop_of(mock, Nudge(poses_of_two_arms()), settings).run("7")).outcome == "finished"
+
+
 def test_a_held_robot_does_not_move(start: Start) -> None:
     mock = start(Convention(robot="franka"))
     before = mock.robot.numbers
