@@ -18,8 +18,9 @@ class Options:
     """A page in your browser: type an instruction, see the sub-task, box and chunk that the policy predicts, watch the
     robot do it, move objects under its hand, stop it."""
 
-    checkpoint: Annotated[PathOrNone, tyro.conf.Positional, tyro.conf.arg(metavar="[CHECKPOINT]")] = None
-    """A checkpoint's folder (default: the small one that comes with the package)."""
+    checkpoint: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[CHECKPOINT]")] = None
+    """A checkpoint's folder, or the address of a server that has one, ws://... (default: the small one that comes with
+    the package)."""
     env: str = "tabletop"
     """The world: tabletop or metaworld."""
     port: int = 8080
@@ -45,8 +46,8 @@ def run(arguments: list[str]) -> int:
     from visuomotor.apps.live.play import Play, PlaySettings
     from visuomotor.cli.values import typed
     from visuomotor.execution.safety import SafetyLimits
-    from visuomotor.policy import load_policy
     from visuomotor.serving.config import read_safety_limits
+    from visuomotor.serving.remote import open_policy
     from visuomotor.simulation.interface import load_world, make_environment, make_scenarios
     from visuomotor.simulation.options import split_options
 
@@ -56,7 +57,7 @@ def run(arguments: list[str]) -> int:
     )  # fmt: skip
     given = {key: typed(value) for key, value in options.option.items()}
     for_environment, for_scenarios = split_options(load_world(options.env), given)
-    policy = load_policy(options.checkpoint or SHIPPED)
+    policy = open_policy(options.checkpoint or str(SHIPPED))
     environment = make_environment(options.env, **for_environment)
     page = LivePage(lambda command: play.command(command), left=lambda: play.command({"do": "pause"}))
     play = Play(

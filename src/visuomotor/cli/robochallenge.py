@@ -4,7 +4,6 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
@@ -27,7 +26,8 @@ class Options:
     platform on this computer, with faults on demand, to rehearse on."""
 
     checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
-    """A checkpoint's folder; or "hold", which sends the robot's own pose back: all is tried, and nothing moves."""
+    """A checkpoint's folder; the address of a server that has one, ws://...; or "hold", which sends the robot's own
+    pose back: all is tried, and nothing moves."""
     address: str
     """Of the platform, e.g. http://127.0.0.1:9098."""
     collection: str
@@ -112,7 +112,7 @@ def run(arguments: list[str]) -> int:
 def find_policy(options: Options) -> "tuple[Acting, str]":
     """What drives the robot, and the robot's name."""
     from visuomotor.models.dm0.robots import ROBOTS
-    from visuomotor.policy import load_policy
+    from visuomotor.serving.remote import open_policy
     from visuomotor.serving.robochallenge.hold import Hold
 
     if options.checkpoint == "hold":
@@ -123,7 +123,7 @@ def find_policy(options: Options) -> "tuple[Acting, str]":
             both = tuple(replace(c, name=f"{side}_{c.name}") for side in ("left", "right") for c in poses)
             embodiment = replace(embodiment, state=both, action=both)
         return Hold(embodiment=embodiment), options.robot
-    policy = load_policy(Path(options.checkpoint))
+    policy = open_policy(options.checkpoint)
     name = options.robot or policy.embodiment.name
     if name not in ROBOTS:
         raise ValueError(

@@ -139,6 +139,24 @@ def test_a_stop_while_the_policy_thinks_lets_nothing_out(begin: Callable[..., St
     assert stage.environment.steps == 0
 
 
+def test_a_release_does_not_undo_a_later_stop(begin: Callable[..., Stage]) -> None:
+    policy = Right()
+    policy.gate.clear()
+    stage = begin(policy)
+    stage.do("instruct", text="right")
+    while not policy.asked:
+        time.sleep(0.005)
+    for what in ("stop", "release", "stop"):  # all of them before the loop hears of any
+        stage.do(what)
+    stage.do("instruct", text="right")
+    policy.gate.set()
+    stage.until(lambda f: "release it first" in f["message"])
+    assert stage.frames[-1]["stopped"]
+    assert stage.environment.steps == 0
+    stage.do("release")
+    assert stage.until(lambda f: not f["stopped"])["status"] == "waiting"
+
+
 def test_commands_beyond_the_limits_are_clamped_and_counted(begin: Callable[..., Stage]) -> None:
     stage = begin(Right(step=5.0))
     before = float(stage.environment.x)

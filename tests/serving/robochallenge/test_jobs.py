@@ -110,6 +110,12 @@ def test_a_task_of_table30_says_what_and_how(start: Start) -> None:
     assert not mock.robot.received
 
 
+def test_limits_of_joints_are_not_those_of_poses(start: Start) -> None:
+    mock = start(Convention(robot="aloha", generation=2))
+    settings = replace(SETTINGS, task="put_pen_into_pencil_case")
+    assert only(loop_of(mock, Nudge(poses_of_two_arms()), settings).run("7")).outcome == "finished"
+
+
 def test_a_held_robot_does_not_move(start: Start) -> None:
     mock = start(Convention(robot="franka"))
     before = mock.robot.numbers
@@ -151,6 +157,15 @@ def test_nothing_is_tried_for_ever(start: Start, endpoint: str, fault: str) -> N
         assert report.chunks == 0
     counts = Counter(name for name, _ in mock.requests)
     assert counts[endpoint] <= LIMITS.attempts * SETTINGS.failures + 1
+
+
+def test_a_policy_whose_server_is_gone_is_given_up(start: Start) -> None:
+    def lost(actions: np.ndarray) -> np.ndarray:
+        raise ConnectionError("nobody answers")
+
+    mock = start()
+    report = only(loop_of(mock, Nudge(ROBOTS["arx5"], spoil=lost)).run("7"))
+    assert report.outcome == "given up: 3 failures in a row, the last: nobody answers"
 
 
 def test_a_state_that_fails_does_not_undo_what_was_executed(start: Start) -> None:

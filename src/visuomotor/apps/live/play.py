@@ -22,6 +22,7 @@ __all__ = ["Play", "PlaySettings"]
 
 logger = logging.getLogger(__name__)
 LONGEST_INSTRUCTION = 500
+FAILURES = (ValueError, RuntimeError, OSError)  # of a policy, here or behind a network
 
 
 class Acting(Protocol):
@@ -85,7 +86,7 @@ class Play:
         self.shown: ChunkShown | None = None
         self.scene = self.steps = self.position = 0
         self._commands: queue.Queue[dict[str, Any]] = queue.Queue(maxsize=100)
-        self._due = 0.0
+        self._due, self._stops = 0.0, 0
         self._closed = threading.Event()
 
     # From any thread ----------------------------------------------------------------------------------------------
@@ -94,6 +95,7 @@ class Play:
         """Take a command of the page. ValueError: it is none."""
         what = given.get("do")
         if what == "stop":
+            self._stops += 1
             self.filter.stop("pressed on the page")
         elif what == "instruct" and not isinstance(given.get("text"), str):
             raise ValueError(f"An instruction is text; got {given.get('text')!r}.")
@@ -102,7 +104,7 @@ class Play:
         elif what not in ("instruct", "pause", "release", "scene", "move"):
             raise ValueError(f"Unknown command {what!r}.")
         with suppress(queue.Full):  # nobody types that fast
-            self._commands.put_nowait(dict(given))
+            self._commands.put_nowait({**given, "stops": self._stops})
 
     def close(self) -> None:
         """End the loop."""
@@ -140,7 +142,7 @@ class Play:
             self.status = "stopped" if self.filter.stopped is not None else "waiting"
         elif what == "stop":
             self.status = "stopped"
-        elif what == "release" and self.filter.stopped is not None:
+        elif what == "release" and given["stops"] == self._stops:  # a release never undoes a stop that came after it
             self.filter.release()
             self.status, self.message = "waiting", "Released. Give an instruction to go on."
         self._show()
@@ -209,7 +211,7 @@ class Play:
         try:
             chunk = self.policy.infer([observation], sessions=[self.session])[0]
             self.executor.update(chunk.actions)
-        except ValueError as error:  # what the policy or the executor refuses; the page says it, the robot stands
+        except FAILURES as error:  # the page says it, and the robot stands
             logger.exception("The policy failed")
             self.status, self.message = "waiting", f"The policy failed: {error}"
             self._show()

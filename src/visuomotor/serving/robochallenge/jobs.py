@@ -21,6 +21,7 @@ from visuomotor.session import Session
 __all__ = ["Acting", "JobLoop", "JobReport", "JobSettings"]
 
 logger = logging.getLogger(__name__)
+FAILURES = (ValueError, RuntimeError, OSError)  # of the platform (PlatformError), of a policy here or behind a network
 
 
 class Acting(Protocol):
@@ -176,7 +177,7 @@ class JobLoop:
                 self.platform.start(job.id)
             dry = self.platform.connection.show is not None
             report.outcome = drive.look_once() if dry else drive.until_it_ends(job)
-        except (PlatformError, ValueError) as error:
+        except FAILURES as error:
             report.failures += 1
             report.outcome = f"given up: {error}"
             logger.error("Job %s is given up: %s", job.id, error)
@@ -234,7 +235,7 @@ class _Drive:
                     return status
                 acted = status == "running" and self._look()
                 failures = 0 if acted else failures
-            except (PlatformError, ValueError) as error:
+            except FAILURES as error:
                 failures += 1
                 self.report.failures += 1
                 logger.warning("Job %s, failure %d in a row: %s", job.id, failures, error)
@@ -253,7 +254,7 @@ class _Drive:
         for left in reversed(range(self.loop.settings.failures)):
             try:
                 return "shown" if self._look() else f"the robot is {self.last}"
-            except (PlatformError, ValueError) as error:
+            except FAILURES as error:
                 self.report.failures += 1
                 logger.warning("Job %s: %s", self.report.job, error)
                 if not left:
@@ -293,7 +294,9 @@ class _Drive:
         self.session.executed = 0  # until it was sent, and the platform has said that it arrived
         actions = self.execution.cut(check_chunk(chunk.actions, layout.embodiment.action_dim), layout.absolute_dims)
         wire = layout.actions(self._safe(actions, observation.state), state.action, self.execution.stretch)
-        return self.execution.clip(wire), len(actions)
+        if layout.convention.joints:  # the limits of Table30 are those of joints
+            wire = self.execution.clip(wire)
+        return wire, len(actions)
 
     def _safe(self, actions: np.ndarray, state: np.ndarray) -> np.ndarray:
         """A chunk that passed the safety filter, its first action compared with the measured state."""
