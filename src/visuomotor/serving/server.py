@@ -151,7 +151,7 @@ class PolicyServer:
         if address.path == "/healthz":
             return _respond(HTTPStatus.OK, "OK\n")
         if address.path == "/health":
-            if service.ready.is_set() and not service.stopping:
+            if service.answers:
                 return _json(HTTPStatus.OK, {"status": "ok"})
             return _json(HTTPStatus.SERVICE_UNAVAILABLE, {"status": "stopping" if service.stopping else "starting"})
         if from_a_web_page(request.headers):

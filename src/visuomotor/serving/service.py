@@ -18,6 +18,7 @@ from visuomotor.serving.batching import Answer, Batcher, Overloaded, Serves
 from visuomotor.serving.config import ServeConfig
 from visuomotor.serving.connection import Inbox
 from visuomotor.serving.metrics import ServingMetrics
+from visuomotor.serving.observations import ObservationKeys
 from visuomotor.session import Session
 
 __all__ = ["Service"]
@@ -38,7 +39,7 @@ class Service:
         self.metrics = ServingMetrics(
             connections=lambda: len(self.inboxes),
             waiting=lambda: self.batcher.waiting,
-            ready=lambda: float(self.ready.is_set() and not self.stopping),
+            ready=lambda: float(self.answers),
         )
         self.batcher = Batcher(
             policy,
@@ -52,6 +53,11 @@ class Service:
     @property
     def embodiment(self) -> Embodiment:
         return self.policy.embodiment
+
+    @property
+    def answers(self) -> bool:
+        """Whether requests are answered."""
+        return self.ready.is_set() and not self.stopping and self.batcher.alive
 
     def metadata(self) -> dict[str, Any]:
         """What every client is told: the full embodiment, the checkpoint's provenance, versions."""
@@ -69,6 +75,12 @@ class Service:
     def safety(self) -> SafetyFilter:
         """A filter for one robot. ValueError where the limits do not fit the embodiment."""
         return SafetyFilter(self.embodiment, self.config.safety_limits, mode=self.config.safety)
+
+    async def read(self, keys: ObservationKeys, message: Any) -> Observation:
+        """The observation in a message, on another thread where images have to be decoded; ValueError as there."""
+        if keys.compressed(message):
+            return await asyncio.to_thread(keys.read, message, instruction=self.config.instruction)
+        return keys.read(message, instruction=self.config.instruction)
 
     async def act(self, observation: Observation, session: Session) -> Answer:
         """A chunk, finite and of the right shape, that no safety filter has seen.
