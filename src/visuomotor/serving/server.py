@@ -143,7 +143,7 @@ class PolicyServer:
         finally:
             inbox.close()
             self.service.inboxes.discard(inbox)
-            log.info("disconnected", extra={**about, "code": connection.close_code})
+            log.info("disconnected", extra={**about, "code": connection.protocol.close_code})
 
     async def _http(self, protocol: str, connection: ServerConnection, request: Request) -> Response | None:
         """Answers plain HTTP, refuses who may not connect; None lets the WebSocket handshake go on."""

@@ -101,17 +101,17 @@ class Service:
         """
         if passes(safety, actions, state):
             return actions
-        commands = await asyncio.to_thread(_filtered, safety, actions, state)
-        return np.stack([self.safe(safety, command) for command in commands])
+        return np.stack(self.counted(safety, await asyncio.to_thread(_filtered, safety, actions, state)))
 
-    def safe(self, safety: SafetyFilter, command: np.ndarray | None) -> np.ndarray:
-        """What a filter has made of a command, after counting why; ValueError where that is nothing."""
+    def counted(self, safety: SafetyFilter, commands: list[np.ndarray | None]) -> list[np.ndarray]:
+        """What a filter has made of commands, after counting why; ValueError where that is nothing."""
         reasons = list(safety.counts)
         for reason in reasons:
             self.metrics.interventions.add(reason, amount=safety.counts.pop(reason))
-        if command is None:
+        sent = [command for command in commands if command is not None]
+        if len(sent) < len(commands):
             raise ValueError(f"The safety filter has nothing that may be sent ({', '.join(reasons)}).")
-        return command
+        return sent
 
     async def attempt(self, protocol: str, work: Awaitable[Any]) -> tuple[Any, str | None]:
         """(what `work` gives, None), or (None, a sentence for the client); counted and logged."""

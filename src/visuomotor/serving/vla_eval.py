@@ -136,7 +136,7 @@ class _Client:
             except Exception:
                 self.robot.cancel()
                 raise
-        return self.service.safe(self.robot.safety, self.robot.act())
+        return self.service.counted(self.robot.safety, [self.robot.act()])[0]
 
     async def _refuse(self, seq: int, kind: str, text: str) -> None:
         self.service.report(PROTOCOL, kind, text)
