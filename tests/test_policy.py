@@ -16,6 +16,8 @@ from visuomotor.contract import Batch, Sampled
 from visuomotor.data.grammar import Line
 from visuomotor.data.processor import Processor, ProcessorConfig
 from visuomotor.data.scaffold import LEVELS
+from visuomotor.execution.chunking import ChunkRequest
+from visuomotor.execution.controller import medoid
 from visuomotor.models import make_config, make_model
 from visuomotor.policy import Policy, Session, load_policy
 
@@ -151,6 +153,29 @@ def test_progress_is_told_and_moves_as_far_as_the_chunk_was_executed() -> None:
     assert far.progress_now() == 1.0  # what the model says is raw
 
 
+def test_the_head_that_acted_is_told_where_routing_has_hysteresis() -> None:
+    told: list[list[int]] = []
+
+    class Routed(Echo):
+        def sample(self, batch: Batch, **given: Any) -> Sampled:
+            if "head" in batch.labels:
+                told.append(batch.labels["head"].tolist())
+            chance = torch.linspace(0.4, 0.6, batch.size)
+            extras = {"router": chance, "head": (chance >= 0.5).long()}
+            return dataclasses.replace(super().sample(batch, **given), extras=extras)
+
+    policy = Policy(Routed(), PROCESSOR)
+    chunks = policy.infer(OBSERVATIONS[:2], sessions=[Session(), Session()])
+    assert [chunk.extras["router"] for chunk in chunks] == pytest.approx([0.4, 0.6])
+    assert [chunk.extras["head"] for chunk in chunks] == [0, 1]
+    assert not told
+    policy.model.config.hysteresis = 0.1
+    sessions = [Session(), Session()]
+    for _ in range(2):
+        policy.infer(OBSERVATIONS[:2], sessions=sessions)
+    assert told == [[-1, -1], [0, 1]]
+
+
 def test_several_levels_are_thought_one_after_the_other() -> None:
     model = Echo(line=" red block 1 2 3 4\n")
     chunk = Policy(model, PROCESSOR, think=("box", "subtask")).infer(OBSERVATIONS[:1])[0]
@@ -254,12 +279,20 @@ def test_wrong_use_is_refused() -> None:
         Policy(dm0(action_start_id=9), PROCESSOR)
     with pytest.raises(ValueError, match="vocab_size is 300"):
         Policy(dm0(vocab_size=300), PROCESSOR)
+    with pytest.raises(ValueError, match="layout 'cogact' but the processor makes 'plain'"):
+        Policy(make_model("cogact", make_config("cogact")), PROCESSOR)
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     policy = Policy(dm0(), PROCESSOR, provenance={"recipe": "demo"}, think=("subtask",), think_every=4)
     return policy.save(tmp_path_factory.mktemp("run") / "last", {"steps": 3})
+
+
+def test_a_setting_that_policies_do_not_have_is_refused(saved: Path) -> None:
+    assert load_policy(saved, think_every=3).think_every == 3
+    with pytest.raises(ValueError, match=r"no setting 'think_evry'\. Did you mean 'think_every'\?"):
+        load_policy(saved, think_evry=3)
 
 
 def test_a_saved_policy_acts_the_same(saved: Path) -> None:
@@ -339,3 +372,43 @@ def test_another_robot_is_refused_naming_both(saved: Path) -> None:
     with pytest.raises(ValueError, match="The robot is for embodiment 'other' but checkpoint"):
         load_policy(saved, embodiment=other)
     assert load_policy(saved, embodiment=embodiment()).embodiment.name == "arm"
+
+
+def test_of_several_samples_the_medoid_is_the_answer() -> None:
+    chunks = Policy(Echo(), PROCESSOR, num_samples=5).infer(OBSERVATIONS[:2], seeds=[7, 8])
+    for chunk, seed, observation in zip(chunks, (7, 8), OBSERVATIONS, strict=False):
+        generator = torch.Generator().manual_seed(seed)
+        drawn = np.stack([torch.randn(8, 8, generator=generator).numpy() for _ in range(5)])
+        chosen = drawn[medoid(drawn[..., :6])]
+        np.testing.assert_array_equal(chunk.actions, PROCESSOR.robot_actions(chosen, observation.state))
+    with pytest.raises(ValueError, match="num_samples is 3"):
+        Policy(dm0(), PROCESSOR, num_samples=3, actions_from="tokens")
+
+
+@pytest.mark.parametrize("kind", ["guided", "identity", "prefix"])
+def test_a_chunk_goes_on_from_the_one_that_runs(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    policy = Policy(dm0(), PROCESSOR, num_samples=2, steps=10)
+    before = policy.infer(OBSERVATIONS[:1], seeds=[4])[0].actions
+    request = ChunkRequest(previous=before[3:], delay=2, guidance=kind)
+    free, tied = policy.infer([OBSERVATIONS[0]] * 2, seeds=[1, 1], requests=[None, request])
+    alone = policy.infer(OBSERVATIONS[:1], seeds=[1])[0]
+    np.testing.assert_allclose(free.actions, alone.actions, atol=1e-5)  # whoever shares the call
+    scale = np.ptp(before, axis=0) + 1e-3
+    miss, found = (np.abs((c.actions[:2] - before[3:5]) / scale).mean() for c in (free, tied))
+    assert found < 0.6 * miss
+    if kind == "prefix":
+        np.testing.assert_allclose(tied.actions[:2], before[3:5], atol=1e-5)
+    assert ("not trained with given actions" in caplog.text) == (kind == "prefix")
+
+
+def test_guidance_that_a_model_does_not_have_is_refused() -> None:
+    request = ChunkRequest(previous=np.zeros((3, 6)), delay=1)
+    for policy in (Policy(Echo(), PROCESSOR), Policy(dm0(), PROCESSOR, actions_from="tokens")):
+        assert policy.guidance == ()
+        with pytest.raises(ValueError, match="asked for 'guided' guidance, but it has none"):
+            policy.infer(OBSERVATIONS[:1], requests=[request])
+
+
+def test_a_chunk_carries_the_time_of_its_observation() -> None:
+    observation = dataclasses.replace(OBSERVATIONS[0], time=12.5)
+    assert Policy(Echo(), PROCESSOR).infer([observation])[0].time == 12.5

@@ -1,6 +1,7 @@
 """The table in docs/design.md: which room may import which."""
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ ALLOWED: dict[str, set[str]] = {
     "nn": CONTRACT,
     "models": CONTRACT | {"nn", "data"},
     "session": CONTRACT,
-    "policy": CONTRACT | {"session", "data", "models"},
+    "policy": CONTRACT | {"session", "data", "nn", "models"},
     "training": CONTRACT | {"versions", "data", "models", "policy"},
     "simulation": CONTRACT | {"versions", "data"},
     "execution": CONTRACT,
@@ -60,3 +61,17 @@ def test_execution_is_free_of_torch() -> None:
         assert "visuomotor.contract" not in path.read_text(), (
             f"{path}: contract imports torch; import embodiment instead"
         )
+
+
+def test_what_runs_on_the_robot_needs_numpy_alone_and_python_3_9() -> None:
+    package = PACKAGE.parents[1] / "packages" / "visuomotor-client" / "src" / "visuomotor_client"
+    for name in (
+        "chunking", "component", "controller", "ensemble", "executors", "limiting", "limits", "loop",
+        "robot", "rotation", "safety", "selection", "workspace",
+    ):  # fmt: skip
+        tree = ast.parse((package / f"{name}.py").read_text(), feature_version=(3, 9))
+        for node in ast.walk(tree):
+            found = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            found += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
+            outside = {f.split(".")[0] for f in found} - {"numpy", "visuomotor_client"} - set(sys.stdlib_module_names)
+            assert not outside, f"{name} imports {outside}"

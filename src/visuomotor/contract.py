@@ -40,12 +40,14 @@ class TextKind(IntEnum):
 class Observation:
     """What a robot or simulator reports at one moment, in robot units.
 
-    images: {camera name: uint8[h, w, 3]}; state: float32[s]; instruction: plain text.
+    images: {camera name: uint8[h, w, 3]}; state: float32[s]; instruction: plain text; time: seconds, on the clock of
+    who took it.
     """
 
     images: dict[str, np.ndarray]
     state: np.ndarray
     instruction: str
+    time: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,7 +235,8 @@ class Stage:
     start        None goes on from the stage before (or fresh weights), a checkpoint folder, or "stage:NAME"
     optimiser    "adamw", or "muon": Muon for hidden matrices, AdamW for the rest
     lora         rank of adapters through which the parts in `lora_parts` train (as fast as `trains` says) while their
-                 own weights stand still; 0: the weights train
+                 own weights stand still; 0: the weights train. Their product is multiplied by lora_alpha / rank (None:
+                 by 1), their inputs are dropped with probability lora_dropout
     checkpoint_activations   keep only each layer's input and compute the rest again in the backward pass: less memory,
                  about a third more time, the same result
     precision    "float32", or "house" (also "bf16"): float32 master weights, bfloat16 products
@@ -256,6 +259,8 @@ class Stage:
     precision: str = "float32"
     optimiser: Literal["adamw", "muon"] = "adamw"
     lora: int = 0
+    lora_alpha: int | None = None
+    lora_dropout: float = 0.0
     lora_parts: tuple[str, ...] = ("llm",)
     checkpoint_activations: bool = False
     start: str | None = None
@@ -273,10 +278,14 @@ class EvalPlan:
     """What is rolled out after training.
 
     splits           `episodes` each; the controls beside them take `control_episodes` each
-    execute          actions of a chunk that are executed before the policy looks again
+    execute          actions of a chunk that are executed before the policy looks again (ensembles look at every step)
+    executor         what turns chunks into actions (execution's EXECUTORS)
+    latency          seconds of the world's clock between an observation and the chunk that answers it
+    safety           what the safety filter does with commands beyond the limits: clamp, reject, or shadow (only count)
     think            scaffold levels that the policy writes before it acts, e.g. ("subtask",); () acts at once, None
                      does what the checkpoint says
     actions_from     "flow", or "tokens": chunks are the action tokens that the policy writes; None as for think
+    policy           other settings of the policy in place of the checkpoint's, e.g. {"think_every": 2}
     wording          of prompts, for a policy that was trained with templates: canonical, or held-out ones as a control
     options          of the world, for its environment or its scenarios, e.g. {"vocabulary": "full", "tasks": ["push"]}
     """
@@ -287,8 +296,12 @@ class EvalPlan:
     control_episodes: int = 25
     max_steps: int | None = None
     execute: int = 8
+    executor: str = "receding_horizon"
+    latency: float = 0.0
+    safety: Literal["clamp", "reject", "shadow"] = "clamp"
     think: tuple[str, ...] | None = None
     actions_from: Literal["flow", "tokens"] | None = None
+    policy: dict[str, Any] = field(default_factory=dict)
     wording: Literal["canonical", "heldout"] = "canonical"
     seed: int = 100_000
     options: dict[str, Any] = field(default_factory=dict)
@@ -298,7 +311,10 @@ class EvalPlan:
 class Run:
     """A recipe's result: model name and configuration, stages by name, evaluation plan.
 
-    weights      {part: folder or name on the Hugging Face Hub} of public weights that a fresh model starts from
+    weights      {part: folder or name on the Hugging Face Hub} of public weights that a fresh model starts from;
+                 "before" is the last checkpoint of the run before
+    before       a run of another model that is trained first, in the subfolder of its name: an earlier part of a
+                 curriculum, from which `weights` takes something
     processor    fields of ProcessorConfig, or {"checkpoint": folder} to take that checkpoint's; {"tokenizer": folder or
                  name} takes the tokenizer of a public language model instead of training one
     corpus       sentences for the tokenizer beside those found in the data
@@ -313,4 +329,12 @@ class Run:
     weights: dict[str, str] = field(default_factory=dict)
     processor: dict[str, Any] = field(default_factory=dict)
     corpus: tuple[str, ...] = ()
+    before: "Run | None" = None
     overrides: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if (self.before is not None) != ("before" in self.weights.values()):
+            raise ValueError(
+                f"Run {self.name!r} has {'no' if self.before is None else 'a'} run before it, but its weights are "
+                f"{self.weights}; a part whose weights are 'before' and a run before it go together."
+            )

@@ -4,7 +4,9 @@ A checkpoint is a folder: config.json (model name and configuration), model.safe
 tokenizer.json (fast.json with FAST tokens), embodiment.json, provenance.json. Never a pickle.
 """
 
+import itertools
 import json
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,24 +17,32 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model, save_model
+from visuomotor_client.chunking import ChunkRequest
+from visuomotor_client.selection import medoid
 
 import visuomotor
 from visuomotor.atomic import whole_folder
 from visuomotor.contract import ActionChunk, Embodiment, Observation, Sampled
+from visuomotor.data import chat
 from visuomotor.data.conversations import Conversation
 from visuomotor.data.dialogue import conversation_sample
 from visuomotor.data.grammar import Line
 from visuomotor.data.processor import Processor
-from visuomotor.data.scaffold import LEVELS, header_piece
+from visuomotor.data.scaffold import LEVELS
+from visuomotor.nn.guidance import Guidance, prefix_weights
 from visuomotor.session import Session
+from visuomotor.spelling import did_you_mean
 
 __all__ = ["Policy", "Session", "load_policy"]
+
+logger = logging.getLogger(__name__)
 
 FILES = ("config.json", "model.safetensors", "processor.json", "tokenizer.json", "embodiment.json", "provenance.json")
 THINKABLE = tuple(level for level in LEVELS if level != "action")
 MAX_NEW_TOKENS = 32
 SETTINGS = (
     "think", "think_every", "max_new_tokens", "think_seconds", "constrain", "box_names", "actions_from", "steps",
+    "num_samples",
 )  # fmt: skip
 
 
@@ -51,6 +61,7 @@ class Policy:
         actions_from: "flow", or "tokens": the policy writes its action tokens, and they are the chunk. A line of them
             that is malformed (`malformed` counts them, `extras["malformed"]` says so) is replaced by the flow's chunk.
         steps: denoising steps, None for the model's default.
+        num_samples: chunks that are sampled from one prefix for each observation; the medoid of them is the answer.
 
     Raises:
         ValueError: contradictory options, or a model whose sizes or ids are not the processor's.
@@ -71,6 +82,7 @@ class Policy:
         box_names: Sequence[str] = (),
         actions_from: Literal["flow", "tokens"] = "flow",
         steps: int | None = None,
+        num_samples: int = 1,
     ) -> None:
         unknown = [level for level in think if level not in THINKABLE]
         if unknown:
@@ -89,8 +101,14 @@ class Policy:
             raise ValueError(f"actions_from is {actions_from!r}; choose 'flow' or 'tokens'.")
         if think_seconds is not None and think_seconds < 0:
             raise ValueError(f"think_seconds is {think_seconds}; give at least 0, or None for no limit.")
-        self.actions_from = actions_from
+        if num_samples < 1 or (num_samples > 1 and actions_from == "tokens"):
+            raise ValueError(
+                f"num_samples is {num_samples} with actions_from {actions_from!r}; give at least 1, and 1 where the "
+                f"policy writes its actions, which it does without noise."
+            )
+        self.actions_from, self.num_samples = actions_from, num_samples
         self.malformed = 0
+        self._warned = False
         order, written = processor.config.level_order, self.think
         if actions_from == "tokens":
             after = [level for level in self.think if order.index(level) > order.index("action")]
@@ -103,6 +121,11 @@ class Policy:
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
+    @property
+    def guidance(self) -> tuple[str, ...]:
+        """The kinds of guidance that a request may ask for; none where actions are written as tokens."""
+        return () if self.actions_from == "tokens" else getattr(self.model, "chunk_guidance", ())
+
     def to(self, device: torch.device | str) -> "Policy":
         self.model.to(device)
         self._lines = {level: line.to(device) for level, line in self._lines.items()}
@@ -114,42 +137,50 @@ class Policy:
         observations: Sequence[Observation],
         sessions: Sequence[Session | None] | None = None,
         seeds: Sequence[int] | None = None,
+        requests: Sequence[ChunkRequest | None] | None = None,
     ) -> list[ActionChunk]:
-        """One chunk per observation.
+        """One chunk per observation; `requests` say how it has to go on from the one that runs (real-time chunking).
 
         Noise is drawn for each request from its own seed: the given one, else the session's, else a fresh one. So a
         chunk never depends on who shared its batch (up to rounding). `extras` holds "latency" (seconds of the whole
         batch) and "seed"; "marks" (see Processor.marks) where the text points at something; "unfinished" and
         "malformed" where it applies (see Policy); "progress", predicted for the chunk's end, where the model has a
-        progress token and sessions say how far the task is.
+        progress token and sessions say how far the task is; "router" and "head", the gripper head's probability and
+        the head that acted (0 arm, 1 gripper), of a DAM-VLA.
 
         Raises:
-            ValueError: an observation lacks a camera or has a wrong or NaN state; the model produced a NaN.
+            ValueError: an observation lacks a camera or has a wrong or NaN state; the model produced a NaN; a request
+                asks for guidance that the model does not have.
         """
         if not observations:
             return []
         started = time.perf_counter()
         remembered = list(sessions) if sessions is not None else [None] * len(observations)
-        for what, given in (("sessions", remembered), ("seeds", seeds)):
+        asked = list(requests) if requests is not None else [None] * len(observations)
+        for what, given in (("sessions", remembered), ("seeds", seeds), ("requests", asked)):
             if given is not None and len(given) != len(observations):
                 raise ValueError(f"{len(observations)} observations came with {len(given)} {what}; give one for each.")
         drawn = ((session or Session()).call_seed() for session in remembered)
         chosen = [int(seed) for seed in (drawn if seeds is None else seeds)]
-        told = None if sessions is None else [s.progress_now() if s is not None else 0.0 for s in remembered]
+        told = {} if sessions is None else self._told(remembered)
         noise = self._noise(chosen)
         fresh = [not self._reusable(s) for s in remembered]
         texts = [dict(s.text) if s is not None and not new else {} for s, new in zip(remembered, fresh, strict=True)]
         actions = np.empty((len(observations), *noise.shape[-2:]), dtype=np.float32)
         notes: list[dict[str, Any]] = [{} for _ in observations]
         deadline = None if self.think_seconds is None else started + self.think_seconds
-        for think in (True, False):
-            slots = [i for i, new in enumerate(fresh) if new == think]
+        kinds = [None if request is None else request.guidance for request in asked]
+        for think, kind in itertools.product((True, False), dict.fromkeys(kinds)):
+            slots = [i for i, new in enumerate(fresh) if new == think and kinds[i] == kind]
             if slots:
                 group = [observations[i] for i in slots]
                 known = [texts[i] for i in slots]
                 levels = self._levels if think else self._levels[len(self.think) :]
-                begin = None if told is None else [told[i] for i in slots]
-                actions[slots], known, noted = self._sample(group, known, noise[slots], levels, deadline, begin)
+                begin = {name: values[slots] for name, values in told.items()}
+                guidance = self._guidance([asked[i] for i in slots], group)
+                actions[slots], known, noted = self._sample(
+                    group, known, noise[slots], levels, deadline, begin, guidance
+                )  # fmt: skip
                 for i, text, note in zip(slots, known, noted, strict=True):
                     texts[i], notes[i] = text, note
         latency = time.perf_counter() - started
@@ -158,6 +189,7 @@ class Policy:
             chunk = ActionChunk(
                 actions=self.processor.robot_actions(actions[i], observation.state, self._index),
                 embodiment=self.embodiment,
+                time=observation.time,
                 text=texts[i],
                 extras={"latency": latency, "seed": chosen[i], **self._marks(texts[i]), **notes[i]},
             )
@@ -234,7 +266,7 @@ class Policy:
         else:
             length = self.max_new_tokens
         return Line(
-            header=torch.from_numpy(header_piece(processor.tokenizer, level).ids.copy()),
+            header=torch.tensor([i for piece in processor.header(level) for i in piece.ids], dtype=torch.int64),
             length=length,
             turn=processor.config.turn(level),
             grammar=processor.grammar(level, self._index, self.box_names) if self.constrain else None,
@@ -247,25 +279,32 @@ class Policy:
         noise: torch.Tensor,
         levels: Sequence[str],
         deadline: float | None,
-        told: Sequence[float] | None,
+        told: dict[str, torch.Tensor],
+        guidance: Guidance | None = None,
     ) -> tuple[np.ndarray, list[dict[str, str]], list[dict[str, Any]]]:
         """Normalised actions [B, T, A], the text of each, and what is to be said of it in extras.
 
-        `told`: how far each task is, for models with a progress token.
+        `noise` is [B, N, T, A]; of N chunks the medoid is taken. `told`: labels from the sessions (see `_told`).
         """
         batch = self.processor.observations(observations, self._index, levels, known)
-        if told is not None and getattr(self.model.config, "progress_token", False):
-            batch = replace(batch, labels={"progress": torch.tensor(told, dtype=torch.float32)[:, None]})
+        if told:
+            batch = replace(batch, labels=told)
         batch = batch.to(self.device)
         first = self.processor.config.scaffold == "sequential"  # its header ends the batch's text
         lines = tuple(replace(self._lines[level], given=first and i == 0) for i, level in enumerate(levels))
         flow = "action" not in levels
-        sampled = self.model.sample(batch, noise=noise, steps=self.steps, lines=lines, deadline=deadline, flow=flow)
+        options = {} if guidance is None else {"chunk_guidance": guidance}
+        sampled = self.model.sample(
+            batch, noise=noise, steps=self.steps, lines=lines, deadline=deadline, flow=flow, **options
+        )
         known, notes = self._read(sampled, [level for level in levels if level != "action"], known)
-        if "progress" in sampled.extras:
-            for note, end in zip(notes, sampled.extras["progress"][:, 0].tolist(), strict=True):
-                note["progress"] = end
-        actions = sampled.actions[:, 0].float().cpu().numpy()
+        samples = sampled.actions.float().cpu().numpy()
+        width = self.embodiment.action_dim
+        chosen = [medoid(row[..., :width]) if len(row) > 1 else 0 for row in samples]
+        for name, values in sampled.extras.items():  # [B], or [B, N], of which the chosen sample's counts
+            for note, row, n in zip(notes, values.reshape(len(notes), -1).tolist(), chosen, strict=True):
+                note[name] = row[min(n, len(row) - 1)]
+        actions = samples[np.arange(len(samples)), chosen]
         if not flow:
             ids = sampled.lines[-1].cpu().numpy()
             self._actions_from_tokens(actions, ids, observations, known, noise, notes, told)
@@ -301,7 +340,7 @@ class Policy:
         known: list[dict[str, str]],
         noise: torch.Tensor,
         notes: list[dict[str, Any]],
-        told: Sequence[float] | None,
+        told: dict[str, torch.Tensor],
     ) -> None:
         """Fill `actions` [B, T, A] with what the action lines say; where they say nothing, with the flow's."""
         bad = []
@@ -315,14 +354,57 @@ class Policy:
         if bad:
             self.malformed += len(bad)
             group, texts = [observations[i] for i in bad], [known[i] for i in bad]
-            begin = None if told is None else [told[i] for i in bad]
+            begin = {name: values[bad] for name, values in told.items()}
             actions[bad], _, _ = self._sample(group, texts, noise[bad], (), None, begin)
 
+    def _told(self, sessions: Sequence[Session | None]) -> dict[str, torch.Tensor]:
+        """What the model is told of each robot's past: progress, where it has a token for it, and the head that acted
+        last, where its routing has hysteresis."""
+        told = {}
+        if getattr(self.model.config, "progress_token", False):
+            now = [s.progress_now() if s is not None else 0.0 for s in sessions]
+            told["progress"] = torch.tensor(now, dtype=torch.float32)[:, None]
+        if getattr(self.model.config, "hysteresis", 0):
+            before = [s.history[-1].extras.get("head", -1) if s is not None and s.history else -1 for s in sessions]
+            told["head"] = torch.tensor(before)
+        return told
+
     def _noise(self, seeds: Sequence[int]) -> torch.Tensor:
-        """[B, 1, T, A], each row from its own generator, drawn on the CPU so that devices agree."""
+        """[B, N, T, A], each row from its own generator, drawn on the CPU so that devices agree."""
         shape = (1, self.processor.config.horizon, self.processor.config.action_width)
-        rows = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        rows = []
+        for seed in seeds:
+            generator = torch.Generator().manual_seed(seed)
+            rows.append(torch.cat([torch.randn(shape, generator=generator) for _ in range(self.num_samples)]))
         return torch.stack(rows).to(self.device)
+
+    def _guidance(
+        self, requests: Sequence[ChunkRequest | None], observations: Sequence[Observation]
+    ) -> Guidance | None:
+        """What ties the chunks to those that run, in the model's units; all of `requests` are None, or none is."""
+        asked = [request for request in requests if request is not None]
+        if not asked:
+            return None
+        kind, horizon, index = asked[0].guidance, self.processor.config.horizon, self._index
+        if kind not in self.guidance:
+            raise ValueError(
+                f"The policy was asked for {kind!r} guidance, but it has {', '.join(self.guidance) or 'none'}; choose "
+                f"an executor without it."
+            )
+        if kind == "prefix" and not getattr(self.model.config, "prefix_delay", 0) and not self._warned:
+            self._warned = True
+            logger.warning("The model was not trained with given actions (prefix_delay is 0); they may confuse it.")
+        width = self.embodiment.action_dim
+        target = torch.zeros(len(asked), horizon, self.processor.config.action_width)
+        weights = torch.zeros_like(target)
+        for row, (request, observation) in enumerate(zip(asked, observations, strict=True)):
+            planned = min(len(request.previous), horizon)
+            normalised = self.processor.model_actions(request.previous[:planned], observation.state, index)
+            target[row, :planned] = torch.from_numpy(normalised)
+            delay = min(request.delay, planned)
+            overlap = delay if kind == "prefix" else planned
+            weights[row, :, :width] = prefix_weights(delay, overlap, horizon)[:, None]
+        return Guidance(target=target.to(self.device), weights=weights.to(self.device), kind=kind)
 
     def _reusable(self, session: Session | None) -> bool:
         """Whether the session's text is fresh enough to act on once more."""
@@ -346,15 +428,19 @@ def load_policy(
         think: levels that it writes before it acts; None keeps what the checkpoint says.
         precision: of the weights; "file" keeps the types they were saved with, e.g. those of a converted DM0.
         settings: other options of Policy, in place of the checkpoint's, e.g. actions_from="tokens".
-        embodiment: the robot that will be driven; refused when the checkpoint means other numbers.
+        embodiment: the robot that will be driven, one of the checkpoint's; refused when it means other numbers.
 
     Raises:
         FileNotFoundError: the folder or a file of it is missing. ValueError: a file is damaged, the weights do not
-        fit the configuration, or the embodiment differs.
+        fit the configuration, the embodiment differs, or a setting is unknown.
     """
     from visuomotor.models import config_from_json, make_model
 
     path = Path(path)
+    for name in settings:
+        if name not in SETTINGS:
+            hint = did_you_mean(name, SETTINGS) or f" Known: {', '.join(SETTINGS)}."
+            raise ValueError(f"A policy has no setting {name!r}.{hint}")
     missing = [name for name in FILES if not (path / name).exists()]
     if missing:
         raise FileNotFoundError(
@@ -366,7 +452,10 @@ def load_policy(
     processor = Processor.load(path)
     robot = Embodiment.load(path / "embodiment.json")
     if embodiment is not None:
-        embodiment.require_compatible(robot, this="The robot", that=f"checkpoint {path}")
+        meant = [known for known in processor.embodiments if not known.differences(embodiment)]
+        if not meant:
+            embodiment.require_compatible(robot, this="The robot", that=f"checkpoint {path}")
+        robot = meant[0]
     try:
         model = make_model(*config_from_json(config))
     except (KeyError, TypeError, ValueError) as error:
@@ -399,7 +488,7 @@ def _take_types(model: Any, path: Path) -> None:
 
 def _require_fit(model: Any, processor: Processor) -> None:
     """ValueError where the model's sizes and ids contradict the processor's."""
-    wanted: dict[str, int | str] = {
+    wanted: dict[str, int | str | None] = {
         "horizon": processor.config.horizon,
         "action_dim": processor.config.action_width,
         "state_dim": processor.config.state_width,
@@ -407,6 +496,7 @@ def _require_fit(model: Any, processor: Processor) -> None:
         "newline_id": processor.tokenizer.newline_id,
         "action_start_id": processor.tokenizer.action_start,
         "action_token_count": processor.tokenizer.action_count,
+        **chat.token_ids(processor.tokenizer),
     }
     if processor.config.image_size is not None:  # otherwise images would be resized twice
         wanted["image_size"] = processor.config.image_size
@@ -418,6 +508,12 @@ def _require_fit(model: Any, processor: Processor) -> None:
                 f"The model has {name} {given} but the processor {value}; build the model's configuration with "
                 f"{name}={value}."
             )
+    prompt = getattr(model.config, "prompt", processor.config.prompt)
+    if prompt != processor.config.prompt:
+        raise ValueError(
+            f"The model reads texts of the layout {prompt!r} but the processor makes {processor.config.prompt!r}; set "
+            f"the processor's prompt to {prompt!r}."
+        )
     vocabulary = getattr(model.config, "vocab_size", processor.tokenizer.vocab_size)
     if vocabulary < processor.tokenizer.vocab_size:
         raise ValueError(

@@ -105,6 +105,19 @@ def test_numbers_are_those_of_the_files(page: Page) -> None:
     assert "wrote last: “grasp”" in words
 
 
+def test_interventions_of_the_safety_filter_are_told(tmp_path: Path) -> None:
+    told = {
+        "stalls": 5,
+        "jerk": 1.5,
+        "seam_jerk": 8.25,
+        "interventions": {"gripper_rate": 2, "limit": 3},
+        "intervened": 4,
+    }
+    write_eval(tmp_path, [record(0, True, **told), record(1, True)])
+    words = " ".join(Page(write_report(tmp_path)).text.split())
+    assert "train 0.2 1.5 8.2 32 4 (12.5 %) gripper rate 2, limit 3" in words
+
+
 def test_facts_are_short(page: Page) -> None:
     words = " ".join(page.text.split("Every recorded field")[0].split())
     assert "started from start step-7 of mother, weights eeeeeeeeeeeeeeee" in words

@@ -15,7 +15,7 @@ from visuomotor.cli.train import pairs, recipe_arguments
 from visuomotor.data.lerobot import Dataset
 from visuomotor.recipes import find_recipe
 
-DATA_COMMANDS = ("info", "stats", "doctor", "view", "embodiment")
+DATA_COMMANDS = ("info", "stats", "doctor", "view", "embodiment", "labels")
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +76,9 @@ def test_data_commands_on_a_collected_data_set(command: Command, collected: Path
     assert "…" not in table, "a number is cut"
     doctor = json.loads(command("data", "doctor", collected, "--json").out)
     assert all(finding["remedy"] for finding in doctor)
+    labelled = command("data", "labels", collected, "--covers", "phases").out
+    assert all(signal in labelled for signal in ("gripper", "contact", "speed", "proximity"))
+    assert labelled.count(" %") == 2 * 4  # of two tasks
     for name in ("sheet.png", "film.mp4"):
         assert command("data", "view", collected, "--episode", 1, "--out", tmp_path / name).status == 0
         assert (tmp_path / name).stat().st_size > 500

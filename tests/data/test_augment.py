@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from visuomotor.data.augment import AugmentConfig, Shift, augment, draw_shift
+from visuomotor.data.augment import AugmentConfig, Shift, augment, centre_crop, draw_shift
 
 
 def test_off_by_default() -> None:
@@ -35,6 +35,39 @@ def test_jitter_depends_on_the_generator_and_leaves_the_image_alone() -> None:
     np.testing.assert_array_equal(one, two)
     assert (one != other).any()
     np.testing.assert_array_equal(image, before)
+
+
+def test_a_crop_is_stretched_and_the_centre_at_inference() -> None:
+    """Every pixel holds its place, so that a crop says where it was taken."""
+    rows, columns = np.mgrid[:100, :100].astype(np.uint8)
+    image = np.stack([rows, columns, rows], axis=-1)
+    centre = centre_crop(image, 0.2)
+    assert centre.shape == image.shape
+    assert abs(centre[0, 0, :2].astype(int) - 10).max() <= 1  # the middle 80 pixels, 10 to 89
+    assert abs(centre[-1, -1, :2].astype(int) - 89).max() <= 1
+    assert centre_crop(image, 0.0) is image
+    corners = [augment(image, Shift(), AugmentConfig(crop=0.2), np.random.default_rng(s))[0, 0, :2] for s in range(40)]
+    assert min(corner.min() for corner in corners) <= 1
+    assert max(corner.max() for corner in corners) >= 18
+
+
+def test_rotation_turns_about_the_centre() -> None:
+    image = np.full((21, 21, 3), 9, dtype=np.uint8)
+    image[10, 10] = 200
+    turned = augment(image, Shift(), AugmentConfig(rotation=90.0), np.random.default_rng(0))
+    assert (turned[10, 10] == 200).all()
+    assert not turned[0, 0].any()
+    with pytest.raises(ValueError, match="degrees"):
+        AugmentConfig(rotation=-5.0)
+
+
+def test_saturation_keeps_the_grey_value() -> None:
+    image = np.array([[[200, 100, 50], [90, 90, 90]]], dtype=np.uint8)
+    weights = np.array([0.299, 0.587, 0.114])
+    found = augment(image, Shift(), AugmentConfig(saturation=0.5), np.random.default_rng(0))
+    np.testing.assert_array_equal(found[0, 1], 90)
+    assert abs((found[0, 0] - image[0, 0].astype(float)) @ weights) < 1
+    assert (found[0, 0] != image[0, 0]).any()
 
 
 def test_nonsense_is_refused() -> None:

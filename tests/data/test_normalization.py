@@ -1,6 +1,7 @@
 import dataclasses
 import logging
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -38,6 +39,19 @@ def test_each_normalisation_follows_its_formula() -> None:
     )
     np.testing.assert_allclose(limits[:, 0], [-1, 1])
     np.testing.assert_allclose(normalizer((component("none"),), s, 1, "action").apply(column)[:, 0], x, rtol=1e-6)
+
+
+def test_whole_vectors_may_be_normalised_as_dexvla_does() -> None:
+    """Published statistics: limits 0.0001 wider than the data's, deviations of at least 0.01."""
+    x = np.stack([np.linspace(-3.0, 5.0, 9), np.full(9, 0.7)], axis=1)
+    parts = (component("none"), replace(component("limits", low=(0.0,), high=(1.0,)), name="other"))
+    s = vector_statistics([x[:, 0], x[:, 1]])
+    low, high = x.min(0) - 1e-4, x.max(0) + 1e-4
+    affine = normalizer(parts, s, 3, "action", method="min_max")
+    np.testing.assert_allclose(affine.apply(x)[:, :2], 2 * (x - low) / (high - low) - 1, atol=1e-5)
+    np.testing.assert_allclose(affine.invert(affine.apply(x)), x, atol=1e-6)
+    scored = normalizer(parts, s, 3, "state", method="z_score").apply(x)
+    np.testing.assert_allclose(scored[:, :2], (x - x.mean(0)) / x.std(0).clip(1e-2), atol=1e-5)
 
 
 @settings(max_examples=30, deadline=None)

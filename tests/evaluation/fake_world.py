@@ -68,7 +68,9 @@ class PointEnvironment(Environment):
 
     def _info(self) -> dict[str, Any]:
         reached = float(self.x if self.scenario.task == "right" else -self.x)
-        return {"success": reached >= 1, "progress": float(np.clip(reached, 0, 1)), "instruction": self.instruction}
+        done = float(np.clip(reached, 0, 1))
+        stages = {"half": min(2 * done, 1.0), "whole": done}
+        return {"success": reached >= 1, "progress": done, "instruction": self.instruction, "stages": stages}
 
     def images(self, cameras: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         self.rendered += 1

@@ -54,7 +54,14 @@ def test_a_kind_of_task_is_one_row() -> None:
 
 def test_results_and_records_read_back_equal(tmp_path: Path) -> None:
     records = [
-        record(0, True, video="videos/a.mp4", sheet="videos/a.png", text=((0, "reach"), (8, "grasp"))),
+        record(
+            0,
+            True,
+            video="videos/a.mp4",
+            sheet="videos/a.png",
+            text=((0, "reach"), (8, "grasp")),
+            router=((0, 0.25, 0),),
+        ),
         record(1, False, error="it broke", attempts=2),
     ]
     for one in records:

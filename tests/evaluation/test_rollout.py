@@ -156,6 +156,18 @@ def test_a_non_finite_chunk_fails_the_episode_and_not_the_run(tmp_path: Path) ->
     assert "step 2" in results["train"].errors[0]
 
 
+def test_the_router_is_recorded_at_every_look(tmp_path: Path) -> None:
+    class Routed(Listener):
+        def chunk(self, observation: Observation, seed: int) -> ActionChunk:
+            return replace(super().chunk(observation, seed), extras={"router": 0.25, "head": 0})
+
+    evaluate(Routed(), CLEAN, tmp_path, workers=1, videos=0)
+    for record in read_records(tmp_path / RECORDS_FILE):
+        assert record.router == tuple((step, 0.25, 0) for step in range(0, record.steps, CLEAN.execute))
+        assert [name for name, _ in record.stages] == ["half", "whole"]
+        assert dict(record.stages)["whole"] == pytest.approx(record.progress)
+
+
 def test_a_refusal_fails_its_episode_but_a_policy_that_never_answers_stops_the_run(tmp_path: Path) -> None:
     class Refusing(Listener):
         def __init__(self, words: str) -> None:

@@ -53,12 +53,24 @@ def test_an_asynchronous_robot_goes_on_and_leaves_out_what_is_past() -> None:
     assert controller.seams == [2, 8]
 
 
+def test_it_looks_early_enough_for_the_delay_that_it_measured() -> None:
+    controller, _ = drive(RecedingHorizon(action_dim=1, execute=8, asynchronous=True), planned(8), 0.3, 40)
+    assert controller.stalls == 3  # only before the first chunk: the others are asked for after five actions
+    assert controller.seams[:3] == [3, 11, 16]
+
+
 def test_an_answer_that_takes_longer_than_the_chunk_loses_no_action() -> None:
-    controller, robot = drive(RecedingHorizon(action_dim=1, execute=3, asynchronous=True), planned(4), 0.3, 15)
-    # One action is left when the policy looks; then the robot waits. The next chunk begins where it stopped.
-    assert controller.stalls == 3 + 2 + 2
-    assert robot.x == pytest.approx(sum(robot.moves))
-    assert list(controller.delays) == [3, 3, 3]
+    asked: list[int] = []
+
+    def ask(x: float, request: ChunkRequest | None) -> np.ndarray:
+        asked.append(len(asked))
+        return 0.1 * (10 * asked[-1] + np.arange(4.0)[:, None])  # which chunk, which element
+
+    controller, robot = drive(RecedingHorizon(action_dim=1, execute=3, asynchronous=True), ask, 0.4, 14)
+    # One action is executed, three are left when the policy looks; the robot waits for the fourth step of each answer.
+    assert [round(10 * move) for move in robot.moves] == [0, 0, 0, 0, 0, 1, 2, 3, 0, 13, 0, 0, 0, 21]
+    assert controller.stalls == 4 + 1 + 3
+    assert list(controller.delays) == [4, 4, 4]
 
 
 def test_the_delay_is_measured_and_the_largest_recent_one_is_expected() -> None:

@@ -273,6 +273,14 @@ def test_angles_go_the_short_way_round(form: str) -> None:
     assert (where.inv() * goal).magnitude() < 0.02
 
 
+def test_a_rotation_that_nobody_can_read_is_limited_by_its_numbers_alone() -> None:
+    tilt = component("tilt", "rotation", 2, unit="rad", rotation="pan_tilt", low=[-1.0] * 2, high=[1.0] * 2)
+    found = SafetyFilter(robot([tilt], [tilt])).apply([0.3, 5.0], np.zeros(2))
+    np.testing.assert_allclose(found, [0.3, 1.0])
+    with pytest.raises(ValueError, match="angle of 'tilt' cannot be limited"):
+        SafetyFilter(robot([tilt], [tilt]), SafetyLimits(step_angle=0.1))
+
+
 def test_a_robot_that_stands_outside_is_only_let_back() -> None:
     safety = SafetyFilter(DELTA, SafetyLimits(keep_out=(BOX,)))
     outside = np.array([0.32, 0.0, 0.3, 0.5])

@@ -123,6 +123,28 @@ def test_a_tower_with_convolution_goes_on_behind_each_rows_last_valid_token() ->
         decoder(x[:, 5:], attention, past=lent)
 
 
+@pytest.mark.parametrize("convolution", [0, 3])
+def test_one_state_a_row_costs_the_last_layer_no_others(convolution: int) -> None:
+    torch.manual_seed(0)
+    tower = Decoder(replace(CONFIG, convolution=convolution, qk_norm=False))
+    valid = torch.tensor([[True] * 9, [True] * 6 + [False] * 3])
+    slot, attention = torch.tensor([8, 5]), causal_attention(valid)
+    embedded = torch.randn(2, 9, 32)
+    whole, one = (embedded.clone().requires_grad_() for _ in range(2))
+    expected = tower(whole, attention)[0][[0, 1], slot]
+    rows = []
+    tower.layers[-1].mlp.register_forward_hook(lambda _, given, __: rows.append(given[0].shape[1]))  # type: ignore[union-attr]
+    x, own = tower(one, attention, keys_only=True)
+    found = tower.last_state(x, attention, own[-1], slot)
+    assert rows == [1]
+    torch.testing.assert_close(found[:, 0], expected, atol=1e-5, rtol=1e-5)
+    expected.square().sum().backward()
+    found.square().sum().backward()
+    assert whole.grad is not None
+    assert one.grad is not None
+    torch.testing.assert_close(one.grad, whole.grad, atol=1e-5, rtol=1e-4)
+
+
 def test_rms_norm_keeps_statistics_in_float32() -> None:
     norm = RMSNorm(8, eps=1e-6).to(torch.bfloat16)
     x = torch.randn(4, 8).mul(100).to(torch.bfloat16)

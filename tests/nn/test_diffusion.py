@@ -2,7 +2,7 @@ import diffusers
 import pytest
 import torch
 
-from visuomotor.nn.diffusion import Schedule, ddim, ddpm, squared_cosine
+from visuomotor.nn.diffusion import Schedule, ddim, ddpm, spaced_times, squared_cosine
 
 SCHEDULE = squared_cosine(100)
 
@@ -102,3 +102,19 @@ def test_the_table_holds_numbers_also_where_a_model_is_built_on_the_meta_device(
     with torch.device("meta"):
         built = squared_cosine(100)
     torch.testing.assert_close(built.alpha_bar, SCHEDULE.alpha_bar, atol=0, rtol=0)
+
+
+def test_times_are_evenly_spaced_from_zero_on() -> None:
+    assert spaced_times(100, 10) == list(range(90, -1, -10))
+    assert spaced_times(100, 3) == [68, 34, 0]
+    assert spaced_times(100, 100) == list(range(99, -1, -1))
+    assert spaced_times(100, 1) == [0]
+    for steps in range(1, 101):
+        try:
+            times = spaced_times(100, steps)
+        except ValueError as error:
+            assert "No whole stride" in str(error)  # noqa: PT017
+            continue
+        assert len(times) == steps
+    with pytest.raises(ValueError, match="takes 11 of 100 steps; choose 10 or 12"):
+        spaced_times(100, 11)

@@ -92,4 +92,23 @@ def test_a_given_prefix_stays_and_is_told_to_be_clean() -> None:
 
 def test_unknown_kinds_are_refused() -> None:
     with pytest.raises(ValueError, match="Unknown guidance"):
-        Guidance(target=torch.zeros(1, T, A), weights=torch.zeros(1, T, A), kind="soft")  # type: ignore[arg-type]
+        Guidance(target=torch.zeros(1, T, A), weights=torch.zeros(1, T, A), kind="soft")
+
+
+@pytest.mark.parametrize("kind", ["guided", "identity"])
+def test_of_two_ways_the_one_that_runs_is_taken(kind: str) -> None:
+    """Data are chunks of all 1 or all -1. Drawn freely, half are either; guided, nearly all are the running one."""
+
+    def field(x: Tensor, t: Tensor) -> Tensor:
+        time = t[..., None, None]
+        expected = torch.tanh((1 - time) * x.sum((-2, -1), keepdim=True) / time.square()).expand_as(x)
+        return (x - expected) / time
+
+    noise = torch.randn(1, 200, 8, 1, generator=torch.Generator().manual_seed(0))
+    free = euler(field, noise, 10)
+    torch.testing.assert_close(free.abs(), torch.ones_like(free), atol=1e-3, rtol=0)
+    assert 0.3 < (free[..., 0, 0] > 0).float().mean() < 0.7
+    weights = prefix_weights(2, 5, 8)[None, :, None]
+    chosen, start = guide(field, noise, Guidance(target=torch.full((1, 8, 1), -1.0), weights=weights, kind=kind))
+    guided = euler(chosen, start, 10)
+    assert (guided[..., 0] < 0).float().mean() > 0.97  # also behind the actions that are tied

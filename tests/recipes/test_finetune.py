@@ -2,6 +2,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.data.fakes import CORPUS, FakeDataset, embodiment
 from visuomotor.contract import Stage
@@ -85,3 +86,16 @@ def test_what_learns_may_be_limited(parent: Path, monkeypatch: pytest.MonkeyPatc
         assert (set(stage.trains), stage.lora) == (learning, options.get("lora", 0))
     with pytest.raises(ValueError, match="choose one"):
         recipe(data="mine", start=str(parent), lora=4, freeze_prefix=True)
+
+
+def test_the_parts_that_act_are_those_of_the_model() -> None:
+    for model, config in (("dm0", {}), ("dexvla", {})):
+        with torch.device("meta"):
+            parts = make_model(model, make_config(model, **config)).parts()
+        assert (
+            {"llm", *module._learning_parts(model, 0, True)}
+            == set(module._learning_parts(model, 4, False))
+            < parts.keys()
+        )
+    with pytest.raises(ValueError, match="'fake'"):
+        module._learning_parts("fake", 4, False)

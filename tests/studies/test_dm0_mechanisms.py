@@ -10,6 +10,7 @@ from visuomotor.studies.dm0_mechanisms import DM0_MECHANISMS
 
 def test_each_arm_differs_from_the_one_before_it_in_what_it_says() -> None:
     settings = {}
+    robot, asked = {"robot"}, {"robot", "boxes", "grounding"}
     for arm in DM0_MECHANISMS.arms:
         run = override(
             find_recipe("tabletop-nano")(**DM0_MECHANISMS.arguments, start="base", **arm.arguments), arm.fields
@@ -18,8 +19,8 @@ def test_each_arm_differs_from_the_one_before_it_in_what_it_says() -> None:
         levels = {level: p for level, p in run.processor.get("levels", {}).items() if p}
         sources = {source.name for source in stage.mixture.sources}
         settings[arm.name] = (levels, run.config.gradient_decoupling, sources, arm.think)
-        assert list(run.stages) == ["train"]
-    robot, asked = {"robot"}, {"robot", "boxes", "grounding"}
+        assert list(run.stages) == ["train", "act"]
+        assert {source.name for source in run.stages["act"].mixture.sources} == robot
     levels, thought = {"subtask": 0.7, "box": 0.9, "action": 0.5}, ("subtask", "box")
     assert settings == {
         "flow": ({}, False, robot, ()),
@@ -44,4 +45,5 @@ def test_an_unknown_study_answers_with_the_nearest(tmp_path: Path, capsys: pytes
     assert main(["study", "dm0-mechanism", "--data", str(tmp_path)]) == 1
     assert "Did you mean 'dm0-mechanisms'?" in capsys.readouterr().err
     assert main(["study", "list"]) == 0
-    assert all(name in capsys.readouterr().out for name in STUDIES)
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in STUDIES)

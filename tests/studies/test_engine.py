@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 
 from tests.studies.test_summary import record
+from visuomotor.apps.answers import AnswerPlan
 from visuomotor.contract import EvalPlan, Run
+from visuomotor.evaluation.answers import Answer, score
+from visuomotor.evaluation.results import EpisodeRecord
 from visuomotor.studies import engine
 from visuomotor.studies.dm0_mechanisms import DM0_MECHANISMS
 from visuomotor.studies.engine import StudyPlan, run_study
@@ -43,7 +46,14 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
         (out / "results.jsonl").write_text("".join(lines))
         (out / "results.json").write_text("{}")
 
+    def ask(checkpoint: Path, plan: AnswerPlan, out: Path, **options: Any) -> None:
+        found.append(("ask", f"{out.parents[1].name}: {dict(plan.kinds)} {dict(plan.begin)} of {plan.questions}"))
+        out.mkdir(parents=True, exist_ok=True)
+        given = [Answer(kind="box", question="?", expected="1 1 3 3", given=text) for text in ("1 1 3 3", "no")]
+        (out / "answers.json").write_text(json.dumps({"scores": [s.to_json() for s in score(given)]}))
+
     monkeypatch.setattr(trainer, "train", train)
+    monkeypatch.setattr(engine, "evaluate_answers", ask)
     monkeypatch.setattr(engine, "evaluate_checkpoint", evaluate)
     monkeypatch.setattr(engine, "_hashes", lambda plan: ["data"])
     return found
@@ -54,7 +64,7 @@ def watch(title: str) -> Any:
 
 
 def test_seed_by_seed_each_arm_is_trained_once_and_rolled_out(calls: Calls, tmp_path: Path) -> None:
-    plan = StudyPlan(out=tmp_path, data=tmp_path / "data", seeds=2, episodes=4)
+    plan = StudyPlan(out=tmp_path, data=tmp_path / "data", seeds=2, episodes=4, questions=30)
     run_study(DM0_MECHANISMS, plan, watch)
     trained = [where for what, where in calls if what == "train"]
     assert trained == ["base", *(f"{name}/seed-{seed}" for seed in range(2) for name in TRAINED)]
@@ -62,10 +72,36 @@ def test_seed_by_seed_each_arm_is_trained_once_and_rolled_out(calls: Calls, tmp_
     assert len(rolled) == 2 * len(NAMES)
     assert "scaffold as scaffold: " in rolled
     assert "scaffold as scaffold-text-first: subtask box" in rolled
+    asked = [what for kind, what in calls if kind == "ask"]
+    assert asked == [f"{name}: {{'box': 1.0}} {{'box': 'Box:'}} of 30" for _ in range(2) for name in TRAINED]
     [summary] = summarise(DM0_MECHANISMS, plan)
+    assert all((arm.boxes.successes, arm.boxes.n) == (2, 4) for arm in summary.arms if arm.boxes)
+    assert all(arm.boxes for arm in summary.arms)
     assert [arm.name for arm in summary.arms] == NAMES
     assert all([name.split()[0] for name in arm.checkpoints] == ["step-000007"] * 2 for arm in summary.arms)
     assert {arm.verdict for arm in summary.arms} == {None, "cannot tell"}
+
+
+def test_a_study_may_measure_more_and_say_what_was_published(calls: Calls, tmp_path: Path) -> None:
+    measured: list[str] = []
+
+    def measure(checkpoint: Path, data: Path, rollouts: list[EpisodeRecord], out: Path) -> dict[str, float]:
+        measured.append(checkpoint.parents[3].name)
+        assert out.is_dir()
+        return {"error": float(len(rollouts))}
+
+    arms = (replace(DM0_MECHANISMS.arms[0], published="64, 58"), *DM0_MECHANISMS.arms[1:])
+    study = replace(DM0_MECHANISMS, arms=arms, measure=measure)
+    plan = StudyPlan(out=tmp_path, data=tmp_path / "data", seeds=2, episodes=4)
+    for _ in range(2):  # the second time it is there
+        run_study(study, plan, lambda title: lambda done, total, text: None)
+    assert measured == TRAINED * 2
+    [summary] = summarise(study, plan)
+    assert all(arm.measured == {"error": (4.0, 4.0)} for arm in summary.arms)
+    columns, rows = summary.table()
+    assert columns[-2:] == ["error", "published"]
+    assert rows[0][-2:] == ["4 4", "64, 58"]
+    assert all(len(row) == len(columns) for row in rows)
 
 
 def test_what_is_done_is_reused_and_more_seeds_are_added(calls: Calls, tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
+from visuomotor.evaluation.answers import Answer, score
 from visuomotor.evaluation.results import EpisodeRecord
 from visuomotor.studies.engine import Arm, Study, StudyPlan
 from visuomotor.studies.summary import Summary
@@ -118,3 +119,22 @@ def test_other_starts_and_missing_arms_are_named(out: Path) -> None:
 def test_contradictions_are_refused(arms: tuple[Arm, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Study(name="s", question="?", recipe="own-data", arms=arms)
+
+
+def test_boxes_are_counted_over_all_seeds_where_the_study_asks(out: Path) -> None:
+    asking = replace(STUDY, boxes="Box:")
+    with pytest.raises(FileNotFoundError, match="goes on"):
+        summarise(asking, out, 2)
+    for arm, right in (("a", 3), ("b", 9)):
+        for seed in range(2):
+            given = ["10 10 30 30"] * (right + seed) + ["none"] * (10 - right - seed)
+            answers = [Answer(kind="box", question="?", expected="10 10 30 30", given=text) for text in given]
+            folder = out / arm / f"seed-{seed}" / "answers"
+            folder.mkdir()
+            (folder / "answers.json").write_text(json.dumps({"scores": [s.to_json() for s in score(answers)]}))
+    [summary] = summarise(asking, out, 2)
+    assert [(arm.boxes.successes, arm.boxes.n) for arm in summary.arms if arm.boxes] == [(7, 20), (19, 20), (19, 20)]
+    assert "7/20" in summary.table()[1][0][-1]
+    written = json.loads((out / "study.json").read_text())["conditions"][0]["arms"][0]["boxes"]
+    assert written["low"] < 7 / 20 < written["high"]
+    assert summarise(STUDY, out, 2)[0].arms[0].boxes is None

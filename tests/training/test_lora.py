@@ -16,6 +16,7 @@ from visuomotor.models.dm0 import DM0, DM0Config
 from visuomotor.policy import load_policy
 from visuomotor.training.lora import adapter_parameters, add_adapters, merge_adapters, merged
 from visuomotor.training.optimiser import make_optimiser
+from visuomotor.training.stage import check_stage
 from visuomotor.training.trainer import train
 
 LORA = stage(lora=2, trains={"llm": 1e-2, "action_io": 1e-2})
@@ -82,6 +83,26 @@ def test_merged_equals_unmerged_and_leaves_no_trace(make_batch: Callable[..., Ba
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         add_adapters(model, LORA)  # a later stage may adapt again
+
+
+def test_scale_and_dropout(make_batch: Callable[..., Batch]) -> None:  # noqa: F811
+    """The adapters' part of the weights is alpha / rank times their product, and dropout is of training alone."""
+    weights = []
+    for alpha in (2, 8):
+        model = make_model().train()
+        name = "model.llm.layers.0.self_attn.q_proj.weight"
+        before = model.get_parameter(name).detach().clone()
+        add_adapters(model, replace(LORA, lora_alpha=alpha, lora_dropout=0.5))
+        scramble(model)
+        batch = make_batch()
+        losses = [model.loss(batch, generator=torch.Generator().manual_seed(0)).total for _ in range(2)]
+        assert losses[0] != losses[1]
+        assert torch.equal(sampled(model.eval(), batch), sampled(model, batch))
+        merge_adapters(model)
+        weights.append(model.get_parameter(name) - before)
+    torch.testing.assert_close(weights[1], 4 * weights[0], atol=1e-5, rtol=1e-4)
+    with pytest.raises(ValueError, match=r"lora_dropout 1.0"):
+        check_stage("adapt", replace(LORA, lora_dropout=1.0))
 
 
 def test_contradictions_are_refused() -> None:

@@ -6,11 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from visuomotor.contract import EvalPlan
+from visuomotor.contract import Embodiment, EvalPlan
 from visuomotor.data.lerobot import Dataset
 from visuomotor.evaluation.results import Results
 from visuomotor.evaluation.rollout import evaluate
 from visuomotor.policy import load_policy
+from visuomotor.simulation.interface import load_world, make_environment
+from visuomotor.simulation.options import split_options
 
 logger = logging.getLogger(__name__)
 
@@ -18,13 +20,19 @@ logger = logging.getLogger(__name__)
 def evaluate_checkpoint(
     checkpoint: Path, plan: EvalPlan, out: Path, *, data: Sequence[Path] = (), **options: Any
 ) -> Results:
-    """Load and roll out. `data`: collected data sets whose starts must not occur; `options` go to `evaluate`.
+    """Load and roll out. A checkpoint of several robots drives the world's.
+
+    `data`: collected data sets whose starts must not occur; `options` go to `evaluate`.
 
     Raises:
         ValueError: held-out wording is wanted of a policy that was trained without templates.
     """
-    chosen: dict[str, Any] = {} if plan.actions_from is None else {"actions_from": plan.actions_from}
+    chosen = dict(plan.policy)
+    if plan.actions_from is not None:
+        chosen["actions_from"] = plan.actions_from
     policy = load_policy(checkpoint, think=plan.think, **chosen)
+    if len(policy.processor.embodiments) > 1:
+        policy = load_policy(checkpoint, think=plan.think, embodiment=robot_of(plan), **chosen)
     if plan.wording == "heldout":
         if policy.processor.config.templates == "none":
             raise ValueError(f"{checkpoint} was trained without templates, so it has no held-out wording.")
@@ -34,6 +42,16 @@ def evaluate_checkpoint(
     if policy.malformed:
         logger.warning("%d lines of action tokens were malformed; the flow acted in their place.", policy.malformed)
     return results
+
+
+def robot_of(plan: EvalPlan) -> Embodiment:
+    """Whose observations the plan's world gives."""
+    options, _ = split_options(load_world(plan.environment), plan.options)
+    environment = make_environment(plan.environment, **options)
+    try:
+        return environment.embodiment
+    finally:
+        environment.close()
 
 
 def training_scenarios(data: Sequence[Path]) -> list[dict[str, Any]]:

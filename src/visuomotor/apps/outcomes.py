@@ -11,7 +11,7 @@ from visuomotor.apps.answers import RESULTS_FILE
 from visuomotor.apps.facts import percent, sentence
 from visuomotor.apps.pictures import data_url, first_frame, image_file
 from visuomotor.evaluation.answers import KindScore
-from visuomotor.evaluation.results import RECORDS_FILE, ConditionResult, EpisodeRecord, Results, read_records
+from visuomotor.evaluation.results import RECORDS_FILE, ConditionResult, EpisodeRecord, Motion, Results, read_records
 from visuomotor.evaluation.statistics import Rate, compare_paired
 
 MAX_FAILURES = 12
@@ -45,7 +45,8 @@ def evaluation_part(folder: Path) -> dict[str, Any]:
         "controls": [control(c, records) for c in results.conditions if c.control],
         "errors": [f"{c.name}, {error}" for c in results.conditions for error in c.errors],
         "latencies": [row for c in results.conditions for row in latency_rows(c, records)],
-        "execute": (results.run.get("plan") or {}).get("execute"),
+        "motions": [motion_row(c.name, c.motion) for c in results.conditions if c.motion],
+        "plan": results.run.get("plan") or {},
         "control_hz": results.run.get("control_hz"),
         "clips": clips(results, where),
         "failures": failures(records, where),
@@ -133,6 +134,21 @@ def latency_rows(condition: ConditionResult, records: Sequence[EpisodeRecord]) -
             "actions": f"{condition.latency.actions_per_second:.0f}",
         }
     return rows
+
+
+def motion_row(name: str, motion: Motion) -> dict[str, Any]:
+    """How the robot was driven in a condition, and what the safety filter did to its commands."""
+    reasons = ", ".join(f"{reason.replace('_', ' ')} {count}" for reason, count in motion.interventions.items())
+    share = motion.intervened / max(motion.commands, 1)
+    return {
+        "condition": name,
+        "stall": f"{motion.stall_seconds:.1f}",
+        "jerk": "" if motion.jerk is None else f"{motion.jerk:.1f}",
+        "seam_jerk": "" if motion.seam_jerk is None else f"{motion.seam_jerk:.1f}",
+        "commands": motion.commands,
+        "intervened": f"{motion.intervened} ({percent(share, 1)})" if motion.intervened else "0",
+        "reasons": reasons,
+    }
 
 
 def call_row(name: str, calls: Sequence[tuple[float, int]]) -> dict[str, Any]:

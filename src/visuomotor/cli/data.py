@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import tyro
 
@@ -94,9 +94,33 @@ class WriteConversations:
     """Of the questions."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """Share of each task's frames that a DAM-VLA's router is told to be manipulation, by every signal that there is."""
+
+    folder: Folder
+    """The data set's folder."""
+    covers: Literal["changes", "phases"] = "changes"
+    """Frames near the signal's changes (published), or the whole phases in which it is on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Annotate:
+    """Write a copy with sub-tasks found by a rule: where the gripper switches, and where the arm pauses."""
+
+    folder: Folder
+    """The data set's folder."""
+    out: Path
+    """Folder of the copy."""
+    least_seconds: float = 1.0
+    """No sub-task is shorter than this."""
+    pause: float = 0.3
+    """How slow a pause is, as a share of the episode's fast motion."""
+
+
 COMMANDS = {
     "info": Info, "stats": Stats, "doctor": Doctor, "view": View, "embodiment": DraftEmbodiment,
-    "conversations": WriteConversations,
+    "conversations": WriteConversations, "labels": Labels, "annotate": Annotate,
 }  # fmt: skip
 
 
@@ -111,7 +135,7 @@ def run(arguments: list[str]) -> int:
     options = parse(f"data {arguments[0]}", COMMANDS[arguments[0]], arguments[1:])
     verbs = {
         "info": info, "stats": stats, "doctor": doctor, "view": view, "embodiment": embodiment,
-        "conversations": conversations,
+        "conversations": conversations, "labels": labels, "annotate": annotate,
     }  # fmt: skip
     return verbs[arguments[0]](options)
 
@@ -253,4 +277,37 @@ def conversations(options: WriteConversations) -> int:
     rows = spread_rows(dataset.num_frames, options.images)
     made = scene_conversations(dataset, rows, config, kinds=options.kinds, wording=options.wording, seed=options.seed)
     say(f"wrote {write_conversations(made, options.out)}")
+    return 0
+
+
+def labels(options: Labels) -> int:
+    from visuomotor.data.lerobot import Dataset
+    from visuomotor.data.phases import label_shares
+    from visuomotor.data.weighting import Signal, WeightingConfig
+
+    dataset, shares = Dataset(options.folder), {}
+    for signal in get_args(Signal):
+        try:
+            shares[signal] = label_shares(dataset, WeightingConfig(signal=signal, covers=options.covers))
+        except ValueError as error:
+            say(f"{signal}: {error}")
+    if shares:
+        tasks = next(iter(shares.values()))
+        rows = [[task, *(f"{100 * found[task]:.0f} %" for found in shares.values())] for task in tasks]
+        table(f"frames labelled manipulation, {options.covers}", ["task", *shares], rows)
+    return 0
+
+
+def annotate(options: Annotate) -> int:
+    from visuomotor.data.lerobot import Dataset
+    from visuomotor.data.lerobot.annotate import write_subtasks
+    from visuomotor.data.substeps import SubstepRule, substeps
+
+    dataset = Dataset(options.folder)
+    texts = substeps(dataset, SubstepRule(least_seconds=options.least_seconds, pause=options.pause))
+    write_subtasks(dataset, texts, options.out)
+    episodes = map(dataset.episode_slice, range(dataset.num_episodes))
+    counts = [1 + sum(a != b for a, b in zip(texts[s], texts[s][1:], strict=False)) for s in episodes]
+    say(f"wrote {options.out}: {min(counts)} to {max(counts)} sub-tasks an episode. Look at some:")
+    say(f"  visuomotor data view {options.out} --episode 0")
     return 0

@@ -28,11 +28,22 @@ class Options:
     max_steps: Number = None
     """Control steps after which an episode has failed (default: the world's own limit)."""
     execute: int = 8
-    """Actions of a chunk that are executed before the policy looks again."""
+    """Actions of a chunk that are executed before the policy looks again (ensembles look at every step)."""
+    executor: Literal[
+        "receding_horizon", "temporal_ensemble", "adaptive_ensemble", "asynchronous", "asynchronous_ensemble",
+        "rtc", "rtc_identity", "rtc_prefix",
+    ] = "receding_horizon"  # fmt: skip
+    """What turns chunks into actions: docs/execution.md says which to take."""
+    latency_ms: float = 0.0
+    """Milliseconds of the world's clock after which a chunk is there, whatever the policy takes here."""
+    safety: Literal["clamp", "reject", "shadow"] = "clamp"
+    """What the safety filter does with commands beyond the robot's limits; shadow only counts them."""
     think: Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="[STR ...]")] = None
     """Levels that the policy writes before it acts, e.g. subtask box (default: what it was trained to write)."""
     actions_from: Literal["flow", "tokens"] | None = None
     """Chunks from the flow, or the action tokens that the policy writes (default: what the checkpoint says)."""
+    policy: Annotated[dict[str, str], tyro.conf.arg(metavar="NAME VALUE")] = field(default_factory=dict)
+    """Other settings of the policy, e.g. --policy think_every 2 think_seconds 0.1 num_samples 8."""
     wording: Literal["canonical", "heldout"] = "canonical"
     """How the policy is told, if it was trained with templates: heldout takes those that training never used."""
     data: tuple[Path, ...] = ()
@@ -43,6 +54,8 @@ class Options:
     """Simulator processes; the results do not depend on their number."""
     option: Annotated[dict[str, str], tyro.conf.arg(metavar="NAME VALUE")] = field(default_factory=dict)
     """Options of the world, e.g. --option vocabulary full."""
+    stages: bool = False
+    """Also print how many episodes came how far, stage by stage of each task."""
     resume: bool = False
     """Continue an interrupted evaluation of the same checkpoint and plan."""
     overwrite: bool = False
@@ -54,6 +67,8 @@ def run(arguments: list[str]) -> int:
     from visuomotor.apps.evaluation import evaluate_checkpoint
     from visuomotor.cli.values import typed
     from visuomotor.contract import EvalPlan
+    from visuomotor.evaluation.results import RECORDS_FILE, read_records
+    from visuomotor.evaluation.stages import by_stage, stage_table
 
     plan = EvalPlan(
         environment=options.environment,
@@ -62,8 +77,12 @@ def run(arguments: list[str]) -> int:
         control_episodes=options.control_episodes,
         max_steps=options.max_steps,
         execute=options.execute,
+        executor=options.executor,
+        latency=options.latency_ms / 1000,
+        safety=options.safety,
         think=options.think,
         actions_from=options.actions_from,
+        policy={key: typed(value) for key, value in options.policy.items()},
         wording=options.wording,
         seed=options.seed,
         options={key: typed(value) for key, value in options.option.items()},
@@ -81,5 +100,10 @@ def run(arguments: list[str]) -> int:
         )
     columns, rows = results.table()
     table("success", columns, rows)
+    if options.stages:
+        records = read_records(options.out / RECORDS_FILE)
+        for condition in results.conditions:
+            columns, rows = stage_table(by_stage(r for r in records if r.condition == condition.name))
+            table(f"how far episodes came: {condition.name}", columns, rows)
     say(f"results: {options.out / 'results.json'}")
     return 0

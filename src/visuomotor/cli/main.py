@@ -11,13 +11,18 @@ from visuomotor.spelling import did_you_mean
 VERBS = {
     "demo": ("visuomotor.cli.demo", "demonstrations, training, evaluation and report in one go"),
     "collect": ("visuomotor.cli.collect", "record demonstrations of a simulated robot as a LeRobot v3 data set"),
-    "data": ("visuomotor.cli.data", "look at a data set: info, stats, doctor, view, embodiment, conversations"),
+    "data": (
+        "visuomotor.cli.data",
+        "look at a data set: info, stats, doctor, view, embodiment, conversations, labels, annotate",
+    ),
     "train": ("visuomotor.cli.train", "train a recipe, or fine-tune a checkpoint on your own data"),
     "eval": ("visuomotor.cli.evaluate", "roll a checkpoint out in a simulator, with controls and intervals"),
     "eval-text": ("visuomotor.cli.eval_text", "ask a checkpoint questions on held-out images"),
+    "play": ("visuomotor.cli.play", "a page on which a policy drives a simulated robot, and you tell it what to do"),
     "serve": ("visuomotor.cli.serve", "serve a checkpoint to robots and benchmarks (openpi, vla-eval)"),
     "report": ("visuomotor.cli.report", "write the HTML report of a run's folder"),
     "study": ("visuomotor.cli.study", "train and roll out the arms of a study, and compare them"),
+    "robochallenge": ("visuomotor.cli.robochallenge", "drive RoboChallenge's robots, or rehearse on a mock of it"),
     "convert": ("visuomotor.cli.convert", "published checkpoints into ours, and back"),
     "model": ("visuomotor.cli.model", "parameters, FLOPs, bytes and roofline time of a model"),
     "info": ("visuomotor.cli.info", "versions, devices, what is installed"),
@@ -26,7 +31,7 @@ VERBS = {
 
 def usage() -> str:
     """The text of `visuomotor --help`."""
-    rows = "\n".join(f"  {verb:<10} {text}" for verb, (_, text) in VERBS.items())
+    rows = "\n".join(f"  {verb:<13} {text}" for verb, (_, text) in VERBS.items())
     return (
         f"visuomotor {__version__}: train, ablate, evaluate and serve vision-language-action robot policies\n\n"
         f"usage: visuomotor VERB [options]      (visuomotor VERB --help explains a verb)\n\n{rows}\n\n"

@@ -80,7 +80,8 @@ def run(arguments: list[str]) -> int:
         (r["learns"], r["precision"], "yes" if r["checkpoint_activations"] else "no", f"{r['total'] / 1e9:.1f}")
         for r in facts["training_memory"]
     ]
-    table("one training step", ("learns", "precision", "layers again", "GB"), held)
+    if held:
+        table("one training step", ("learns", "precision", "layers again", "GB"), held)
     console.print(f"roofline time {facts['roofline_ms']:.2f} ms at {options.tflops} TFLOP/s, {options.bandwidth} TB/s")
     return 0
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from visuomotor.cli.console import PathOrNone, parse, progress_bar, say, table
+from visuomotor.cli.console import Number, PathOrNone, parse, progress_bar, say, table
 from visuomotor.spelling import did_you_mean
 
 
@@ -34,12 +34,63 @@ class Options:
     """Training seeds."""
     episodes: int = 100
     """Episodes that each arm and seed is rolled out for, per split."""
+    questions: int = 500
+    """Questions that each arm and seed is asked, where the study has any."""
     arms: tuple[str, ...] = ()
     """Some of the study's arms (default: all)."""
     workers: int = 2
     """Simulator processes."""
     overwrite: bool = False
     """Replace arms in --out that were made with other settings, data or code."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecutionOptions:
+    """Roll a checkpoint out through several executors at several latencies, on the same starts: success, time without
+    an action, jerk where one chunk takes over from another. What is done already is reused."""
+
+    checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
+    """A checkpoint's folder, such as runs/train/checkpoints/step-000500."""
+    out: Path = Path("runs/execution")
+    """Folder of the study."""
+    executors: Annotated[tuple[str, ...], tyro.conf.arg(metavar="[NAME ...]")] = ()
+    """What is compared with receding_horizon (default: all)."""
+    latencies: tuple[float, ...] = (0, 50, 100, 200, 300)
+    """Milliseconds from an observation to its chunk."""
+    environment: str = "tabletop"
+    """The world: tabletop or metaworld."""
+    tasks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="[STR ...]")] = ("lift",)
+    """Tasks of the world; none given: all."""
+    episodes: int = 50
+    """Episodes for each executor and latency."""
+    execute: int = 4
+    """Actions between two looks, for executors that do not look at every step."""
+    num_samples: int = 1
+    """Chunks of which the policy takes the medoid."""
+    max_steps: Number = None
+    """Control steps after which an episode has failed (default: the world's own limit)."""
+    workers: int = 2
+    """Simulator processes."""
+
+
+def run_execution(arguments: list[str]) -> int:
+    from visuomotor.studies import execution
+
+    options = parse("study execution", ExecutionOptions, arguments)
+    chosen = {name: getattr(options, name) for name in vars(options) if name != "executors"}
+    if options.executors:
+        chosen["executors"] = tuple(dict.fromkeys((execution.REFERENCE, *options.executors)))
+    plan = execution.ExecutionPlan(**chosen)
+    with ExitStack() as bars:
+
+        def watch(title: str) -> Callable[[int, int, str], None]:
+            bars.close()
+            return bars.enter_context(progress_bar(title, transient=True))
+
+        results = execution.run_execution_study(plan, watch)
+    table("executors", *execution.table(results))
+    say(f"details: {(plan.out / execution.RESULTS_FILE).resolve()}")
+    return 0
 
 
 def run(arguments: list[str]) -> int:
@@ -49,7 +100,10 @@ def run(arguments: list[str]) -> int:
     if arguments[:1] == ["list"]:
         for name, study in STUDIES.items():
             say(f"  {name:<18} {study.question}")
+        say("  execution          Which executor stands how much latency? (needs a checkpoint, trains nothing)")
         return 0
+    if arguments[:1] == ["execution"]:
+        return run_execution(arguments[1:])
     options, unknown = parse("study", Options, arguments, unknown=True)
     if options.study not in STUDIES:
         hint = did_you_mean(options.study, STUDIES)
@@ -57,8 +111,8 @@ def run(arguments: list[str]) -> int:
     study = STUDIES[options.study].only(options.arms) if options.arms else STUDIES[options.study]
     plan = StudyPlan(
         out=options.out, data=options.data, scenes=options.scenes, minutes=options.minutes, seeds=options.seeds,
-        base_minutes=options.base_minutes, episodes=options.episodes, workers=options.workers,
-        overwrite=options.overwrite, overrides=pairs(unknown),
+        base_minutes=options.base_minutes, episodes=options.episodes, questions=options.questions,
+        workers=options.workers, overwrite=options.overwrite, overrides=pairs(unknown),
     )  # fmt: skip
     with ExitStack() as bars:
 

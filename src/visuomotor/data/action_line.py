@@ -30,6 +30,8 @@ class ActionLine:
 
     def __post_init__(self) -> None:
         kind, count = self.config.action_tokens, self.tokenizer.action_count
+        if self.tokenizer.action_start is None and not self.config.levels.get("action"):
+            return  # a public vocabulary as it is, of a policy that writes no action line
         if (kind == "fast") != (self.fast is not None) or count != (self.fast.size if self.fast else BINS):
             raise ValueError(
                 f"action_tokens is {kind!r}, but the vocabulary has {count} action tokens and there are "
@@ -61,7 +63,8 @@ class ActionLine:
 
         Steps between those that a line of bins holds are interpolated.
         """
-        written = ids[(ids != self.tokenizer.pad_id) & (ids != self.tokenizer.newline_id)] - self.tokenizer.action_start
+        first = self.tokenizer.require_actions()
+        written = ids[(ids != self.tokenizer.pad_id) & (ids != self.tokenizer.newline_id)] - first
         if ((written < 0) | (written >= self.tokenizer.action_count)).any():
             return None
         actions = np.zeros((self.config.horizon, self.config.action_width), dtype=np.float32)

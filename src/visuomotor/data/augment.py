@@ -1,28 +1,43 @@
 """Image augmentation that keeps words true: small shifts (boxes and points move along) and brightness changes.
 
-Hue is never changed: instructions name colours.
+Hue is never changed: instructions name colours. Crops and rotations are for texts that point at nothing in an image.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from PIL import Image
+from torch.nn import functional
 
-__all__ = ["AugmentConfig", "Shift", "augment", "draw_shift"]
+__all__ = ["AugmentConfig", "Shift", "augment", "centre_crop", "draw_shift"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """`shift`: largest shift as a share of the image side; the others: largest relative change. 0 is off."""
+    """`shift`: largest shift as a share of the image side; the others: largest relative change. 0 is off.
+
+    crop       share of each side that is cut away before the image is stretched to its size again: anywhere in
+               training, evenly at inference
+    rotation   largest angle in degrees, either way; what comes from outside is black
+    shared     all cameras of a sample get the same draws
+    """
 
     shift: float = 0.0
     brightness: float = 0.0
     contrast: float = 0.0
     channel: float = 0.0  # gain per colour channel, for white balance
+    saturation: float = 0.0
+    crop: float = 0.0
+    rotation: float = 0.0
+    shared: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("shift", "brightness", "contrast", "channel"):
+        for name in ("shift", "brightness", "contrast", "channel", "saturation", "crop"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"Augmentation {name} is {getattr(self, name)}; it must be at least 0 and below 1.")
+        if not 0 <= self.rotation <= 180:
+            raise ValueError(f"Augmentation rotation is {self.rotation} degrees; it must lie in 0-180.")
 
     @property
     def jitters(self) -> bool:
@@ -66,9 +81,38 @@ def augment(image: np.ndarray, shift: Shift, config: AugmentConfig, rng: np.rand
     """The shifted, jittered image uint8[h, w, 3]; the given one stays as it is."""
     if shift.x or shift.y:
         image = shift.image(image)
+    if config.crop:
+        image = _cropped(image, config.crop, rng)
+    if config.rotation:
+        angle = rng.uniform(-config.rotation, config.rotation)
+        image = np.asarray(Image.fromarray(image).rotate(angle))
     if config.jitters:
         image = _jitter(image, config, rng)
+    if config.saturation:
+        image = _saturated(image, 1 + config.saturation * rng.uniform(-1, 1))
     return image
+
+
+def centre_crop(image: np.ndarray, crop: float) -> np.ndarray:
+    """What `AugmentConfig.crop` does at inference: uint8[h, w, 3], a little closer."""
+    return _cropped(image, crop, None) if crop else image
+
+
+def _cropped(image: np.ndarray, crop: float, rng: np.random.Generator | None) -> np.ndarray:
+    height, width = image.shape[:2]
+    rows, columns = (max(1, int(side * (1 - crop))) for side in (height, width))
+    spare = (height - rows, width - columns)
+    top, left = (side // 2 if rng is None else int(rng.integers(side + 1)) for side in spare)
+    part = np.ascontiguousarray(image[top : top + rows, left : left + columns])
+    pixels = torch.from_numpy(part).permute(2, 0, 1)[None]
+    stretched = functional.interpolate(pixels, (height, width), mode="bilinear", antialias=True, align_corners=False)
+    return stretched[0].permute(1, 2, 0).contiguous().numpy()
+
+
+def _saturated(image: np.ndarray, factor: float) -> np.ndarray:
+    """Every pixel moved away from its grey, by ITU-R 601's weights, or towards it."""
+    grey = image @ np.array([0.299, 0.587, 0.114])
+    return np.clip(np.rint(factor * image + (1 - factor) * grey[..., None]), 0, 255).astype(np.uint8)
 
 
 def _jitter(image: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:

@@ -4,8 +4,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from visuomotor.data.augment import AugmentConfig
-from visuomotor.data.normalization import NEAR_CONSTANT
+from visuomotor.data.normalization import NEAR_CONSTANT, Method
 from visuomotor.data.scaffold import LEVELS, PromptStyle
+from visuomotor.data.weighting import WEIGHTS, WeightingConfig
 
 __all__ = ["Objective", "ProcessorConfig"]
 
@@ -21,10 +22,17 @@ class ProcessorConfig:
     image_roles: camera roles in the model's order; `optional_roles` may be missing (a masked view).
     image_size: side in pixels to pad and resize to; None leaves images as they are stored.
     levels: {scaffold level: probability that its line is present in a training sample}.
+    prompt: "plain", the instruction in a line of its own; "dm0", the published DM0's; "qwen2_vl", the chat layout of
+        DexVLA (data/chat.py), whose only level is the sub-task, the reasoning of every sample (1) or of none (0).
     action_reference: "embodiment" keeps what the data says; "chunk_start" learns absolute components as differences
         to the state at the start of the chunk; `state_of` pairs action with state components of other names, and
         `wrap_angles` takes angles the short way round (the servers of published models do not).
     progress: samples carry how far the task is, now and at the chunk's end (for models with a progress token).
+    weights: names of the loss weights per step that samples carry (data/weighting.py: "trajectory", "chunk", "move",
+        "mani", "emphasis"); a model multiplies what it knows, dm0 its flow loss by all of them.
+    router: samples carry the label "router", whether the robot manipulates now; `weighting`: how both are made.
+    action_normalization, state_normalization: "embodiment" takes what each component says; "min_max" and "z_score" are
+        DexVLA's (data/normalization.py), for all of them. Its head bounds actions to [-1, 1], where min_max puts them.
     near_constant: dimensions whose range is below it are centred instead of stretched (published: 0).
     coordinates: the side of an image in the coordinates of texts; with at most 100, a tokenizer trained here has one
         token for each, which is learnt faster (nano: 100).
@@ -37,7 +45,16 @@ class ProcessorConfig:
     trajectory_stride: frames between two points of the trajectory line.
     templates: "grammar" asks in words drawn from data/templates.py, and at inference in the canonical ones, "heldout"
         is the same with held-out words at inference (a control); "none" says the bare instruction or question.
+    prompt: the layout of the user's turn: "plain", "dm0", or "cogact", behind which nothing is written.
+    past_end: the steps of a chunk past its episode's end: "repeat" the last action, or stand "still": differences per
+        step are zero, grippers and absolute targets repeat. Neither is valid data.
+    clip_actions: normalised actions are clipped to [-1, 1], in training and before they reach the robot (CogACT).
+    binary_grippers: gripper commands for the robot are its opened or its closed value, whichever is nearer (CogACT).
     tags: the user's turn of a robot sample begins with robot and control mode (data/tags.py).
+    sentence: robot samples carry what they are told as one frozen embedding, the label "sentence" (data/sentences.py):
+        "hashed", or the folder or name of a DistilBERT; "" is none. `sentence_of` says of what: "subtask", the text of
+        the sub-step that a frame belongs to (of the instruction where a frame has none), or "instruction". At inference
+        it is the observation's instruction, or the sub-task where one is given.
     """
 
     horizon: int = 8
@@ -52,6 +69,8 @@ class ProcessorConfig:
     action_reference: Literal["embodiment", "chunk_start"] = "embodiment"
     state_of: dict[str, str] = field(default_factory=dict)
     wrap_angles: bool = True
+    action_normalization: Method = "embodiment"
+    state_normalization: Method = "embodiment"
     near_constant: float = NEAR_CONSTANT
     coordinates: int = 1000
     level_order: tuple[str, ...] = LEVELS
@@ -63,9 +82,17 @@ class ProcessorConfig:
     trajectory_stride: int = 4
     questions_per_image: int = 4
     progress: bool = False
+    weights: tuple[str, ...] = ()
+    router: bool = False
+    weighting: WeightingConfig = field(default_factory=WeightingConfig)
     vocab_size: int = 1024
     templates: Literal["none", "grammar", "heldout"] = "none"
     tags: bool = False
+    past_end: Literal["repeat", "still"] = "repeat"
+    clip_actions: bool = False
+    binary_grippers: bool = False
+    sentence: str = ""
+    sentence_of: Literal["subtask", "instruction"] = "subtask"
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def __post_init__(self) -> None:
@@ -84,9 +111,22 @@ class ProcessorConfig:
         for name, value, known in (
             ("scaffold", self.scaffold, ("sequential", "parallel")),
             ("action_tokens", self.action_tokens, ("bins", "fast")),
+            ("past_end", self.past_end, ("repeat", "still")),
+            ("action_normalization", self.action_normalization, ("embodiment", "min_max", "z_score")),
+            ("state_normalization", self.state_normalization, ("embodiment", "min_max", "z_score")),
+            ("sentence_of", self.sentence_of, ("subtask", "instruction")),
         ):
             if value not in known:
-                raise ValueError(f"ProcessorConfig.{name} is {value!r}; choose {known[0]!r} or {known[1]!r}.")
+                others = ", ".join(map(repr, known[:-1]))
+                raise ValueError(f"ProcessorConfig.{name} is {value!r}; choose {others} or {known[-1]!r}.")
+        unknown = set(self.weights) - set(WEIGHTS)
+        if unknown:
+            raise ValueError(f"Unknown loss weights {sorted(unknown)}; choose from {list(WEIGHTS)}.")
+        if self.prompt == "cogact" and (self.tags or any(self.levels.values())):
+            raise ValueError(
+                f"A text of the layout 'cogact' ends with its question, which has no tags, but levels is {self.levels} "
+                f"and tags {self.tags}; set levels={{}} and tags=False."
+            )
         if self.fast_scale <= 0:
             raise ValueError(f"ProcessorConfig.fast_scale is {self.fast_scale}; it must be above 0.")
         for level, probability in self.levels.items():
@@ -97,8 +137,28 @@ class ProcessorConfig:
                 raise ValueError(f"ProcessorConfig.{name} is {getattr(self, name)}; it must be at least 1.")
         if not 10 <= self.coordinates <= 1000:
             raise ValueError(f"ProcessorConfig.coordinates is {self.coordinates}; it must lie in 10-1000.")
+        self._require_chat()
         if not self.image_roles:
             raise ValueError("image_roles is empty; a policy needs at least one camera role.")
+
+    @property
+    def weighs(self) -> bool:
+        """Whether samples carry anything that is made of `weighting`."""
+        return self.router or bool(self.weights)
+
+    def _require_chat(self) -> None:
+        if self.prompt != "qwen2_vl":
+            if self.augment.crop or self.augment.rotation:
+                raise ValueError(
+                    "augment.crop and .rotation do not move boxes and points; they need prompt='qwen2_vl'."
+                )
+            return
+        if set(self.levels) - {"subtask"} or self.levels.get("subtask", 0) not in (0, 1):
+            raise ValueError(
+                f"With prompt='qwen2_vl' the only level is 'subtask', with probability 0 or 1; levels is {self.levels}."
+            )
+        if self.tags or self.scaffold != "sequential":
+            raise ValueError("prompt='qwen2_vl' has neither tags nor parallel levels; leave both at their defaults.")
 
     def turn(self, level: str) -> int:
         """The turn of a level's text (see contract.Batch): one of its own where levels do not see each other."""
@@ -115,4 +175,5 @@ class ProcessorConfig:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "ProcessorConfig":
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-        return cls(**{**values, "augment": AugmentConfig(**data["augment"])})
+        weighting = WeightingConfig.from_json(data.get("weighting", {}))  # checkpoints of before have none
+        return cls(**{**values, "augment": AugmentConfig(**data["augment"]), "weighting": weighting})

@@ -72,10 +72,10 @@ def level_grammar(level: str, tokenizer: TextTokenizer, config: ProcessorConfig,
 
 def action_grammar(tokenizer: TextTokenizer, coefficients: int, lengths: Sequence[int]) -> Grammar:
     """`coefficients` numbers in action tokens, the i-th of which stands for `lengths[i]` numbers (bins: one each)."""
-    build = Automaton()
+    build, first = Automaton(), tokenizer.require_actions()
     states = [build.state({tokenizer.newline_id: build.END})]
     for missing in range(1, coefficients + 1):
-        fitting = {tokenizer.action_start + i: states[missing - n] for i, n in enumerate(lengths) if n <= missing}
+        fitting = {first + i: states[missing - n] for i, n in enumerate(lengths) if n <= missing}
         states.append(build.state(fitting))
     return build.grammar(states[-1], tokenizer.vocab_size)
 

@@ -22,6 +22,7 @@ from visuomotor.contract import Batch, Mixture, Source
 from visuomotor.data.conversations import Conversations
 from visuomotor.data.dialogue import conversation_sample, conversation_views
 from visuomotor.data.images import fit
+from visuomotor.data.phases import NEEDS
 from visuomotor.data.prepared import Prepared
 from visuomotor.data.processor import Objective, Processor
 from visuomotor.data.sample import Sample
@@ -308,7 +309,7 @@ def _open(
         )
     embodiment = processor.embodiment_index(dataset.require_embodiment(), name=f"Source {source.name!r}")
     needed = _needed_annotations(processor, objective)
-    _require_annotations(source, dataset, needed)
+    _require_annotations(source, dataset, needed | _weighed_annotations(processor, objective))
     if "kinds" in source.options:
         check_kinds(source.options["kinds"])
     cameras = {c.role: c.name for c in dataset.require_embodiment().cameras}
@@ -361,7 +362,17 @@ def _needed_annotations(processor: Processor, objective: Objective) -> dict[str,
         return {"boxes": "grounding questions"}
     levels = processor.config.levels
     needed = {LEVEL_NEEDS[level]: f"level {level!r}" for level, p in levels.items() if p > 0 and level in LEVEL_NEEDS}
+    if processor.config.sentence and processor.config.sentence_of == "subtask":
+        needed["subtask"] = "processor.sentence_of 'subtask'"
     return needed | ({"progress": "processor.progress"} if processor.config.progress else {})
+
+
+def _weighed_annotations(processor: Processor, objective: Objective) -> dict[str, str]:
+    """{annotation: what is made of it} of a source's loss weights and router labels."""
+    if objective != "robot" or not processor.config.weighs:
+        return {}
+    signal = processor.config.weighting.signal
+    return {name: f"processor.weighting.signal {signal!r}" for name in NEEDS.get(signal, ())}
 
 
 def _require_annotations(source: Source, dataset: Any, needed: dict[str, str]) -> None:
@@ -370,8 +381,9 @@ def _require_annotations(source: Source, dataset: Any, needed: dict[str, str]) -
         if not dataset.has(annotation):
             raise ValueError(
                 f"Source {source.name!r} ({describe(dataset)}) has no annotation {annotation!r}, which {text} needs. "
-                f"Set processor.levels.LEVEL to 0 (processor.progress to false), remove the source, or collect the "
-                f"data with annotations."
+                f"Set processor.levels.LEVEL to 0 (processor.progress to false, another processor.weighting.signal, "
+                f"processor.sentence_of to instruction), remove the source, or annotate the data (`visuomotor data "
+                f"annotate` writes sub-tasks)."
             )
 
 

@@ -3,7 +3,9 @@
 Every normalisation is affine per dimension, y = (x - offset) / scale, so that one pair of vectors serves both ways:
 quantile   y = 2 (x - q01) / (q99 - q01 + 1e-6) - 1      mean_std   y = (x - mean) / (std + 1e-6)
 limits     [low, high] -> [-1, 1]                        none       y = x
-Nothing is clipped.
+DexVLA's, for whole vectors whatever their components say (ProcessorConfig):
+min_max    [min - 0.0001, max + 0.0001] -> [-1, 1]       z_score    y = (x - mean) / max(std, 0.01)
+Nothing is clipped, unless the configuration says so (CogACT).
 """
 
 import logging
@@ -16,32 +18,42 @@ import numpy as np
 from visuomotor.data.statistics import VectorStatistics
 from visuomotor.embodiment import Component, Embodiment
 
-__all__ = ["Affine", "ReferenceChange", "Units", "normalizer", "reference_change"]
+__all__ = [
+    "MARGIN", "Affine", "Method", "ReferenceChange", "Units", "gripper_values", "normalizer", "reference_change",
+    "step_dimensions",
+]  # fmt: skip
 
 log = logging.getLogger(__name__)
 EPSILON = 1e-6
+MARGIN, LEAST_DEVIATION = 1e-4, 1e-2  # of min_max and z_score, which keep them from stretching a constant
+Method = Literal["embodiment", "min_max", "z_score"]
 NEAR_CONSTANT = 1e-4  # of the dimension's unit, or of its magnitude where that is above one
 PERIODS = {"rad": 2 * math.pi, "radian": 2 * math.pi, "deg": 360.0, "degree": 360.0}
 
 
 @dataclass(frozen=True)
 class Affine:
-    """y = (x - offset) / scale over the last axis; x has D dimensions, y is padded with zeros to `width`."""
+    """y = (x - offset) / scale over the last axis; x has D dimensions, y is padded with zeros to `width`.
+
+    `clip`: y is kept within [-1, 1], both ways.
+    """
 
     offset: np.ndarray
     scale: np.ndarray
     width: int
     constant: tuple[str, ...] = ()
+    clip: bool = False
 
     def apply(self, x: np.ndarray) -> np.ndarray:
         """float[..., D] in robot units -> float32[..., width]."""
         y = np.zeros((*x.shape[:-1], self.width), dtype=np.float32)
         y[..., : len(self.offset)] = (x - self.offset) / self.scale
-        return y
+        return y.clip(-1, 1) if self.clip else y
 
     def invert(self, y: np.ndarray) -> np.ndarray:
         """float[..., width] -> float32[..., D] in robot units."""
         kept = np.asarray(y, dtype=np.float64)[..., : len(self.offset)]
+        kept = kept.clip(-1, 1) if self.clip else kept
         return (kept * self.scale + self.offset).astype(np.float32)
 
 
@@ -51,8 +63,9 @@ def normalizer(
     width: int,
     what: Literal["state", "action"],
     near_constant: float = NEAR_CONSTANT,
+    method: Method = "embodiment",
 ) -> Affine:
-    """The Affine of a state or action vector; each component says which normalisation it takes.
+    """The Affine of a state or action vector; each component says which normalisation it takes, unless `method` does.
 
     A range (or std) of almost nothing would blow noise up. Such a dimension is centred on its median and reported;
     its scale is 1 unit for states (a robot off that value must not read as thousands) and the threshold itself for
@@ -70,6 +83,11 @@ def normalizer(
             f"The {what} statistics have {len(statistics.mean)} dimensions but the embodiment describes {len(dims)}; "
             f"recompute the statistics or correct embodiment.json."
         )
+    if method == "min_max":
+        low, high = np.array(statistics.min) - MARGIN, np.array(statistics.max) + MARGIN
+        return Affine((high + low) / 2, (high - low) / 2, width)
+    if method == "z_score":
+        return Affine(np.array(statistics.mean), np.maximum(np.array(statistics.std), LEAST_DEVIATION), width)
     offset, scale, constant = np.zeros(len(dims)), np.ones(len(dims)), []
     for d, (component, i, name) in enumerate(dims):
         offset[d], scale[d], spread = _one(component, i, statistics, d, near_constant)
@@ -185,11 +203,17 @@ def reference_change(embodiment: Embodiment, state_of: dict[str, str], wrap: boo
 
 @dataclass(frozen=True)
 class Units:
-    """Robot units <-> model units for one embodiment: action reference first, then normalisation, then padding."""
+    """Robot units <-> model units for one embodiment: action reference first, then normalisation, then padding.
+
+    still      action dimensions that are zero past an episode's end; there all others repeat the last action
+    grippers   (dimension, closed, opened) of commands that become the nearer of the two values for the robot
+    """
 
     state: Affine
     action: Affine
     reference: ReferenceChange | None
+    still: tuple[int, ...] = ()
+    grippers: tuple[tuple[int, float, float], ...] = ()
 
     def model_actions(self, actions: np.ndarray, state: np.ndarray) -> np.ndarray:
         """Robot actions [..., T, a] and the state [..., s] at the chunk's start -> float32[..., T, A]."""
@@ -202,4 +226,23 @@ class Units:
         actions = self.action.invert(normalised)
         if self.reference is not None:
             actions = self.reference.invert(actions, state[..., None, :]).astype(np.float32)
+        for dim, closed, opened in self.grippers:
+            nearer = np.abs(actions[..., dim] - closed) < np.abs(actions[..., dim] - opened)
+            actions[..., dim] = np.where(nearer, closed, opened)
         return actions
+
+
+def step_dimensions(embodiment: Embodiment) -> tuple[int, ...]:
+    """Action dimensions that are differences per step, grippers excepted."""
+    slices = embodiment.action_slices()
+    moving = (c.name for c in embodiment.action if c.reference == "step" and c.kind != "gripper")
+    return tuple(dim for name in moving for dim in range(slices[name].start, slices[name].stop))
+
+
+def gripper_values(embodiment: Embodiment) -> tuple[tuple[int, float, float], ...]:
+    """(dimension, closed value, opened value) of every gripper command."""
+    slices = embodiment.action_slices()
+    grippers = [(c, slices[c.name]) for c in embodiment.action if c.kind == "gripper"]
+    return tuple(
+        (dim, float(c.closed or 0), float(c.opened or 0)) for c, s in grippers for dim in range(s.start, s.stop)
+    )

@@ -9,7 +9,9 @@ import numpy as np
 from visuomotor.contract import Annotation
 from visuomotor.data.action_tokens import encode_bins
 from visuomotor.data.normalization import Units
+from visuomotor.data.phases import episode_weights
 from visuomotor.data.statistics import describe
+from visuomotor.data.weighting import WeightingConfig, chunk_weight, dual_scale
 
 __all__ = ["Prepared", "object_shares", "spread_rows"]
 
@@ -31,10 +33,12 @@ def object_shares(annotations: Sequence[Annotation]) -> dict[str, float]:
 class Prepared:
     """Per-row arrays of one data set under one embodiment's units; annotations are read when they are needed."""
 
-    def __init__(self, dataset: Any, units: Units, horizon: int) -> None:
+    def __init__(self, dataset: Any, units: Units, horizon: int, weighting: WeightingConfig | None = None) -> None:
         self.dataset = dataset
         self.units = units
         self._horizon = np.arange(horizon)
+        self._weighting = weighting or WeightingConfig()
+        self._trajectory_weights: np.ndarray | None = None
         self.end = np.zeros(dataset.num_frames, dtype=np.int64)
         self.episode = np.zeros(dataset.num_frames, dtype=np.int64)
         for e in range(dataset.num_episodes):
@@ -65,13 +69,21 @@ class Prepared:
         return bool(self._bad_actions[row + steps] == self._bad_actions[row])
 
     def actions_at(self, row: int) -> tuple[np.ndarray, int, np.ndarray]:
-        """(normalised float32[T, A], valid steps n, bins int64[n, a]); after the episode the last action repeats."""
+        """(normalised float32[T, A], valid steps n, bins int64[n, a]).
+
+        After the episode the last action repeats; what `Units.still` names is zero there in robot units.
+        """
         end = int(self.end[row])
         steps = min(len(self._horizon), end - row)
         if not self.has_actions(row):
             bad = row + int(np.argmax(~np.isfinite(self.raw_action[row : row + steps]).all(axis=1)))
             raise ValueError(self._not_finite("action", self.raw_action, bad))
         rows = np.minimum(row + self._horizon, end - 1)
+        if steps < len(rows) and self.units.still:
+            raw = self.raw_action[rows]
+            raw[steps:, self.units.still] = 0
+            actions = self.units.model_actions(raw, self.raw_state[row])
+            return actions, steps, encode_bins(actions[:steps, : raw.shape[1]])
         if self.action is not None and self._bins is not None:
             return self.action[rows], steps, self._bins[row : row + steps]
         actions = self.units.model_actions(self.raw_action[rows], self.raw_state[row])
@@ -82,6 +94,33 @@ class Prepared:
         rows = np.array([row, min(row + steps, int(self.end[row]) - 1)])
         annotations = self.load_annotations(rows)
         return np.array([annotations[r].progress for r in rows.tolist()], dtype=np.float32)
+
+    def weights_at(self, row: int) -> dict[str, np.ndarray]:
+        """{name: float32[T]} of every loss weight for the chunk from a row on; 0 after the episode's end.
+
+        "trajectory" and "chunk" are w^t and w^a of data/weighting.py, "move" and "mani" their two combinations, and
+        "emphasis" w^a (1 + w^t), for a model with one head.
+        """
+        there = np.zeros((2, len(self._horizon)), dtype=np.float32)
+        steps = min(len(self._horizon), int(self.end[row]) - row)
+        there[0, :steps] = self._trajectory[row : row + steps]
+        there[1, :steps] = chunk_weight(steps, self._weighting.gamma)
+        trajectory, chunk = there
+        move, mani = dual_scale(trajectory, chunk)
+        return {"trajectory": trajectory, "chunk": chunk, "move": move, "mani": mani, "emphasis": chunk + mani}
+
+    def router_at(self, row: int) -> np.ndarray:
+        """float32[]: 1 where the robot manipulates, 0 where it moves."""
+        last = row + 1 if self._weighting.label == "now" else min(row + len(self._horizon), int(self.end[row]))
+        return np.array((self._trajectory[row:last] > self._weighting.threshold).any(), dtype=np.float32)
+
+    @property
+    def _trajectory(self) -> np.ndarray:
+        """float64[F]: w^t of every frame, made when it is first asked for."""
+        if self._trajectory_weights is None:
+            parts = episode_weights(self.dataset, self._weighting)
+            self._trajectory_weights = np.concatenate(parts)
+        return self._trajectory_weights
 
     def instruction(self, row: int) -> str:
         """The instruction in force at a row (most data sets have one an episode)."""

@@ -14,18 +14,27 @@ from typing import Any
 import numpy as np
 
 from visuomotor.contract import Batch, Embodiment, Observation
-from visuomotor.data import grounding, sample_text, scaffold, tags, templates
+from visuomotor.data import chat, cogact_prompt, grounding, sample_text, scaffold, tags, templates
 from visuomotor.data.action_line import ActionLine, load_fast, train_fast
-from visuomotor.data.augment import Shift, augment, draw_shift
+from visuomotor.data.augment import Shift, augment, centre_crop, draw_shift
 from visuomotor.data.automaton import Grammar
 from visuomotor.data.config import Objective, ProcessorConfig
 from visuomotor.data.conversations import Conversations
 from visuomotor.data.fast import FastTokenizer
 from visuomotor.data.grammar import level_grammar
 from visuomotor.data.images import fit
-from visuomotor.data.normalization import ReferenceChange, Units, normalizer, reference_change
+from visuomotor.data.normalization import (
+    ReferenceChange,
+    Units,
+    gripper_values,
+    normalizer,
+    reference_change,
+    step_dimensions,
+)
+from visuomotor.data.phases import require_signal
 from visuomotor.data.prepared import Prepared, spread_rows
 from visuomotor.data.sample import Sample, collate
+from visuomotor.data.sentences import Sentences
 from visuomotor.data.statistics import Statistics, compute_statistics, is_scenes
 from visuomotor.data.tokenizer import TextTokenizer
 
@@ -54,9 +63,13 @@ class Processor:
         self.statistics = tuple(statistics)
         self.tokenizer = tokenizer
         self.action_line = ActionLine(config, tokenizer, fast)
+        self.sentences = Sentences(config.sentence) if config.sentence else None
         if config.tags:
             for embodiment in embodiments:
                 tags.tags_of(embodiment)  # refuses those whose control cannot be told
+        if config.weighs:
+            for embodiment in embodiments:
+                require_signal(embodiment, config.weighting.signal)
         self.units = tuple(_units(config, e, s) for e, s in zip(embodiments, statistics, strict=True))
         self.views = tuple(_views(config, e) for e in embodiments)
         self._prepared: dict[tuple[int, int], Prepared] = {}
@@ -98,9 +111,14 @@ class Processor:
             )
         if tokenizer is None:
             words = [*corpus, *scaffold.FIXED_TEXT, *grounding.PHRASES, *(t for d in datasets for t in _sentences(d))]
+            words += [cogact_prompt.prompt("")] if config.prompt == "cogact" else []
             words += templates.corpus() if config.templates != "none" else []
             words += [f"{tag} " for e, _ in groups for tag in tags.tags_of(e)] if config.tags else []
-            tokenizer = TextTokenizer.train(words, config.vocab_size, digits=2 if config.coordinates <= 100 else 1)
+            special = chat.TOKENS if config.prompt == "qwen2_vl" else ()
+            words += chat.FIXED_TEXT if special else []
+            digits = 2 if config.coordinates <= 100 else 1
+            tokenizer = TextTokenizer.train(words, config.vocab_size - len(special), digits=digits)
+            tokenizer = tokenizer.with_special_tokens(special) if special else tokenizer
         if config.action_tokens == "fast" and fast is None:
             units = (_units(config, e, s) for (e, _), s in zip(groups, statistics, strict=True))
             members = ((d, u) for (_, found), u in zip(groups, units, strict=True) for d in found)
@@ -120,7 +138,7 @@ class Processor:
         """The data set's normalised arrays, made on first use and kept."""
         key = (id(dataset), embodiment)
         if key not in self._prepared:
-            self._prepared[key] = Prepared(dataset, self.units[embodiment], self.config.horizon)
+            self._prepared[key] = Prepared(dataset, self.units[embodiment], self.config.horizon, self.config.weighting)
         return self._prepared[key]
 
     def sample(
@@ -152,11 +170,17 @@ class Processor:
         shifts, pictures = self._pictures(dataset_index, images, rng, views, place=lambda: prepared.place(row))
         config = self.config
         valid = np.zeros((config.horizon, config.action_width), dtype=bool)
-        labels = {}
+        weights, labels = {}, {}
         if objective == "robot":
             actions, steps, bins = prepared.actions_at(row)
+            if config.weights:
+                made = prepared.weights_at(row)
+                weights = {name: made[name] for name in config.weights}
+            if config.router:
+                labels["router"] = prepared.router_at(row)
             if config.progress:
                 labels["progress"] = prepared.progress_at(row, steps)
+            labels |= self._sentence(self._told(prepared, row))
             valid[:steps, : bins.shape[1]] = True
             tokens = partial(self.action_line.encode, actions, bins)
             robot = self.embodiments[dataset_index]
@@ -181,6 +205,7 @@ class Processor:
             action_valid=valid,
             embodiment=dataset_index,
             source=source,
+            weights=weights,
             labels=labels,
             text_turn=scaffold.turns_of(pieces),
         )
@@ -221,11 +246,13 @@ class Processor:
                 self.config, self.tokenizer, self.embodiments[embodiment], observation.instruction, written
             )
             for level in self.config.level_order:
-                if known.get(level):
+                if known.get(level) and self.config.prompt == "qwen2_vl":
+                    pieces += chat.known_answer(self.tokenizer, known[level])
+                elif known.get(level):
                     turn = self.config.turn(level)
                     pieces += scaffold.level_pieces(self.tokenizer, level, " " + known[level], turn)
             if levels and self.config.scaffold == "sequential":
-                pieces.append(scaffold.header_piece(self.tokenizer, levels[0]))
+                pieces += self.header(levels[0])
             ids, kinds, targets = scaffold.text_of(pieces)
             samples.append(
                 Sample(
@@ -236,6 +263,7 @@ class Processor:
                     text_loss=np.zeros_like(targets),
                     state=state,
                     embodiment=embodiment,
+                    labels=self._sentence(known.get("subtask") or observation.instruction),
                     text_turn=scaffold.turns_of(pieces),
                 )
             )
@@ -245,9 +273,27 @@ class Processor:
         """Model output float[T, A] -> float32[T, a] in robot units; `state` float[s] is the observation's."""
         return self.units[embodiment].robot_actions(np.asarray(normalised), np.asarray(state))
 
+    def header(self, level: str) -> scaffold.Pieces:
+        """What begins the line of a level that is to be written; nothing in a chat layout.
+
+        Raises:
+            ValueError: the layout has no such level.
+        """
+        if self.config.prompt != "qwen2_vl":
+            return [scaffold.header_piece(self.tokenizer, level)]
+        if level != "subtask":
+            raise ValueError(f"With prompt='qwen2_vl' a policy writes 'subtask', its reasoning, and not {level!r}.")
+        return []
+
+    def model_actions(self, actions: np.ndarray, state: np.ndarray, embodiment: int = 0) -> np.ndarray:
+        """The inverse of `robot_actions`: float[T, a] in robot units -> float32[T, A]."""
+        return self.units[embodiment].model_actions(np.asarray(actions), np.asarray(state))
+
     def parse_text(self, ids: Sequence[int] | np.ndarray, level: str | None = None) -> dict[str, str]:
         """{level: text} of generated ids. `level`: the one whose header was forced, so that the ids go on from it."""
         text = self.tokenizer.decode(ids)
+        if self.config.prompt == "qwen2_vl":
+            return {"subtask": chat.reasoning_of(text)}
         return scaffold.parse_levels((scaffold.HEADERS[level] if level else "") + text)
 
     def marks(self, text: Mapping[str, str], embodiment: int = 0) -> dict[str, Any]:
@@ -264,8 +310,13 @@ class Processor:
         camera = next(c.name for c in self.embodiments[embodiment].cameras if c.role == role)
         return {"camera": camera, "boxes": boxes, "trace": trace}
 
-    def grammar(self, level: str, embodiment: int = 0, names: Sequence[str] = ()) -> Grammar:
-        """What the line of a level may say (see data/grammar.py). `names`: what boxes may be called, else any words."""
+    def grammar(self, level: str, embodiment: int = 0, names: Sequence[str] = ()) -> Grammar | None:
+        """What the line of a level may say (see data/grammar.py). `names`: what boxes may be called, else any words.
+
+        None in a chat layout: an answer ends with the turn, not with the line, and says anything.
+        """
+        if self.config.prompt == "qwen2_vl":
+            return None
         if level != "action":
             return level_grammar(level, self.tokenizer, self.config, names)
         return self.action_line.grammar(self.embodiments[embodiment].action_dim)
@@ -280,11 +331,14 @@ class Processor:
         return self.action_line.fast
 
     def to_json(self) -> dict[str, Any]:
+        def said(own: str, method: str) -> str:
+            return own if method == "embodiment" else method
+
         def meaning(embodiment: Embodiment) -> dict[str, Any]:
             return {
                 "embodiment": embodiment.name,
-                "state": {c.name: c.normalization for c in embodiment.state},
-                "action": {c.name: c.normalization for c in embodiment.action},
+                "state": {c.name: said(c.normalization, self.config.state_normalization) for c in embodiment.state},
+                "action": {c.name: said(c.normalization, self.config.action_normalization) for c in embodiment.action},
                 "action_reference": {
                     c.name: "chunk_start" if self.config.action_reference == "chunk_start" else c.reference
                     for c in embodiment.action
@@ -325,6 +379,16 @@ class Processor:
         fast = load_fast(Path(folder) / FAST_FILE) if config.action_tokens == "fast" else None
         return cls(config, embodiments, statistics, TextTokenizer.load(Path(folder) / TOKENIZER_FILE), fast)
 
+    def _told(self, prepared: Prepared, row: int) -> str:
+        """What a training sample is told in one sentence (see ProcessorConfig.sentence_of)."""
+        if self.sentences is None:
+            return ""
+        subtask = prepared.annotation(row).subtask if self.config.sentence_of == "subtask" else ""
+        return subtask or prepared.instruction(row)
+
+    def _sentence(self, text: str) -> dict[str, np.ndarray]:
+        return {} if self.sentences is None else {"sentence": self.sentences(text)}
+
     def _pictures(
         self,
         embodiment: int,
@@ -337,6 +401,7 @@ class Processor:
         """Shift per camera name (none at inference) and {role: uint8[h, w, 3]} of the present views."""
         shifts, pictures = {}, {}
         cameras = {c.role: c.name for c in self.embodiments[embodiment].cameras}
+        shared = int(rng.integers(2**63)) if rng is not None and self.config.augment.shared else None
         for role, present in zip(self.config.image_roles, views, strict=True):
             if not present:
                 continue
@@ -354,8 +419,11 @@ class Processor:
                 image = fit(image, self.config.image_size)
             shift = Shift()
             if rng is not None:
-                shift = draw_shift(self.config.augment, rng)
-                image = augment(image, shift, self.config.augment, rng)
+                own = np.random.default_rng(shared) if shared is not None else rng
+                shift = draw_shift(self.config.augment, own)
+                image = augment(image, shift, self.config.augment, own)
+            else:
+                image = centre_crop(image, self.config.augment.crop)
             shifts[cameras[role]], pictures[role] = shift, image
         return shifts, pictures
 
@@ -390,10 +458,14 @@ def _sentences(dataset: Any) -> set[str]:
 
 
 def _units(config: ProcessorConfig, embodiment: Embodiment, statistics: Statistics) -> Units:
+    near, of_state, of_action = config.near_constant, config.state_normalization, config.action_normalization
+    action = normalizer(embodiment.action, statistics.action, config.action_width, "action", near, of_action)
     return Units(
-        state=normalizer(embodiment.state, statistics.state, config.state_width, "state", config.near_constant),
-        action=normalizer(embodiment.action, statistics.action, config.action_width, "action", config.near_constant),
+        state=normalizer(embodiment.state, statistics.state, config.state_width, "state", near, of_state),
+        action=dataclasses.replace(action, clip=config.clip_actions),
         reference=_reference(config, embodiment),
+        still=step_dimensions(embodiment) if config.past_end == "still" else (),
+        grippers=gripper_values(embodiment) if config.binary_grippers else (),
     )
 
 

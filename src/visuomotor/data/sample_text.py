@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from visuomotor.data import grounding, scaffold, scene_questions, templates
+from visuomotor.data import chat, grounding, scaffold, scene_questions, templates
 from visuomotor.data.augment import Shift
 from visuomotor.data.config import Objective, ProcessorConfig
 from visuomotor.data.prepared import Prepared
@@ -36,6 +36,8 @@ def robot_prompt(
         if rng is None and config.templates == "heldout":
             wording, rng = "heldout", np.random.default_rng(zlib.crc32(instruction.encode()))
         instruction = templates.instruct(instruction, levels, embodiment.name, wording, rng)
+    if config.prompt == "qwen2_vl":
+        return chat.chat_pieces(tokenizer, instruction, sum(role in embodiment.roles for role in config.image_roles))
     tags = tag_pieces(tokenizer, embodiment) if config.tags else []
     answers = any(level != "action" for level in levels)  # a policy that acts at once never sees the marker
     return scaffold.prompt_pieces(tokenizer, instruction, config.prompt, answers=answers, tags=tags)
@@ -54,6 +56,10 @@ def robot_text(
     """Prompt and the levels that the draw keeps, in their order; `action_tokens` gives those of the row's chunk."""
     kept = {level: rng.random() < config.levels.get(level, 0.0) for level in scaffold.LEVELS}
     instruction = prepared.instruction(row)
+    if config.prompt == "qwen2_vl":
+        reasoning = prepared.annotation(row).subtask if kept["subtask"] else None
+        prompt = robot_prompt(config, tokenizer, embodiment, instruction, ("subtask",) if kept["subtask"] else (), rng)
+        return [*prompt, *chat.answer_pieces(tokenizer, reasoning)]
     written: dict[str, scaffold.Pieces] = {}
     for level in (level for level in config.level_order if kept[level]):
         if level == "action":

@@ -19,6 +19,7 @@ from typing import Literal
 import numpy as np
 
 from visuomotor.contract import TextKind
+from visuomotor.data.cogact_prompt import words_ids
 from visuomotor.data.tokenizer import TextTokenizer
 
 __all__ = [
@@ -28,7 +29,7 @@ __all__ = [
     "trajectory_content", "turns_of", "words_piece",
 ]  # fmt: skip
 
-PromptStyle = Literal["plain", "dm0"]
+PromptStyle = Literal["plain", "dm0", "cogact", "qwen2_vl"]
 Words = Sequence[str | int] | str  # text, or text and coordinates apart
 LEVELS = ("subtask", "box", "trajectory", "action")
 HEADERS = {"subtask": "Subtask:", "box": "Box:", "trajectory": "Trajectory:", "action": "Action:"}
@@ -65,6 +66,8 @@ def prompt_pieces(
     tokenizer: TextTokenizer, instruction: str, style: PromptStyle, *, answers: bool = False, tags: Sequence[Piece] = ()
 ) -> Pieces:
     """The instruction as the user's turn, which `tags` begin. `answers`: levels follow, which the DM0 layout marks."""
+    if style == "cogact":
+        return [Piece(words_ids(tokenizer, instruction), TextKind.PROMPT, False)]
     if style == "plain":
         before, after = [], [" ".join(instruction.split()) + "\n"]
     else:
@@ -88,7 +91,7 @@ def level_pieces(tokenizer: TextTokenizer, level: str, content: Words, turn: int
 def action_pieces(tokenizer: TextTokenizer, tokens: np.ndarray, turn: int = 0) -> Pieces:
     """Action line of action tokens from 0: bins int[n, d], time-major, or FAST tokens int[n]."""
     ids = np.empty(tokens.size + 1, dtype=np.int64)
-    np.add(tokens.reshape(-1), tokenizer.action_start, out=ids[:-1])
+    np.add(tokens.reshape(-1), tokenizer.require_actions(), out=ids[:-1])
     ids[-1] = tokenizer.newline_id
     return [header_piece(tokenizer, "action", turn), Piece(ids, TextKind.ACTION, True, turn)]
 
@@ -101,7 +104,17 @@ def words_piece(tokenizer: TextTokenizer, content: Words, kind: TextKind, *, tar
 def exchange_pieces(
     tokenizer: TextTokenizer, ask: Words, answer: Words | None, style: PromptStyle, *, turn: int = 0, first: bool = True
 ) -> Pieces:
-    """A question and its answer, which is a target; None: the model has to give it. `first`: nothing stands before."""
+    """A question and its answer, which is a target; None: the model has to give it. `first`: nothing stands before.
+
+    Raises:
+        ValueError: the layout has no answers, or no place for questions on images.
+    """
+    if style == "cogact":
+        raise ValueError("A text of the layout 'cogact' has no answer; train on robot data alone, or prompt 'plain'.")
+    if style == "qwen2_vl":
+        raise ValueError(
+            "Questions on images have no place in DexVLA's chat layout (prompt='qwen2_vl'); leave them out."
+        )
     if style == "plain":
         pieces = [words_piece(tokenizer, ask, TextKind.PROMPT, target=False, turn=turn)]
     else:

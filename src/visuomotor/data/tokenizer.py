@@ -19,6 +19,7 @@ __all__ = ["TextTokenizer"]
 FAST_TOKEN = "<fast_{}>"
 PAD, EOS = "<pad>", "<eos>"
 QWEN_PAD, QWEN_EOS = "<|endoftext|>", "<|im_end|>"
+LLAMA_BOS, LLAMA_EOS, LLAMA_PAD, LLAMA_NEWLINE, LLAMA_EMPTY = "<s>", "</s>", "<PAD>", "<0x0A>", "▁"
 DIGIT_WEIGHT = 10_000
 SPECIAL = [PAD, EOS, *(f"<action_{i}>" for i in range(BINS))]
 
@@ -27,29 +28,44 @@ class TextTokenizer:
     """Encodes text to int64 ids and back.
 
     Ids: pad, eos, newline, and from `action_start` the `action_count` action tokens: the FAST tokens where the
-    vocabulary has them, else the 255 bins.
+    vocabulary has them, else the 255 bins; LLaMA's and a plain Qwen's have none (None and 0). `begin_id` begins a text:
+    LLaMA's BOS, else eos. `empty_id` is LLaMA's empty piece.
     """
+
+    action_start: int | None
 
     def __init__(self, inner: Tokenizer) -> None:
         self.inner = inner
         inner.encode_special_tokens = True  # "<eos>" typed by a user is text, never the token
         self._cache: dict[str, np.ndarray] = {}
+        self.empty_id: int | None = None
+        if inner.token_to_id(LLAMA_NEWLINE) is not None:
+            self._read_llama()
+            return
         qwen = inner.token_to_id(PAD) is None
         self.pad_id = self._special(QWEN_PAD if qwen else PAD)
-        self.eos_id = self._special(QWEN_EOS if qwen else EOS)
-        self.action_start = self._special("<action_0>")
+        self.begin_id = self.eos_id = self._special(QWEN_EOS if qwen else EOS)
         newline = inner.encode("\n", add_special_tokens=False).ids
-        if len(newline) != 1 or self._special(f"<action_{BINS - 1}>") != self.action_start + BINS - 1:
+        self.action_start, self.action_count = None, 0
+        if not qwen or inner.token_to_id("<action_0>") is not None:
+            self.action_start, self.action_count = self._special("<action_0>"), BINS
+        last = None if self.action_start is None else self.action_start + BINS - 1
+        if len(newline) != 1 or (last is not None and self._special(f"<action_{BINS - 1}>") != last):
             raise ValueError(
                 "This tokenizer lacks a single newline token or consecutive <action_i> tokens; retrain it."
             )
         self.newline_id = newline[0]
-        self.action_count = BINS
         if inner.token_to_id(FAST_TOKEN.format(0)) is not None:
             self.action_start = self._special(FAST_TOKEN.format(0))
             self.action_count = next(
                 i for i in range(inner.get_vocab_size()) if inner.token_to_id(FAST_TOKEN.format(i)) is None
             )
+
+    def _read_llama(self) -> None:
+        self.begin_id, self.eos_id, self.pad_id, self.newline_id, self.empty_id = (
+            self._special(token) for token in (LLAMA_BOS, LLAMA_EOS, LLAMA_PAD, LLAMA_NEWLINE, LLAMA_EMPTY)
+        )
+        self.action_start, self.action_count = None, 0
 
     @classmethod
     def train(cls, corpus: Iterable[str], vocab_size: int = 1024, digits: Literal[1, 2] = 1) -> "TextTokenizer":
@@ -85,11 +101,28 @@ class TextTokenizer:
 
         return cls(read_qwen(Path(folder), add_dm0_tokens=add_dm0_tokens))
 
+    @classmethod
+    def from_llama(cls, folder: Path) -> "TextTokenizer":
+        """The tokenizer of a LLaMA-2 folder: see `llama.read_llama`."""
+        from visuomotor.data.llama import read_llama
+
+        return cls(read_llama(Path(folder)))
+
     def with_fast_tokens(self, count: int) -> "TextTokenizer":
         """The same vocabulary with `count` FAST tokens behind it, which become the action tokens."""
+        return self.with_special_tokens([FAST_TOKEN.format(i) for i in range(count)])
+
+    def with_special_tokens(self, names: Sequence[str]) -> "TextTokenizer":
+        """The same vocabulary with special tokens behind it."""
         inner = Tokenizer.from_str(self.inner.to_str())
-        inner.add_special_tokens([FAST_TOKEN.format(i) for i in range(count)])
+        inner.add_special_tokens(list(names))
         return TextTokenizer(inner)
+
+    def require_actions(self) -> int:
+        """`action_start`; ValueError where there are no action tokens."""
+        if self.action_start is None:
+            raise ValueError("This vocabulary has no action tokens; leave the level 'action' out, and act by the flow.")
+        return self.action_start
 
     @property
     def vocab_size(self) -> int:

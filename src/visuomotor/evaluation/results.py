@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,8 +24,12 @@ class EpisodeRecord:
     `condition` names the split, or the control; `index` counts within it. `instruction` is what the policy read.
     `seconds`: time to success at the control rate, None without success. `max_steps`: the limit that held.
     `latency`: seconds of each policy call this episode took part in, `batch` how many observations shared each.
-    `text`: (step, what the policy said). `error`: why the episode was stopped, where it was. `attempts`: 2 where a
-    worker process died under it once. `video`, `sheet`: paths relative to the results' folder.
+    `text`: (step, what the policy said). `router`: (step, the gripper head's probability, the head that acted) at each
+    look of a policy with two heads (models/damvla). `stages`: (stage, the most of it that was done at some time, 0-1)
+    in order, where the world tells. `stalls`: steps in which the robot waited for a chunk. `jerk`, `seam_jerk`: see
+    smoothness.jerks. `interventions`: of the safety filter, by reason; `intervened`: commands that it changed. `error`:
+    why the episode was stopped, where it was. `attempts`: 2 where a worker process died under it once. `video`,
+    `sheet`: paths relative to the results' folder.
     """
 
     condition: str
@@ -43,6 +48,13 @@ class EpisodeRecord:
     render_seconds: float = 0.0
     simulation_seconds: float = 0.0
     text: tuple[tuple[int, str], ...] = ()
+    router: tuple[tuple[int, float, int], ...] = ()
+    stages: tuple[tuple[str, float], ...] = ()
+    stalls: int = 0
+    jerk: float | None = None
+    seam_jerk: float | None = None
+    interventions: dict[str, int] = field(default_factory=dict)
+    intervened: int = 0
     error: str | None = None
     attempts: int = 1
     video: str | None = None
@@ -56,7 +68,8 @@ class EpisodeRecord:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "EpisodeRecord":
         lists = {name: tuple(data[name]) for name in ("latency", "batch")}
-        return cls(**{**data, **lists, "text": tuple((step, words) for step, words in data["text"])})
+        pairs = {name: tuple(tuple(entry) for entry in data.get(name, ())) for name in ("text", "router", "stages")}
+        return cls(**{**data, **lists, **pairs})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +89,23 @@ class Latency:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Motion:
+    """How the robot was driven in a condition.
+
+    `stall_seconds`: mean time per episode in which it waited for a chunk; `jerk`, `seam_jerk`: means of
+    smoothness.jerks; `commands`: sent in all episodes, `intervened`: those of them that the safety filter changed,
+    `interventions`: why, by reason.
+    """
+
+    stall_seconds: float
+    jerk: float | None
+    seam_jerk: float | None
+    commands: int
+    intervened: int
+    interventions: dict[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
 class ConditionResult:
     """One row of the evaluation: a split, or a control. Times in seconds, None where nothing succeeded."""
 
@@ -88,6 +118,7 @@ class ConditionResult:
     mean_progress: float
     latency: Latency | None
     errors: tuple[str, ...] = ()
+    motion: Motion | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,15 +138,21 @@ class Results:
     def table(self, *, tasks: bool = False) -> tuple[list[str], list[list[str]]]:
         """Column names and rows of text that fit 80 columns, one row a condition; with `tasks` one for each task too.
 
-        Time is the mean to success, call the median of one policy call; errors are a column where there are any.
+        Time is the mean to success, call the median of one policy call; stall (the mean time that the robot waited),
+        safety (commands that the filter changed) and errors are columns where there are any.
         """
         faulty = any(c.errors for c in self.conditions)
-        columns = ["condition", "success", "time", "progress", "call"] + ["errors"] * faulty
+        stalled = any(c.motion and c.motion.stall_seconds for c in self.conditions)
+        limited = any(c.motion and c.motion.intervened for c in self.conditions)
+        columns = ["condition", "success", "time", "progress", "call"]
+        columns += ["stall"] * stalled + ["safety"] * limited + ["errors"] * faulty
         rows = []
         for c in self.conditions:
             time = "-" if c.seconds_to_success is None else f"{c.seconds_to_success:.1f} s"
             call = "-" if c.latency is None else f"{1000 * c.latency.p50:.0f} ms"
             row = [c.name, str(c.rate), time, f"{100 * c.mean_progress:.0f} %", call]
+            row += ["-" if c.motion is None else f"{c.motion.stall_seconds:.1f} s"] * stalled
+            row += ["-" if c.motion is None else str(c.motion.intervened)] * limited
             rows.append(row + [str(len(c.errors))] * faulty)
             if tasks:
                 blank = [""] * (len(columns) - 2)
@@ -142,6 +179,7 @@ class Results:
                 "by_task": {task: rate(r) for task, r in d["by_task"].items()},
                 "latency": Latency(**d["latency"]) if d["latency"] else None,
                 "errors": tuple(d["errors"]),
+                "motion": Motion(**d["motion"]) if d.get("motion") else None,
             }
             return ConditionResult(**{**d, **values})
 
@@ -218,11 +256,12 @@ def summarise(run: dict[str, Any], records: Iterable[EpisodeRecord]) -> Results:
         for r in found
         if r.video
     )  # fmt: skip
-    conditions = tuple(_condition(name, found) for name, found in ordered.items())
+    hz = run.get("control_hz")
+    conditions = tuple(_condition(name, found, hz) for name, found in ordered.items())
     return Results(run=run, conditions=conditions, videos=videos)
 
 
-def _condition(name: str, records: Sequence[EpisodeRecord]) -> ConditionResult:
+def _condition(name: str, records: Sequence[EpisodeRecord], control_hz: float | None) -> ConditionResult:
     tasks: dict[str, list[bool]] = {}
     for record in records:
         tasks.setdefault(record.task, []).append(record.success)
@@ -237,6 +276,25 @@ def _condition(name: str, records: Sequence[EpisodeRecord]) -> ConditionResult:
         mean_progress=math.fsum(r.progress for r in records) / len(records),
         latency=_latency(records),
         errors=tuple(f"episode {r.index} ({r.task}): {r.error}" for r in records if r.error),
+        motion=None if control_hz is None else _motion(records, control_hz),
+    )
+
+
+def _motion(records: Sequence[EpisodeRecord], control_hz: float) -> Motion:
+    reasons: Counter[str] = Counter()
+    for record in records:
+        reasons.update(record.interventions)
+    jerk, seam_jerk = (
+        math.fsum(found) / len(found) if (found := [v for v in values if v is not None]) else None
+        for values in ([r.jerk for r in records], [r.seam_jerk for r in records])
+    )
+    return Motion(
+        stall_seconds=sum(r.stalls for r in records) / control_hz / len(records),
+        jerk=jerk,
+        seam_jerk=seam_jerk,
+        commands=sum(r.steps for r in records),
+        intervened=sum(r.intervened for r in records),
+        interventions=dict(sorted(reasons.items())),
     )
 
 

@@ -10,6 +10,7 @@ import errno
 import hashlib
 import json
 import logging
+import math
 import shutil
 import time
 from collections import defaultdict, deque
@@ -32,6 +33,9 @@ from visuomotor.evaluation.results import (
     summarise,
 )
 from visuomotor.evaluation.workers import Answer, Report, Round, Setup, Start, Worker, start_worker
+from visuomotor.execution.chunking import ChunkRequest
+from visuomotor.execution.controller import guidance_of, make_executor
+from visuomotor.execution.safety import SafetyFilter
 from visuomotor.session import Session
 from visuomotor.simulation.interface import WORLDS, load_world, make_environment
 from visuomotor.simulation.options import split_options
@@ -52,8 +56,10 @@ class RolloutPolicy(Protocol):
     def embodiment(self) -> Embodiment: ...
 
     def infer(
-        self, observations: list[Observation], sessions: list[Session], seeds: list[int]
-    ) -> list[ActionChunk]: ...
+        self, observations: list[Observation], sessions: list[Session], seeds: list[int], **requests: Any
+    ) -> list[ActionChunk]:
+        """`requests=` of real-time chunking is given only where an executor has some."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +130,15 @@ def make_shards(jobs: Sequence[Job]) -> list[list[Job]]:
 
 
 def _prepare(policy: RolloutPolicy, plan: EvalPlan, out: Path) -> tuple[dict[str, Any], Setup]:
-    """Check that policy and environment fit, before anything starts."""
+    """Check that policy, executor and environment fit, before anything starts."""
+    if not 0 <= plan.latency < math.inf:
+        raise ValueError(f"The latency is {plan.latency} s; give 0 or more seconds.")
+    guidance = guidance_of(plan.executor)
+    if guidance is not None and guidance not in getattr(policy, "guidance", ()):
+        raise ValueError(
+            f"The executor {plan.executor!r} needs a policy with {guidance!r} guidance, which this one does not have; "
+            f"choose asynchronous or receding_horizon."
+        )
     options, _ = split_options(load_world(plan.environment), plan.options)
     environment = make_environment(plan.environment, **options)
     path = getattr(policy, "path", None)
@@ -134,11 +148,20 @@ def _prepare(policy: RolloutPolicy, plan: EvalPlan, out: Path) -> tuple[dict[str
             this=f"Checkpoint {path}" if path else "The policy",
             that=f"environment {plan.environment!r}",
         )
+        executor = make_executor(plan.executor, environment.embodiment, execute=plan.execute)
+        SafetyFilter(environment.embodiment, mode=plan.safety)
         run = describe_run(policy, plan, environment)
     finally:
         environment.close()
     setup = Setup(
-        world=WORLDS[plan.environment], options=options, execute=plan.execute, max_steps=plan.max_steps, out=out
+        world=WORLDS[plan.environment],
+        options=options,
+        execute=executor.execute,
+        max_steps=plan.max_steps,
+        out=out,
+        executor=plan.executor,
+        latency=plan.latency,
+        safety=plan.safety,
     )
     return run, setup
 
@@ -258,7 +281,7 @@ class _Session:
         """Record what is finished, answer what waits, fill the free slots, and send it all as the next round."""
         for slot, record in report.finished.items():
             self._record(lane.slots.pop(slot), record)
-        answers = self._infer(lane, report.looks)
+        answers = self._infer(lane, report.looks, report.requests)
         if not lane.slots and not lane.waiting and self.queue:
             lane.waiting.extend(self.queue.popleft())
         starts = {}
@@ -276,37 +299,50 @@ class _Session:
             self._replace_worker(lane)
             self._proceed(lane, Report())
 
-    def _infer(self, lane: _Lane, looks: dict[int, Observation]) -> dict[int, Answer]:
+    def _infer(
+        self, lane: _Lane, looks: dict[int, Observation], requests: dict[int, ChunkRequest]
+    ) -> dict[int, Answer]:
         if not looks:
             return {}
         slots = [lane.slots[slot] for slot in looks]
         seeds = [noise_seed(slot.job.scenario, len(slot.latency)) for slot in slots]
         began = time.perf_counter()
-        answers = self._ask(list(looks.values()), [slot.session for slot in slots], seeds)
+        told = [requests.get(slot) for slot in looks]
+        answers = self._ask(list(looks.values()), [slot.session for slot in slots], seeds, told)
         seconds = time.perf_counter() - began
         for slot in slots:
             slot.latency.append(seconds)
             slot.batch.append(len(looks))
         return dict(zip(looks, answers, strict=True))
 
-    def _ask(self, observations: list[Observation], sessions: list[Session], seeds: list[int]) -> list[Answer]:
+    def _ask(
+        self,
+        observations: list[Observation],
+        sessions: list[Session],
+        seeds: list[int],
+        requests: list[ChunkRequest | None],
+    ) -> list[Answer]:
         """One answer each. What the policy refuses in a batch is asked one by one, so that only the bad ones fail."""
+        told = {"requests": requests} if any(requests) else {}
         try:
-            chunks = self.policy.infer(observations, sessions=sessions, seeds=seeds)
+            chunks = self.policy.infer(observations, sessions=sessions, seeds=seeds, **told)
         except ValueError as error:
             if len(observations) == 1:
                 if not self.answered:
                     raise  # nothing has worked yet: the policy or its input is wrong, not this episode
                 return [Answer(actions=None, error=f"The policy refused: {error}")]
-            singles = zip(observations, sessions, seeds, strict=True)
-            return [answer for o, session, seed in singles for answer in self._ask([o], [session], [seed])]
+            singles = zip(observations, sessions, seeds, requests, strict=True)
+            return [answer for o, session, seed, r in singles for answer in self._ask([o], [session], [seed], [r])]
         if len(chunks) != len(observations):
             raise RuntimeError(
                 f"The policy answered {len(observations)} observations with {len(chunks)} chunks."
             ) from None
         self.answered = True
         return [
-            Answer(actions=chunk.actions, text=_said(chunk), marks=chunk.extras.get("marks", {})) for chunk in chunks
+            Answer(
+                actions=chunk.actions, text=_said(chunk), marks=chunk.extras.get("marks", {}), router=_routing(chunk)
+            )
+            for chunk in chunks
         ]
 
     def _film(self, condition: str) -> tuple[bool, bool]:
@@ -368,6 +404,11 @@ class _Session:
 def _said(chunk: ActionChunk) -> str:
     """The subtask the policy wrote, or all that it wrote."""
     return chunk.text.get("subtask") or "; ".join(chunk.text.values())
+
+
+def _routing(chunk: ActionChunk) -> tuple[float, int] | None:
+    """(the gripper head's probability, the head that acted), where the policy has two."""
+    return (chunk.extras["router"], chunk.extras["head"]) if "router" in chunk.extras else None
 
 
 def _lost(job: Job) -> EpisodeRecord:

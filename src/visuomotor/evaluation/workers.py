@@ -6,6 +6,7 @@ and round. Workers never load the policy.
 
 import contextlib
 import logging
+import math
 import multiprocessing
 import signal
 import time
@@ -22,8 +23,11 @@ import numpy as np
 from visuomotor.contract import Observation
 from visuomotor.evaluation.controls import Job
 from visuomotor.evaluation.results import EpisodeRecord
+from visuomotor.evaluation.smoothness import jerks
 from visuomotor.evaluation.video import Caption, Frame, stride, write_sheet, write_video
-from visuomotor.execution.chunking import ChunkError, RecedingHorizon
+from visuomotor.execution.chunking import ChunkError, ChunkRequest
+from visuomotor.execution.controller import Controller, make_executor
+from visuomotor.execution.safety import SafetyFilter
 from visuomotor.simulation.interface import Environment
 
 logger = logging.getLogger(__name__)
@@ -31,13 +35,19 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """What every rollout of an evaluation has in common. `world` is the module that makes the environment."""
+    """What every rollout of an evaluation has in common. `world` is the module that makes the environment.
+
+    `latency`: seconds of the world's clock after which a chunk is there.
+    """
 
     world: str
     options: dict[str, Any]
     execute: int
     max_steps: int | None
     out: Path
+    executor: str = "receding_horizon"
+    latency: float = 0.0
+    safety: str = "clamp"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,11 +60,12 @@ class Start:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """The policy's chunk for one slot: actions [T, A] in robot units, its text and marks; or why it has none."""
+    """The policy's chunk for one slot: actions [T, A] in robot units, text, marks, routing; or why it has none."""
 
     actions: np.ndarray | None
     text: str = ""
     marks: dict[str, Any] = field(default_factory=dict)
+    router: tuple[float, int] | None = None
     error: str | None = None
 
 
@@ -68,9 +79,13 @@ class Round:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What came of a round, by slot: observations that wait for the policy, and finished episodes."""
+    """What came of a round, by slot: observations that wait for the policy, and finished episodes.
+
+    `requests`: what the policy is told beside an observation, where the executor has something to tell.
+    """
 
     looks: dict[int, Observation] = field(default_factory=dict)
+    requests: dict[int, ChunkRequest] = field(default_factory=dict)
     finished: dict[int, EpisodeRecord] = field(default_factory=dict)
     fatal: str | None = None
 
@@ -80,7 +95,9 @@ class Rollout:
 
     def __init__(self, setup: Setup, environment: Environment) -> None:
         self.setup, self.environment = setup, environment
-        self.executor = RecedingHorizon(action_dim=environment.embodiment.action_dim, execute=setup.execute)
+        self.control_hz = environment.embodiment.control_hz
+        # An answer is used at the first control step at which it is there.
+        self.delay = math.ceil(setup.latency * self.control_hz - 1e-9)
 
     def start(self, start: Start) -> None:
         """Reset to the job's scenario."""
@@ -89,10 +106,15 @@ class Rollout:
         self.success, self.progress, self.ended = False, 0.0, False
         self.error: str | None = None
         self.text: list[tuple[int, str]] = []
+        self.router: list[tuple[int, float, int]] = []
+        self.stages: dict[str, float] = {}
         self.marks: dict[str, Any] = {}
         self.frames: list[Frame] = []
         self.render_seconds = self.simulation_seconds = 0.0
-        self.executor.reset()
+        self.commands: list[np.ndarray] = []
+        embodiment = self.environment.embodiment
+        executor = make_executor(self.setup.executor, embodiment, execute=self.setup.execute)
+        self.controller = Controller(executor, SafetyFilter(embodiment, mode=self.setup.safety))
         self.instruction = self.job.instruction or ""
         with self._guard():
             instruction = self.job.instruction
@@ -104,33 +126,54 @@ class Rollout:
             own = self.environment.max_steps
             self.limit = own if self.setup.max_steps is None else min(self.setup.max_steps, own)
 
-    def look(self) -> Observation:
-        """What the policy sees now: rendered only here, and where a video is kept."""
+    def look(self) -> tuple[Observation, ChunkRequest | None]:
+        """What the policy sees now, and is told beside it: rendered only here, and where a video is kept."""
         cameras = self.environment.embodiment.cameras
         if self.job.black:
             images = {c.name: np.zeros((c.height, c.width, 3), np.uint8) for c in cameras}
         else:
             images = self._render()
-        return Observation(images=images, state=self.environment.state(), instruction=self.instruction)
+        state, now = self.environment.state(), self.step / self.control_hz
+        self.controller.observe(state, now)
+        request = self.controller.request()
+        return Observation(images=images, state=state, instruction=self.instruction, time=now), request
 
     def advance(self, answer: Answer) -> None:
-        """Execute a chunk until the policy must look again, or until the episode ends."""
+        """Go on until the chunk is there, then until the policy must look again, or until the episode ends."""
         if answer.text and (not self.text or self.text[-1][1] != answer.text):
             self.text.append((self.step, answer.text))
         self.marks = answer.marks
+        if answer.router is not None:
+            self.router.append((self.step, *answer.router))
         with self._guard():
             if answer.actions is None:
                 raise ChunkError(answer.error)
-            self.executor.update(answer.actions)
-            while not self.executor.needs_chunk and not self.ended:
-                self._film()
-                began = time.perf_counter()
-                _, _, terminated, truncated, info = self.environment.step(self.executor.next_action())
-                self.simulation_seconds += time.perf_counter() - began
-                self.step += 1
-                self.success = self.success or bool(info["success"])
-                self.progress = max(self.progress, float(info["progress"]))
-                self.ended = self.success or terminated or truncated or self.step >= self.limit
+            for _ in range(self.delay):
+                self._control()
+            if not self.ended:
+                self.controller.answer(answer.actions)
+            while not self.controller.needs_chunk and not self.ended:
+                self._control()
+
+    def _control(self) -> None:
+        """One control step, unless the episode has ended."""
+        if self.ended:
+            return
+        self._film()
+        self.controller.observe(self.environment.state(), self.step / self.control_hz)
+        command = self.controller.act()
+        if command is None:
+            raise ChunkError("There is no command within the safety limits, and none before that could be held.")
+        self.commands.append(command)
+        began = time.perf_counter()
+        _, _, terminated, truncated, info = self.environment.step(command)
+        self.simulation_seconds += time.perf_counter() - began
+        self.step += 1
+        self.success = self.success or bool(info["success"])
+        self.progress = max(self.progress, float(info["progress"]))
+        for name, done in info.get("stages", {}).items():
+            self.stages[name] = max(self.stages.get(name, 0.0), float(done))
+        self.ended = self.success or terminated or truncated or self.step >= self.limit
 
     def record(self) -> EpisodeRecord:
         """The finished episode; writes its video if this outcome is wanted."""
@@ -138,7 +181,8 @@ class Rollout:
         if self.film[0 if self.success else 1]:
             with contextlib.suppress(Exception) if self.error else contextlib.nullcontext():
                 video, sheet = self._write_video()
-        rate = self.environment.embodiment.control_hz
+        rate, safety = self.control_hz, self.controller.safety
+        jerk, seam_jerk = jerks(np.array(self.commands), self.controller.seams, self.environment.embodiment)
         return EpisodeRecord(
             condition=self.job.condition,
             index=self.job.index,
@@ -154,6 +198,13 @@ class Rollout:
             render_seconds=self.render_seconds,
             simulation_seconds=self.simulation_seconds,
             text=tuple(self.text),
+            router=tuple(self.router),
+            stages=tuple(self.stages.items()),
+            stalls=self.controller.stalls,
+            jerk=jerk,
+            seam_jerk=seam_jerk,
+            interventions=dict(safety.counts),
+            intervened=safety.interventions,
             error=self.error,
             video=video,
             sheet=sheet,
@@ -229,7 +280,7 @@ def run_worker(connection: Connection, setup: Setup) -> None:
 
 
 def _run_round(received: Round, rollouts: dict[int, Rollout], setup: Setup, make: Any) -> Report:
-    looks, finished = {}, {}
+    looks, requests, finished = {}, {}, {}
     try:
         for slot, start in received.starts.items():
             if slot not in rollouts:
@@ -241,13 +292,15 @@ def _run_round(received: Round, rollouts: dict[int, Rollout], setup: Setup, make
             rollout = rollouts[slot]
             if not rollout.ended:
                 with rollout._guard():
-                    looks[slot] = rollout.look()
+                    looks[slot], request = rollout.look()
+                    if request is not None:
+                        requests[slot] = request
             if rollout.ended:
                 finished[slot] = rollout.record()
     except Exception as error:
         logger.exception("A rollout worker failed")
         return Report(fatal=f"{type(error).__name__}: {error}")
-    return Report(looks=looks, finished=finished)
+    return Report(looks=looks, requests=requests, finished=finished)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,13 @@ from visuomotor.spelling import did_you_mean
 
 __all__ = ["Cost", "Model", "config_from_json", "config_to_json", "make_config", "make_model"]
 
-_MODELS = {"dm0": ("visuomotor.models.dm0", "DM0", "DM0Config")}
+_MODELS = {
+    "dm0": ("visuomotor.models.dm0", "DM0", "DM0Config"),
+    "cogact": ("visuomotor.models.cogact", "CogACT", "CogACTConfig"),
+    "damvla": ("visuomotor.models.damvla", "DAMVLA", "DAMVLAConfig"),
+    "dexvla": ("visuomotor.models.dexvla", "DexVLA", "DexVLAConfig"),
+    "dexvla-expert": ("visuomotor.models.dexvla.expert", "DexVLAExpert", "DexVLAExpertConfig"),
+}
 
 
 def make_config(name: str, size: str = "nano", **overrides: Any) -> Any:

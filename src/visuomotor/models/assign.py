@@ -3,11 +3,12 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from visuomotor.models.report import TensorReport
 
-__all__ = ["assign", "compare", "count_numbered", "told_shape"]
+__all__ = ["assign", "compare", "count_numbered", "fill", "told_shape"]
 
 
 def told_shape(shapes: Mapping[str, Sequence[int]], name: str, what: str) -> tuple[int, ...]:
@@ -45,3 +46,28 @@ def assign(module: nn.Module, tensors: Mapping[str, Tensor], *, ignored: Sequenc
     report = compare(module, tensors, ignored)
     module.load_state_dict({name: tensors[name] for name in report.loaded}, strict=False, assign=True)
     return report
+
+
+@torch.no_grad()
+def fill(own: Mapping[str, Tensor], found: Iterable[tuple[str, Tensor]], ignored: Sequence[str] = ()) -> TensorReport:
+    """Copy `found` into a model's `own` tensors of the same names, one after the other.
+
+    `ignored` is read when `found` is exhausted, which may add to it.
+    """
+    loaded, unexpected, mismatched = [], [], []
+    for name, tensor in found:
+        if name not in own:
+            unexpected.append(name)
+        elif tensor.shape != own[name].shape:
+            mismatched.append((name, tuple(tensor.shape), tuple(own[name].shape)))
+        else:
+            own[name].copy_(tensor)
+            loaded.append(name)
+    settled = {*loaded, *(name for name, _, _ in mismatched)}
+    return TensorReport(
+        loaded=tuple(loaded),
+        missing=tuple(name for name in own if name not in settled),
+        unexpected=tuple(unexpected),
+        ignored=tuple(ignored),
+        mismatched=tuple(mismatched),
+    )

@@ -25,11 +25,11 @@ class Cost:
 class Model(nn.Module, ABC):
     """A policy network between normalised batches and normalised actions. `config` is its frozen configuration.
 
-    `guidance`: the kinds of nn.guidance.Guidance that its `sample` takes.
+    `chunk_guidance`: the kinds of nn.guidance.Guidance that its `sample` takes under this name.
     """
 
     config: Any
-    guidance: tuple[str, ...] = ()
+    chunk_guidance: tuple[str, ...] = ()
 
     @abstractmethod
     def loss(
@@ -86,6 +86,10 @@ class Model(nn.Module, ABC):
     def load_backbones(self, sources: Mapping[str, str], *, generator: torch.Generator | None = None) -> TensorReport:
         """Fill parts of a fresh model from public weights, {part: folder or name on the Hugging Face Hub}."""
         raise ValueError(f"{type(self).__name__} has no parts that start from public weights, but {dict(sources)} are.")
+
+    def adopt(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The weights of a checkpoint that this model starts from, maybe another model's, under its own names."""
+        return dict(state)
 
     @abstractmethod
     def cost(self, batch_size: int, text_length: int, steps: int) -> Mapping[str, Cost]:

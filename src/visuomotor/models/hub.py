@@ -5,7 +5,9 @@ from pathlib import Path
 
 __all__ = ["TOKENIZER_FILES", "find_weights"]
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "added_tokens.json", "vocab.json", "merges.txt")
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "added_tokens.json", "vocab.json", "merges.txt", "tokenizer.model",
+)  # fmt: skip
 
 
 def find_weights(source: str, patterns: Sequence[str], *, option: str) -> Path:

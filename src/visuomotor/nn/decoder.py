@@ -328,9 +328,7 @@ class Decoder(nn.Module):
         assert isinstance(first, DecoderLayer)
         rotation = self.rotation(attention) if rotation is None else rotation
         attention = attention.ready(first.self_attn.rotation_dtype)
-        same = None
-        if first.convolution is not None and attention.groups is not None:
-            same = first.convolution.same_group(attention.groups, x.dtype)
+        same = self._same(attention, x)
         own: list[KeyValue] = []
         for index in range(len(self.layers)):
             if hidden is not None:
@@ -345,12 +343,39 @@ class Decoder(nn.Module):
             own.append(pair)
         return (x if keys_only else self.norm(x)), own
 
+    def last_state(
+        self, x: Float[Tensor, "B S W"], attention: Attention, own: KeyValue, slot: Int64[Tensor, "B"]
+    ) -> Float[Tensor, "B 1 W"]:
+        """The normalised state of one token a row, where causal `forward(keys_only=True)` made `x` and its last `own`.
+
+        The last layer's queries and MLP are computed for that token alone, because nobody reads the others'.
+        """
+        index, at = len(self.layers) - 1, slot[:, None, None].expand(-1, 1, x.shape[2])
+        layer = self.layers[index]
+        assert isinstance(layer, DecoderLayer)
+        earlier = torch.arange(x.shape[1], device=x.device) <= slot[:, None]
+        one = Attention(
+            mask=earlier[:, None, None], causal=False, positions=attention.positions.gather(1, slot[:, None])
+        )
+        normed = layer.inputs(x, index, attention, self._same(attention, x), None).gather(1, at)
+        query = layer.self_attn.query(normed, self.rotation(one))
+        attended = layer.self_attn.attend(query, *own, one.ready(query.dtype))
+        return self.norm(layer.finish(x.gather(1, at), attended))
+
     def rotation(self, attention: Attention) -> Rotation:
         """Cosines and sines of the queries' positions."""
         first = self.layers[0]
         assert isinstance(first, DecoderLayer)
         dtype = first.self_attn.rotation_dtype
         return decoder_rotation(attention.positions, self.config.head_dim, self.config.rope_theta, dtype)
+
+    def _same(self, attention: Attention, x: Tensor) -> Tensor | None:
+        """Which neighbours the convolutions mix, None for all."""
+        first = self.layers[0]
+        assert isinstance(first, DecoderLayer)
+        if first.convolution is None or attention.groups is None:
+            return None
+        return first.convolution.same_group(attention.groups, x.dtype)
 
     def _layer(
         self,

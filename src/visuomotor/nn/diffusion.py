@@ -14,7 +14,7 @@ from torch import Tensor
 
 from visuomotor.nn.random import normal
 
-__all__ = ["Schedule", "ddim", "ddpm", "squared_cosine"]
+__all__ = ["Schedule", "ddim", "ddpm", "spaced_times", "squared_cosine"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +70,19 @@ class Schedule:
         return [stride * i for i in reversed(range(steps))]
 
 
+def spaced_times(total: int, steps: int) -> list[int]:
+    """`steps` of `total` times from noisy to clean: from 0 on with the smallest stride that gives exactly as many.
+
+    Raises:
+        ValueError: no whole stride does.
+    """
+    counts = {len(range(0, total, stride)): stride for stride in reversed(range(1, total + 1))}
+    if steps not in counts:
+        near = sorted(sorted(counts, key=lambda count: abs(count - steps))[:2])
+        raise ValueError(f"No whole stride takes {steps} of {total} steps; choose {' or '.join(map(str, near))}.")
+    return list(range(0, total, counts[steps]))[::-1]
+
+
 def squared_cosine(steps: int = 100, largest_beta: float = 0.999) -> Schedule:
     """The schedule of Nichol and Dhariwal (2021): ab(s) = cos^2((s + 0.008) / 1.008 * pi / 2), betas capped."""
 
@@ -96,13 +109,18 @@ def ddim(
     diffusers. Behind the last time stands a clean sample (alpha_bar 1).
     """
     x, times = noise, schedule.times(steps) if isinstance(steps, int) else list(steps)
+    kept = schedule.alpha_bar.to(noise.device)
+    signals, sigmas = kept.sqrt(), (1 - kept).sqrt()  # of all times at once: each step only slices them
     for i, time in enumerate(times):
         t = torch.full((noise.shape[0],), time, dtype=torch.int64, device=noise.device)
         eps = predict(x, t)
-        data = schedule.data_from_noise(x, eps, t)
+        data = (x - sigmas[time : time + 1] * eps) / signals[time : time + 1]
         if clamp is not None:
             data = data.clamp(-clamp, clamp)
-        x = data if i + 1 == len(times) else schedule.noised(data, eps, torch.full_like(t, times[i + 1]))
+        if i + 1 == len(times):
+            return data
+        after = slice(times[i + 1], times[i + 1] + 1)
+        x = signals[after] * data + sigmas[after] * eps
     return x
 
 

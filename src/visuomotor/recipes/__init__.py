@@ -20,8 +20,14 @@ RECIPES = {
     "tabletop-nano": ("visuomotor.recipes.tabletop", "tabletop_nano"),
     "tabletop-pretrain": ("visuomotor.recipes.tabletop", "tabletop_pretrain"),
     "metaworld-pairs": ("visuomotor.recipes.metaworld", "metaworld_pairs"),
+    "cogact-nano": ("visuomotor.recipes.cogact", "cogact_nano"),
+    "damvla-nano": ("visuomotor.recipes.damvla", "damvla_nano"),
     "own-data": ("visuomotor.recipes.own_data", "own_data"),
     "dm0": ("visuomotor.recipes.dm0", "dm0"),
+    "cogact": ("visuomotor.recipes.cogact", "cogact"),
+    "dexvla-nano": ("visuomotor.recipes.dexvla", "dexvla_nano"),
+    "dexvla-expert": ("visuomotor.recipes.dexvla_own", "dexvla_expert"),
+    "dexvla": ("visuomotor.recipes.dexvla_own", "dexvla"),
     "finetune": ("visuomotor.recipes.finetune", "finetune"),
 }
 

@@ -12,6 +12,12 @@ from visuomotor.recipes.own_data import available_levels, conversation_sources
 
 __all__ = ["finetune"]
 
+ACTING = {  # parts behind a language model
+    "dm0": ("expert", "action_io"),
+    "cogact": ("action_model",),
+    "dexvla": ("projectors", "film", "head"),
+}
+
 
 def finetune(
     data: str,
@@ -66,7 +72,7 @@ def finetune(
         steps=steps,
         batch_size=batch_size,
         mixture=Mixture(sources=(Source(name="robot", path=data), *conversation_sources(conversations))),
-        trains={part: learning_rate for part in _learning_parts(lora, freeze_prefix)},
+        trains={part: learning_rate for part in _learning_parts(model, lora, freeze_prefix)},
         lora=lora,
         start=start,
         validate_every=250,
@@ -76,11 +82,14 @@ def finetune(
     return Run(name="finetune", model=model, config=config, stages={"train": stage}, processor=processor)
 
 
-def _learning_parts(lora: int, freeze_prefix: bool) -> tuple[str, ...]:
+def _learning_parts(model: str, lora: int, freeze_prefix: bool) -> tuple[str, ...]:
     if lora and freeze_prefix:
         raise ValueError(f"lora {lora} teaches the language model, but freeze_prefix keeps it still; choose one.")
-    expert = ("expert", "action_io")
-    return expert if freeze_prefix else ("llm", *expert) if lora else ("*",)
+    if not (lora or freeze_prefix):
+        return ("*",)
+    if model not in ACTING:
+        raise ValueError(f"Neither lora nor freeze_prefix is known for {model!r}, only for {', '.join(ACTING)}.")
+    return ACTING[model] if freeze_prefix else ("llm", *ACTING[model])
 
 
 def _require_same_robot(dataset: Dataset, data: str, folder: Path) -> None:

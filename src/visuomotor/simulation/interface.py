@@ -5,7 +5,8 @@
     observation = env.observe()                      # renders the embodiment's cameras
     state, reward, terminated, truncated, info = env.step(action)   # renders nothing
 
-`info` of reset and step: {"success": bool (so far), "progress": float 0-1, "instruction": str}.
+`info` of reset and step: {"success": bool (so far), "progress": float 0-1, "instruction": str}, and where the world
+tells them "stages", {name: how much of it is done, 0-1} in order.
 `terminated` is True on success or on a final failure; `truncated` at `max_steps`.
 """
 

@@ -1,7 +1,8 @@
 """What each of DM0's unreleased mechanisms is worth, one added after the other, at nano size on the tabletop.
 
 The arms start from one model that has learnt where named things are (the recipe's stage "see", and 2 % of its time on
-everything), as the paper's start from a pre-trained one, and train for equal time.
+everything), as the paper's start from a pre-trained one, and train for equal time. In the last two fifths of it, as in
+the recipe, the expert of every arm learns alone: only a policy that acts well enough shows what it was told.
 """
 
 from visuomotor.studies.engine import Arm, Study
@@ -21,8 +22,9 @@ DM0_MECHANISMS = Study(
     name="dm0-mechanisms",
     question="What do action tokens, gradient decoupling, scaffolding and vision-language data add to the flow?",
     recipe="tabletop-nano",
-    arguments={"see": 0.0, "act": 0.0},
+    arguments={"see": 0.0, "act": 0.4},
     base={"see": 0.98, "act": 0.0},  # the rest on everything, so that the checkpoint knows the robot's statistics
+    boxes="Box:",
     arms=(
         Arm(
             name="flow",

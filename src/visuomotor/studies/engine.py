@@ -1,13 +1,17 @@
 """What a study is, and how it is carried out: arms trained for equal time, rolled out on the same starts."""
 
+import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from visuomotor.apps.answers import RESULTS_FILE as ANSWERS_FILE
+from visuomotor.apps.answers import AnswerPlan, evaluate_answers
 from visuomotor.apps.evaluation import evaluate_checkpoint
 from visuomotor.apps.steps import Steps, digest, source_digest
 from visuomotor.contract import Run
+from visuomotor.evaluation.results import RECORDS_FILE, EpisodeRecord, read_records
 from visuomotor.recipes import find_recipe, override
 from visuomotor.spelling import did_you_mean
 from visuomotor.training.checkpoint import last_checkpoint
@@ -17,6 +21,8 @@ __all__ = ["Arm", "Study", "StudyPlan", "run_study"]
 MANY_STEPS = 100_000  # training is limited by time
 SEED_STRIDE = 1_000_000  # between the starts of two training seeds
 Watch = Callable[[str], Callable[[int, int, str], None]]
+Measure = Callable[[Path, Path, list[EpisodeRecord], Path], dict[str, float]]
+NUMBERS = Path("measured") / "numbers.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +31,7 @@ class Arm:
 
     adds: in words, what it has that `against` has not; arguments: of the recipe, fields: of its run, as on the command
     line of `train`; think: levels written before acting; weights_of: the arm whose checkpoint it rolls out another way,
-    trained once; against: the arm it is compared with, None for the first.
+    trained once; against: the arm it is compared with, None for the first; published: what a paper reports of it.
     """
 
     name: str
@@ -35,13 +41,16 @@ class Arm:
     think: tuple[str, ...] = ()
     weights_of: str | None = None
     against: str | None = None
+    published: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
     """A question, and the arms that answer it.
 
-    arguments: of the recipe, for every arm; base: those of a run that is made once, and from which all arms start.
+    arguments: of the recipe, for every arm; base: those of a run that is made once, and from which all arms start;
+    boxes: the words with which answers to "Where is ...?" begin, None where no arm can be asked;
+    measure: (checkpoint, demonstrations, rollouts, folder for pictures) -> {name: number} of every trained arm.
     """
 
     name: str
@@ -50,6 +59,8 @@ class Study:
     arms: tuple[Arm, ...]
     arguments: dict[str, Any] = field(default_factory=dict)
     base: dict[str, Any] = field(default_factory=dict)
+    boxes: str | None = None
+    measure: Measure | None = None
 
     def __post_init__(self) -> None:
         known: list[str] = []
@@ -85,8 +96,9 @@ class Study:
 class StudyPlan:
     """How large the study is.
 
-    minutes: of training for each arm and seed; episodes: for which each is rolled out; overwrite: arms that were made
-    with other settings; overrides: fields of the arms' runs (what is no stage's also of the base's).
+    minutes: of training for each arm and seed; episodes: for which each is rolled out; questions: that each is asked
+    about images it was not trained on, where the study has any; overwrite: arms that were made with other settings;
+    overrides: fields of the arms' runs (what is no stage's also of the base's).
     """
 
     out: Path
@@ -96,12 +108,13 @@ class StudyPlan:
     base_minutes: float = 9
     seeds: int = 2
     episodes: int = 100
+    questions: int = 500
     workers: int = 2
     overwrite: bool = False
     overrides: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("minutes", "base_minutes", "seeds", "episodes", "workers"):
+        for name in ("minutes", "base_minutes", "seeds", "episodes", "questions", "workers"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0.")
 
@@ -127,9 +140,13 @@ def run_study(study: Study, plan: StudyPlan, watch: Watch, say: Callable[[str], 
                 run = _run(study, plan, arguments, {**arm.fields, **plan.overrides}, seed)
                 known = digest(inputs, study.base, plan.base_minutes, run)
                 made[arm.name] = run, known, _train(run, plan, folder, known, watch, f"{arm.name}, seed {seed}")
+                if study.boxes is not None:
+                    _ask(study.boxes, *made[arm.name], plan, folder, watch)
             else:
                 made[arm.name] = made[arm.weights_of]
             _evaluate(arm, *made[arm.name], plan, folder, watch)
+            if study.measure is not None and arm.weights_of is None:
+                _measure(study.measure, *made[arm.name][1:], plan, folder, watch)
             say(f"{arm.name}, seed {seed}: done")
 
 
@@ -192,6 +209,41 @@ def _evaluate(arm: Arm, run: Run, trained: str, checkpoint: Path, plan: StudyPla
         )
 
     _do(plan, folder, "eval", digest(trained, wanted), folder / "eval" / "results.json", work)
+
+
+def _measure(measure: Measure, trained: str, checkpoint: Path, plan: StudyPlan, folder: Path, watch: Watch) -> None:
+    def work(resume: bool, overwrite: bool) -> None:
+        watch(f"measuring {folder.parent.name}")
+        out = (folder / NUMBERS).parent
+        out.mkdir(exist_ok=True)
+        found = measure(checkpoint, plan.data, read_records(folder / "eval" / RECORDS_FILE), out)
+        (folder / NUMBERS).write_text(json.dumps(found, indent=2) + "\n")
+
+    _do(plan, folder, "measure", digest(trained, measure.__name__), folder / NUMBERS, work)
+
+
+def _ask(begin: str, run: Run, trained: str, checkpoint: Path, plan: StudyPlan, folder: Path, watch: Watch) -> None:
+    """Where things are, on images that training held out."""
+    held_out = next(iter(run.stages.values())).mixture.validation
+    questions = AnswerPlan(
+        data=str(plan.scenes or plan.data),
+        validation=held_out,
+        questions=plan.questions,
+        kinds={"box": 1.0},
+        begin={"box": begin},
+    )
+
+    def work(resume: bool, overwrite: bool) -> None:
+        show = watch(f"asking {folder.parent.name}")
+        evaluate_answers(
+            checkpoint,
+            questions,
+            folder / "answers",
+            overwrite=resume or overwrite,
+            progress=lambda done, total: show(done, total, "answered"),
+        )
+
+    _do(plan, folder, "answers", digest(trained, questions), folder / "answers" / ANSWERS_FILE, work)
 
 
 def _hashes(plan: StudyPlan) -> list[str]:

@@ -1,15 +1,18 @@
 """What a study found: success by arm with intervals, and what each arm adds, with "cannot tell" as a result."""
 
 import json
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from visuomotor.apps.answers import RESULTS_FILE as ANSWERS_FILE
 from visuomotor.apps.steps import source_digest
+from visuomotor.evaluation.answers import KindScore
 from visuomotor.evaluation.provenance import checkpoint_hash, code_version
 from visuomotor.evaluation.results import RECORDS_FILE, EpisodeRecord, read_records
 from visuomotor.evaluation.statistics import Rate, compare_paired, holm, minimum_detectable_effect
-from visuomotor.studies.engine import Arm, Study, StudyPlan
+from visuomotor.studies.engine import NUMBERS, Arm, Study, StudyPlan
 from visuomotor.training.checkpoint import last_checkpoint
 
 __all__ = ["ArmResult", "Summary", "summarise"]
@@ -22,9 +25,11 @@ Runs = dict[str, list[list[EpisodeRecord]]]  # arm -> training seed -> records i
 class ArmResult:
     """An arm over all training seeds, in one condition.
 
-    by_seed: its rates one training seed at a time; checkpoints: name and hash of the last one of each.
+    by_seed: its rates one training seed at a time; boxes: how many of the boxes that it was asked for it finds (IoU
+    above 0.5), None where the study asks nothing; checkpoints: name and hash of the last one of each.
     difference: to the arm it is compared with, paired by start, with its 95 % interval (low, high) and the p-value
     adjusted for all comparisons of the study (Holm); None for the first arm. These hold for the trained policies.
+    published: what a paper reports; measured: {name: number of each training seed} where the study measures more.
     verdict: "more" or "less" where the p-value is below 0.05 and every training seed points the same way, else "cannot
     tell": how much another training would differ is known from the seeds alone.
     """
@@ -36,11 +41,14 @@ class ArmResult:
     by_seed: tuple[Rate, ...]
     checkpoints: tuple[str, ...]
     seconds_per_observation: float
+    boxes: Rate | None = None
     difference: float | None = None
     low: float | None = None
     high: float | None = None
     p_value: float | None = None
     verdict: str | None = None
+    published: str = ""
+    measured: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +62,9 @@ class Summary:
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Column names and rows of text."""
-        columns = ["arm", "success", "by seed", "against", "difference", "p", "verdict", "per observation"]
+        measured = list(dict.fromkeys(name for arm in self.arms for name in arm.measured))
+        told = any(arm.published for arm in self.arms)
+        columns = ["arm", "success", "by seed", "against", "difference", "p", "verdict", "per observation", "boxes"]
         rows = []
         for arm in self.arms:
             seeds = " ".join(f"{100 * rate.value:.0f}" for rate in arm.by_seed)
@@ -64,8 +74,11 @@ class Summary:
             else:
                 interval = f"[{100 * arm.low:+.0f}, {100 * arm.high:+.0f}]"
                 row += [f"{100 * arm.difference:+.0f} {interval}", f"{arm.p_value:.2g}", arm.verdict or ""]
-            rows.append([*row, f"{1000 * arm.seconds_per_observation:.0f} ms"])
-        return columns, rows
+            boxes = "" if arm.boxes is None else str(arm.boxes)
+            row += [f"{1000 * arm.seconds_per_observation:.0f} ms", boxes]
+            row += [" ".join(f"{value:.3g}" for value in arm.measured.get(name, ())) for name in measured]
+            rows.append(row + [arm.published] * told)
+        return columns + measured + ["published"] * told, rows
 
 
 def summarise(study: Study, plan: StudyPlan) -> list[Summary]:
@@ -98,7 +111,7 @@ def _summary(study: Study, plan: StudyPlan, runs: Runs, condition: str) -> Summa
     _require_same_starts(runs)
     arms = []
     for arm in study.arms:
-        result = _arm(arm, plan.out, runs[arm.name])
+        result = _arm(arm, plan.out, runs[arm.name], asked=study.boxes is not None)
         if arm.against is not None:
             pairs = [_outcomes(runs[name]) for name in (arm.name, arm.against)]
             found = compare_paired(*pairs)
@@ -132,19 +145,36 @@ def _adjusted(summaries: list[Summary]) -> list[Summary]:
     ]
 
 
-def _arm(arm: Arm, out: Path, runs: list[list[EpisodeRecord]]) -> ArmResult:
+def _arm(arm: Arm, out: Path, runs: list[list[EpisodeRecord]], *, asked: bool) -> ArmResult:
     by_seed = tuple(Rate(sum(r.success for r in run), len(run)) for run in runs)
     calls = [seconds / size for run in runs for r in run for seconds, size in zip(r.latency, r.batch, strict=True)]
-    trained = out / (arm.weights_of or arm.name)
+    trained = [out / (arm.weights_of or arm.name) / f"seed-{seed}" for seed in range(len(runs))]
+    numbers = [json.loads((f / NUMBERS).read_text()) for f in trained if (f / NUMBERS).exists()]
     return ArmResult(
         name=arm.name,
         adds=arm.adds,
         against=arm.against,
-        rate=Rate(sum(rate.successes for rate in by_seed), sum(rate.n for rate in by_seed)),
+        rate=_pooled(by_seed),
         by_seed=by_seed,
-        checkpoints=tuple(_named(last_checkpoint(trained / f"seed-{seed}" / "train")) for seed in range(len(runs))),
+        checkpoints=tuple(_named(last_checkpoint(folder / "train")) for folder in trained),
         seconds_per_observation=sum(calls) / max(1, len(calls)),
+        boxes=_pooled([_boxes(folder) for folder in trained]) if asked else None,
+        published=arm.published,
+        measured={name: tuple(values[name] for values in numbers) for name in (numbers[0] if numbers else ())},
     )
+
+
+def _pooled(rates: Sequence[Rate]) -> Rate:
+    return Rate(sum(rate.successes for rate in rates), sum(rate.n for rate in rates))
+
+
+def _boxes(folder: Path) -> Rate:
+    """Boxes found."""
+    path = folder / "answers" / ANSWERS_FILE
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing. Run the study again, it goes on.")
+    scores = [KindScore.from_json(data) for data in json.loads(path.read_text())["scores"]]
+    return next(found for found in (each.over_half for each in scores) if found is not None)
 
 
 def _named(checkpoint: Path) -> str:
@@ -179,6 +209,8 @@ def _json(summary: Summary) -> dict[str, Any]:
     data = asdict(summary)
     for arm, plain in zip(summary.arms, data["arms"], strict=True):
         plain["rate"] |= asdict(arm.rate.interval)
+        if arm.boxes is not None:
+            plain["boxes"] |= asdict(arm.boxes.interval)
         for rate, own in zip(arm.by_seed, plain["by_seed"], strict=True):
             own |= asdict(rate.interval)
     return data

@@ -10,9 +10,10 @@ from typing import Any, Literal
 import torch
 
 from visuomotor.contract import Batch, Mixture, Run, Stage
-from visuomotor.data import scene_questions
+from visuomotor.data import chat, scene_questions
 from visuomotor.data.conversations import Conversations
 from visuomotor.data.lerobot import Dataset
+from visuomotor.data.llama import is_llama
 from visuomotor.data.loader import Loader, held_out
 from visuomotor.data.processor import Processor, ProcessorConfig
 from visuomotor.data.tokenizer import TextTokenizer
@@ -88,7 +89,7 @@ def build_processor(run: Run, datasets: Mapping[str, Any], *, skip_bad: bool = F
     if checkpoint is not None and public is not None:
         raise ValueError(f"The tokenizer comes from checkpoint {checkpoint} or from {public}; name one of them.")
     if checkpoint is None:
-        words = None if public is None else public_tokenizer(public)
+        words = None if public is None else public_tokenizer(public, dm0=fields.get("prompt") != "qwen2_vl")
         return Processor.build(ProcessorConfig(**fields), unique, _corpus(run), tokenizer=words, skip_bad=skip_bad)
     parent = Processor.load(Path(checkpoint))
     robot, statistics = fields.pop("embodiment", "checkpoint"), fields.pop("statistics", "checkpoint")
@@ -112,9 +113,10 @@ def build_processor(run: Run, datasets: Mapping[str, Any], *, skip_bad: bool = F
     return Processor(config, parent.embodiments, parent.statistics, parent.tokenizer, parent.fast)
 
 
-def public_tokenizer(source: str) -> TextTokenizer:
-    """The tokenizer of a public Qwen3 (folder or Hub name) with the tokens that DM0 adds."""
-    return TextTokenizer.from_qwen(find_weights(source, TOKENIZER_FILES, option="--llm"))
+def public_tokenizer(source: str, *, dm0: bool = True) -> TextTokenizer:
+    """The tokenizer of a public LLaMA-2 or Qwen (folder or Hub name); `dm0`: a Qwen with the tokens that DM0 adds."""
+    folder = find_weights(source, TOKENIZER_FILES, option="--llm")
+    return TextTokenizer.from_llama(folder) if is_llama(folder) else TextTokenizer.from_qwen(folder, add_dm0_tokens=dm0)
 
 
 def _corpus(run: Run) -> tuple[str, ...]:
@@ -130,16 +132,25 @@ def load_processor(folder: Path) -> Processor:
 
 
 def build_model(run: Run, processor: Processor) -> Model:
-    """The run's model; token ids in its configuration follow the tokenizer, which the recipe cannot know."""
+    """The run's model; what the recipe cannot know follows the processor: token ids, robots, widths."""
     words = processor.tokenizer
-    tokens = {
+    tokens: dict[str, Any] = {
         "newline_id": words.newline_id,
         "pad_id": words.pad_id,
         "action_start_id": words.action_start,
         "action_token_count": words.action_count,
+        **chat.token_ids(words),
     }
     if processor.fast is not None:  # they stand behind the vocabulary that the recipe planned
         tokens["vocab_size"] = max(words.vocab_size, getattr(run.config, "vocab_size", 0))
+    if getattr(run.config, "head_per_embodiment", False):
+        tokens |= {
+            "embodiments": tuple(e.name for e in processor.embodiments),
+            "action_dims": tuple(e.action_dim for e in processor.embodiments),
+            "state_dims": tuple(e.state_dim for e in processor.embodiments),
+        }
+    if processor.sentences is not None:
+        tokens["sentence_dim"] = processor.sentences.width
     known = {f.name for f in dataclasses.fields(run.config)}
     return make_model(run.model, dataclasses.replace(run.config, **{k: v for k, v in tokens.items() if k in known}))
 

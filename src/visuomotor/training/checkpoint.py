@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from visuomotor.models.report import TensorReport
 
 __all__ = [
-    "checkpoint_folder", "last_checkpoint", "last_step", "load_facts", "load_state", "prune", "read_weights",
-    "save_state", "set_last", "state_folder", "step_name", "transplant", "write_folder",
+    "checkpoint_folder", "is_finished", "last_checkpoint", "last_step", "load_facts", "load_state", "prune",
+    "read_weights", "save_state", "set_last", "state_folder", "step_name", "transplant", "write_folder",
 ]  # fmt: skip
 
 TEMPORARY = ".tmp-"
@@ -48,6 +48,12 @@ def last_checkpoint(out: Path) -> Path:
     if name is None:
         raise FileNotFoundError(f"{out} holds no checkpoint yet; train, or go on with --resume.")
     return checkpoint_folder(out, name)
+
+
+def is_finished(out: Path, stages: int) -> bool:
+    """Whether a run of so many stages has ended all of them."""
+    name = last_step(out)
+    return name is not None and load_facts(state_folder(out, name))["position"]["stage"] >= stages
 
 
 def write_folder(folder: Path, write: Callable[[Path], object]) -> None:

@@ -26,7 +26,8 @@ TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 def add_adapters(model: Model, stage: Stage) -> None:
     """Put an adapter of rank `stage.lora` beside every matrix of attention and MLP in the parts `stage.lora_parts`.
 
-    Its output is B A x, scaled by 1; B starts at zero, so that no output changes. A depends on the stage's seed alone.
+    Its output is B A x, times `stage.lora_alpha` / rank; B starts at zero, so that no output changes. A depends on the
+    stage's seed alone.
 
     Raises:
         ValueError: a part has no such matrices.
@@ -37,14 +38,16 @@ def add_adapters(model: Model, stage: Stage) -> None:
     for part in stage.lora_parts:
         own = {id(parameter) for parameter in parts.get(part, ())}
         linears = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear) and id(m.weight) in own]
-        found = [name for name, _ in linears if name.rpartition(".")[2] in TARGETS]
+        found = [name for name, _ in linears if name.rpartition(".")[2] in getattr(model, "lora_targets", TARGETS)]
         if not found:
             raise ValueError(
                 f"Stage {stage.name!r} adapts {part!r}, which has no matrices that take adapters; of {sorted(parts)}, "
                 f"name language models and action experts."
             )
         names += found
-    config = LoraConfig(r=stage.lora, lora_alpha=stage.lora, target_modules="|".join(map(re.escape, names)))
+    alpha = stage.lora if stage.lora_alpha is None else stage.lora_alpha
+    matrices = "|".join(map(re.escape, names))
+    config = LoraConfig(r=stage.lora, lora_alpha=alpha, lora_dropout=stage.lora_dropout, target_modules=matrices)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(stage.seed, "adapters", stage.name))
         inject_adapter_in_model(config, model)

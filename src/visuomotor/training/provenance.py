@@ -73,8 +73,9 @@ def public_weights(sources: Mapping[str, str], report: TensorReport, model: nn.M
 def run_to_json(run: Run) -> dict[str, Any]:
     """The run as plain JSON; the tokenizer's corpus only as a hash."""
     corpus = hashlib.sha256("\n".join(run.corpus).encode()).hexdigest()[:16]
-    plain = {f.name: getattr(run, f.name) for f in dataclasses.fields(run) if f.name != "corpus"}
-    return {**json.loads(json.dumps(plain, default=_plain)), "corpus": f"{len(run.corpus)} sentences, sha256 {corpus}"}
+    plain = {f.name: getattr(run, f.name) for f in dataclasses.fields(run) if f.name not in ("corpus", "before")}
+    found = {**json.loads(json.dumps(plain, default=_plain)), "corpus": f"{len(run.corpus)} sentences, sha256 {corpus}"}
+    return found if run.before is None else {**found, "before": run_to_json(run.before)}
 
 
 def _plain(value: Any) -> Any:

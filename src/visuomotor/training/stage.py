@@ -38,6 +38,8 @@ def check_stage(name: str, stage: Stage) -> None:
             f"Stage {name!r} has lora {stage.lora} in parts {list(stage.lora_parts)}; give a rank of at least 1 and a "
             f"part, or 0 for no adapters."
         )
+    if not 0 <= stage.lora_dropout < 1:
+        raise ValueError(f"Stage {name!r} has lora_dropout {stage.lora_dropout}; it must be at least 0 and below 1.")
     if stage.steps < 1 or stage.batch_size < 1 or stage.accumulate < 1:
         raise ValueError(
             f"Stage {name!r} has steps {stage.steps}, batch_size {stage.batch_size} and accumulate {stage.accumulate}; "

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from visuomotor.contract import Run
+from visuomotor.data.processor import Processor
 from visuomotor.models.base import Model
 from visuomotor.models.report import TensorReport
 from visuomotor.policy import Policy
@@ -51,6 +52,8 @@ def train(
 ) -> Path:
     """Train `run` into the folder `out`; returns the last checkpoint's folder.
 
+    A run before it (`Run.before`) is trained first, in a folder below, and all options hold for both.
+
     Args:
         resume: go on from the newest checkpoint in `out` (from the start when there is none).
         stop_after_seconds: save and return after this time; `resume` goes on.
@@ -63,6 +66,48 @@ def train(
         ValueError: run, data and checkpoint contradict each other, or a bad sample was met.
     """
     out = Path(out)
+    _check(run)
+    follower = Tracker(tracker) if tracker is not None else None
+    torch.set_num_threads(threads or _default_threads())
+    prepare_folder(run, out, resume=resume, overwrite=overwrite)
+    deadline = time.monotonic() + stop_after_seconds if stop_after_seconds is not None else None
+    earlier = None
+    if run.before is not None:
+        earlier = train(
+            run.before,
+            out / run.before.name,
+            resume=resume,
+            overwrite=overwrite,
+            progress=progress,
+            bad_samples=bad_samples,
+            stop_after_seconds=stop_after_seconds,
+            threads=threads,
+            tracker=tracker,
+        )
+        if not checkpoint.is_finished(out / run.before.name, len(run.before.stages)):
+            return earlier  # time is up
+    with Interrupts() as interrupts:
+        trainer = Trainer(
+            run,
+            out,
+            interrupts,
+            bad_samples=bad_samples,
+            progress=progress,
+            deadline=deadline,
+            tracker=follower,
+            earlier=earlier,
+        )
+        if follower is None:
+            return trainer.fit()
+        follower.start(run, out)
+        try:
+            return trainer.fit()
+        finally:
+            follower.close()
+
+
+def _check(run: Run) -> None:
+    """Refuse a run that cannot be trained, before anything is built."""
     if not run.stages:
         raise ValueError(f"Run {run.name!r} has no stages, so there is nothing to train.")
     for name, stage in run.stages.items():
@@ -74,21 +119,14 @@ def train(
         raise ValueError(
             f"Run {run.name!r} starts from checkpoint {start} and from public weights {run.weights}; choose one."
         )
-    follower = Tracker(tracker) if tracker is not None else None
-    torch.set_num_threads(threads or _default_threads())
-    prepare_folder(run, out, resume=resume, overwrite=overwrite)
-    deadline = time.monotonic() + stop_after_seconds if stop_after_seconds is not None else None
-    with Interrupts() as interrupts:
-        trainer = Trainer(
-            run, out, interrupts, bad_samples=bad_samples, progress=progress, deadline=deadline, tracker=follower
-        )
-        if follower is None:
-            return trainer.fit()
-        follower.start(run, out)
-        try:
-            return trainer.fit()
-        finally:
-            follower.close()
+
+
+def _think(run: Run, processor: Processor) -> tuple[str, ...]:
+    """What checkpoints write before they act. In a chat layout every sample has its answer, or none has."""
+    if run.evaluation is not None:
+        return run.evaluation.think or ()
+    always = processor.config.prompt == "qwen2_vl" and processor.config.levels.get("subtask")
+    return ("subtask",) if always else ()
 
 
 def _default_threads() -> int:
@@ -120,6 +158,7 @@ class Trainer:
         progress: ProgressCallback | None = None,
         deadline: float | None = None,
         tracker: Tracker | None = None,
+        earlier: Path | None = None,
     ) -> None:
         self.run, self.out, self.interrupts, self.tracker = run, out, interrupts, tracker
         self.bad_samples: BadSamples = bad_samples
@@ -137,9 +176,9 @@ class Trainer:
         torch.manual_seed(seed_for(self.stages[0].seed, "weights"))
         self.model: Model = assembly.build_model(run, self.processor)
         if last is None and run.weights:
-            self._load_public(run.weights)
+            self._load_public(run.weights, earlier)
         self.model.to(self.device)
-        self.policy = Policy(self.model, self.processor, think=(run.evaluation and run.evaluation.think) or ())
+        self.policy = Policy(self.model, self.processor, think=_think(run, self.processor))
         self._hashes = {name: dataset.hash() for name, dataset in self.datasets.items()}
 
     def fit(self) -> Path:
@@ -224,8 +263,12 @@ class Trainer:
         self.weights = facts.get("weights", {})
         log.info("Going on from %s.", checkpoint.checkpoint_folder(self.out, name))
 
-    def _load_public(self, sources: dict[str, str]) -> None:
-        """Fill the fresh model from public weights; the report is logged and kept."""
+    def _load_public(self, named: dict[str, str], earlier: Path | None) -> None:
+        """Fill the fresh model from public weights and the run before; the report is logged and kept."""
+        sources = named
+        if earlier is not None:
+            sources = {part: str(earlier) if source == "before" else source for part, source in named.items()}
+            self.parents["before"] = parent_of(earlier)
         generator = torch.Generator().manual_seed(seed_for(self.stages[0].seed, "public weights"))
         report = self.model.load_backbones(sources, generator=generator)
         log.log(logging.INFO if report.complete else logging.WARNING, "Starting from %s: %s.", sources, report)
@@ -242,7 +285,7 @@ class Trainer:
                     f"Stage {name!r} starts from {start!r}, but the stages before it are {sorted(self.position.ended)}."
                 )
             folder = checkpoint.checkpoint_folder(self.out, self.position.ended[earlier])
-        report = checkpoint.transplant(self.model, checkpoint.read_weights(folder))
+        report = checkpoint.transplant(self.model, self.model.adopt(checkpoint.read_weights(folder)))
         if not report.loaded:
             raise ValueError(f"Nothing in {folder} fits this model ({report}); is it a checkpoint of another model?")
         log.log(

@@ -1,5 +1,6 @@
-"""Tiny oracles from transformers, and the parts of a published file that hold the same weights."""
+"""Tiny oracles from transformers, the parts of a published file that hold the same weights, and a tiny CogACT."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
@@ -14,7 +15,8 @@ from transformers import (
     SiglipVisionModel,
 )
 
-from visuomotor.models.cogact import ActionModel, ActionModelConfig
+from visuomotor.contract import Batch, TextKind
+from visuomotor.models.cogact import ActionModel, ActionModelConfig, CogACT, CogACTConfig
 from visuomotor.nn.vit import ViTConfig
 from visuomotor.nn.vit_names import from_transformers
 
@@ -69,3 +71,50 @@ def world() -> World:
         "action_model": {f"net.{name}": tensor for name, tensor in action.state_dict().items()},
     }
     return World(dino=dino, siglip=siglip, projector=projector, llama=llama, action=action, parts=parts)
+
+
+TINY = {
+    "image_size": 28, "patch_size": 7, "dinov2_width": 16, "dinov2_layers": 3, "dinov2_mlp_width": 24,
+    "siglip_width": 12, "siglip_layers": 3, "siglip_mlp_width": 16, "vocab_size": 40, "width": 24, "mlp_width": 32,
+    "layers": 2, "heads": 2, "kv_heads": 2, "head_dim": 12, "action_model_width": 16, "action_model_depth": 2,
+    "action_model_heads": 2, "action_dim": 3, "horizon": 4, "repeated_diffusion_steps": 2,
+}  # fmt: skip
+
+
+@pytest.fixture
+def make_model() -> Callable[..., CogACT]:
+    def make(**overrides: object) -> CogACT:
+        torch.manual_seed(0)
+        model = CogACT(CogACTConfig(**{**TINY, **overrides}))
+        nn.init.normal_(model.action_model.final_layer.linear.weight, std=0.2)  # a fresh one predicts zeros
+        return model
+
+    return make
+
+
+@pytest.fixture
+def make_batch() -> Callable[..., Batch]:
+    def make(size: int = 3, views: int = 1, length: int = 9, seed: int = 0) -> Batch:
+        """Row 1 is two tokens shorter."""
+        generator = torch.Generator().manual_seed(seed)
+        valid = torch.ones(size, length, dtype=torch.bool)
+        valid[1:2, -2:] = False
+        images = {
+            f"camera{i}": torch.randint(0, 256, (size, 28, 28, 3), generator=generator, dtype=torch.uint8)
+            for i in range(views)
+        }
+        return Batch(
+            images=images,
+            views=(True,) * views,
+            text_ids=torch.randint(3, 40, (size, length), generator=generator),
+            text_valid=valid,
+            text_kind=valid * int(TextKind.PROMPT),
+            text_loss=torch.zeros_like(valid),
+            state=torch.zeros(size, 5),
+            actions=torch.randn(size, 4, 3, generator=generator),
+            action_valid=torch.ones(size, 4, 3, dtype=torch.bool),
+            embodiment=torch.zeros(size, dtype=torch.long),
+            source=torch.zeros(size, dtype=torch.long),
+        )
+
+    return make

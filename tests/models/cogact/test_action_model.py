@@ -7,8 +7,7 @@ from diffusers.models.embeddings import get_timestep_embedding
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from visuomotor.models.cogact import SIZES, ActionModel, ActionModelConfig
-from visuomotor.models.cogact.action_model import spaced_times
+from visuomotor.models.cogact import ACTION_MODEL_SIZES, ActionModel, ActionModelConfig
 
 CONFIG = ActionModelConfig(width=32, depth=2, heads=4, token_size=12, horizon=5, action_dim=3)
 
@@ -33,7 +32,7 @@ def inputs() -> tuple[Tensor, Tensor, Tensor]:
 @pytest.mark.parametrize(("size", "count"), [("S", 12_476_807), ("B", 88_986_887), ("L", 307_764_231)])
 def test_published_sizes_have_the_published_number_of_parameters(size: str, count: int) -> None:
     with torch.device("meta"):
-        assert sum(p.numel() for p in ActionModel(SIZES[size]).parameters()) == count
+        assert sum(p.numel() for p in ActionModel(ACTION_MODEL_SIZES[size]).parameters()) == count
 
 
 def test_names_are_the_published_ones(model: ActionModel) -> None:
@@ -191,22 +190,6 @@ def test_ancestral_sampling_takes_its_noise_from_the_generator(model: ActionMode
     )
     assert torch.equal(first, again)
     assert not torch.allclose(first, other)
-
-
-def test_times_are_evenly_spaced_from_zero_on() -> None:
-    assert spaced_times(100, 10) == list(range(90, -1, -10))
-    assert spaced_times(100, 3) == [68, 34, 0]
-    assert spaced_times(100, 100) == list(range(99, -1, -1))
-    assert spaced_times(100, 1) == [0]
-    for steps in range(1, 101):
-        try:
-            times = spaced_times(100, steps)
-        except ValueError as error:
-            assert "No whole stride" in str(error)  # noqa: PT017
-            continue
-        assert len(times) == steps
-    with pytest.raises(ValueError, match="takes 11 of 100 steps; choose 10 or 12"):
-        spaced_times(100, 11)
 
 
 def test_weights_in_bfloat16_take_and_return_float32_actions(inputs: tuple[Tensor, ...]) -> None:

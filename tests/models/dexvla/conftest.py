@@ -7,7 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from visuomotor.models.dexvla import ScaleDP, ScaleDPConfig, UNet, UNetConfig
+from visuomotor.contract import Batch, TextKind
+from visuomotor.models.dexvla import DexVLA, DexVLAConfig, ScaleDP, ScaleDPConfig, UNet, UNetConfig
+
+IMAGE_ID, END_ID = 1, 2
 
 TINY = {
     "action_dim": 3,
@@ -101,3 +104,83 @@ def make_inputs() -> Callable[..., Inputs]:
         )
 
     return make
+
+
+TINY_VLA = {
+    "image_height": 24,
+    "image_width": 32,
+    "patch_size": 8,
+    "vision_width": 16,
+    "vision_layers": 2,
+    "vision_heads": 2,
+    "vocab_size": 40,
+    "width": 16,
+    "mlp_width": 24,
+    "layers": 2,
+    "heads": 2,
+    "kv_heads": 1,
+    "mrope_sections": (2, 1, 1),
+    "initializer_range": 0.2,
+    "action_dim": 3,
+    "state_dim": 2,
+    "horizon": 4,
+    "head_width": 16,
+    "head_depth": 2,
+    "head_heads": 2,
+    "unet_channels": (8, 16),
+    "unet_step_width": 8,
+    "noise_draws": 2,
+}
+
+
+@pytest.fixture
+def make_dexvla() -> Callable[..., DexVLA]:
+    def make(**overrides: object) -> DexVLA:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = DexVLA(DexVLAConfig(**{**TINY_VLA, **overrides})).eval()
+        randomise(model.policy_head)
+        for linear in (model.reasoning_film.scale_fc, model.reasoning_film.shift_fc):
+            randomise(linear)
+        return model
+
+    return make
+
+
+@pytest.fixture
+def dexvla(make_dexvla: Callable[..., DexVLA]) -> DexVLA:
+    """A DexVLA of a few thousand parameters, whose FiLM is no identity."""
+    return make_dexvla()
+
+
+def make_texts(texts: list[tuple[list[int], list[int]]], views: int = 2, **fields: object) -> Batch:
+    """A batch of (prompt, answer) ids, with `views` image items in front of each prompt, padded right as data is."""
+    generator = torch.Generator().manual_seed(2)
+    longest, rows = max(len(p) + len(a) + 3 * views for p, a in texts), len(texts)
+    ids, valid, kind = (torch.zeros(rows, longest, dtype=torch.int64) for _ in range(3))
+    for row, (prompt, answer) in enumerate(texts):
+        whole = torch.tensor([3, IMAGE_ID, 4] * views + prompt + answer)
+        ids[row, : len(whole)], valid[row, : len(whole)] = whole, 1
+        kind[row, : len(whole)] = int(TextKind.PROMPT)
+        kind[row, len(whole) - len(answer) : len(whole)] = int(TextKind.SUBTASK)
+    images = torch.randint(256, (views, rows, 30, 40, 3), dtype=torch.uint8, generator=generator)
+    data = {
+        "images": {f"view{i}": image for i, image in enumerate(images)},
+        "views": (True,) * views,
+        "text_ids": ids,
+        "text_valid": valid.bool(),
+        "text_kind": kind,
+        "text_loss": kind == int(TextKind.SUBTASK),
+        "state": torch.randn(rows, 2, generator=generator),
+        "actions": torch.randn(rows, 4, 3, generator=generator).clamp(-1, 1),
+        "action_valid": torch.ones(rows, 4, 3, dtype=torch.bool),
+        "embodiment": torch.zeros(rows, dtype=torch.int64),
+        "source": torch.zeros(rows, dtype=torch.int64),
+    }
+    return Batch(**{**data, **fields})
+
+
+@pytest.fixture
+def batch() -> Batch:
+    """Three rows of different lengths; the last one's answer is the end of the turn alone."""
+    return make_texts([([5, 6, 7], [8, 9, END_ID]), ([5, 6, 7, 10, 11], [12, END_ID]), ([5], [END_ID])])

@@ -168,6 +168,7 @@ def test_policies_that_the_layout_cannot_say_are_refused(folder: Path, tmp_path:
     refused(plain, "one normalisation for all")
     steps = replace(ROBOT, action=tuple(replace(c, reference="step") for c in ROBOT.action))
     refused(steps, "all actions absolute is False")
+    refused(ROBOT, "action_normalization is 'min_max'", action_normalization="min_max")
     refused(ROBOT, "tags is True", tags=True)
     refused(ROBOT, "prompt is 'plain'", prompt="plain")
 

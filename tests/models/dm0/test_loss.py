@@ -329,3 +329,41 @@ def test_terms_by_sample_are_those_of_the_sample_alone(make_model: Make, make_ba
             assert term.rows is not None
             torch.testing.assert_close(term.rows[:, i], expected, atol=1e-5, rtol=1e-5)
             assert not term.rows.requires_grad
+
+
+def test_given_actions_are_told_clean_and_not_counted(
+    make_model: Make, make_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training-time real-time chunking: without a given action it is the plain loss, with one only the rest counts."""
+    batch, plain, model = make_batch(), make_model(), make_model(prefix_delay=3)
+    before = fixed(plain, batch).terms["flow"]
+    for delay in (0, 2):
+        monkeypatch.setattr("visuomotor.models.dm0.model.integers", lambda n, shape, *_, d=delay: torch.full(shape, d))
+        seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+        embed = model.model.embed_chunk
+        monkeypatch.setattr(
+            model.model, "embed_chunk", lambda x, t, *a, e=embed, s=seen: s.append((x, t)) or e(x, t, *a)
+        )
+        term = fixed(model, batch).terms["flow"]
+        monkeypatch.undo()
+        ((x, t),) = seen
+        assert torch.equal(x[:, :, :delay], batch.actions[:, None, :delay].expand(-1, 2, -1, -1))
+        assert (t[..., :delay] == 0).all()
+        assert (t[..., delay:] > 0).all()
+        assert int(term.count) == 3 * 2 * (4 - delay) * 3
+        assert term.rows is not None
+        torch.testing.assert_close(term.rows.sum(1), torch.stack([term.sum.detach(), term.count.float()]))
+        if delay == 0:
+            torch.testing.assert_close(term.sum, before.sum)
+    assert torch.equal(fixed(make_model(), batch).terms["flow"].sum, before.sum)
+
+
+def test_how_many_actions_are_given_is_drawn_anew(make_model: Make) -> None:
+    given = make_model(prefix_delay=2)._given_actions(torch.zeros(200, 3), torch.Generator().manual_seed(0))
+    assert given is not None
+    counts = given.sum(-1)
+    assert set(counts.flatten().tolist()) == {0, 1, 2}
+    assert (given == (torch.arange(4) < counts[..., None])).all()
+    for bad in ({"prefix_delay": 4}, {"prefix_delay": 1, "progress_token": True}):
+        with pytest.raises(ValueError, match="prefix_delay"):
+            make_model(**bad)

@@ -206,10 +206,10 @@ def test_guidance_differentiates_the_network(make_model: Make, make_batch: MakeB
     jacobian = torch.autograd.functional.jacobian(predicted, noise).reshape(12, 12)
     error = (weights * (target - predicted(noise)[:, 0])).flatten()
     guided = Guidance(target=target, weights=weights)
-    found = model.sample(batch, noise=noise, steps=1, guidance=guided).actions
+    found = model.sample(batch, noise=noise, steps=1, chunk_guidance=guided).actions
     expected = predicted(noise) + 5 * (jacobian.T @ error).reshape(1, 1, 4, 3)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
-    cheap = model.sample(batch, noise=noise, steps=1, guidance=replace(guided, kind="identity")).actions
+    cheap = model.sample(batch, noise=noise, steps=1, chunk_guidance=replace(guided, kind="identity")).actions
     torch.testing.assert_close(cheap, predicted(noise) + 5 * error.reshape(1, 1, 4, 3), atol=1e-4, rtol=1e-4)
     assert (cheap - found).abs().max() > 1e-3
 
@@ -219,9 +219,11 @@ def test_a_given_prefix_is_kept_and_read(make_model: Make, make_batch: MakeBatch
     model, batch, noise = make_model(), prompt(make_batch()), torch.randn(3, 2, 4, 3)
     free = model.sample(batch, noise=noise).actions
     target, weights = torch.randn(3, 4, 3), torch.zeros(3, 4, 3)
-    nothing = model.sample(batch, noise=noise, guidance=Guidance(target=target, weights=weights, kind="prefix"))
+    nothing = model.sample(batch, noise=noise, chunk_guidance=Guidance(target=target, weights=weights, kind="prefix"))
     torch.testing.assert_close(nothing.actions, free, atol=1e-5, rtol=1e-4)
     weights[:, :2] = 1
-    found = model.sample(batch, noise=noise, guidance=Guidance(target=target, weights=weights, kind="prefix")).actions
+    found = model.sample(
+        batch, noise=noise, chunk_guidance=Guidance(target=target, weights=weights, kind="prefix")
+    ).actions
     assert torch.equal(found[:, :, :2], target[:, None, :2].expand(-1, 2, -1, -1))
     assert (found[:, :, 2:] - free[:, :, 2:]).abs().max() > 1e-3

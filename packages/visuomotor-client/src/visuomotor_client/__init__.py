@@ -1,6 +1,9 @@
 """What a robot's computer needs to be driven by a policy server: numpy, msgpack, websockets; Python 3.9 and newer."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from visuomotor_client.client import PolicyClient, PolicyError, connect
 
 __version__ = "0.1.0"
 

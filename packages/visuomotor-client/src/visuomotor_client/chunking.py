@@ -100,13 +100,18 @@ class ChunkExecutor:
 
     @property
     def needs_chunk(self) -> bool:
-        """True when the policy must look again: at the latest before the next action, if the robot waits."""
+        """True when the policy must look again.
+
+        An asynchronous robot looks earlier than after `execute` actions if the rest would not last until the answer,
+        as far as measured delays tell.
+        """
         if self.waiting:
             return False
         if not self._chunks:
             return True
         first, actions = self._chunks[-1]
-        return self._step - first >= min(self.execute, len(actions))
+        lasts = max(len(actions) - max(self.delays), 1) if self.asynchronous else len(actions)
+        return self._step - first >= min(self.execute, lasts)
 
     @property
     def ready(self) -> bool:

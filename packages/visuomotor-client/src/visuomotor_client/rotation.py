@@ -9,9 +9,21 @@ from typing import Optional
 
 import numpy as np
 
-__all__ = ["angle_between", "equivalent", "interpolate", "is_linear", "to_quaternion"]
+__all__ = ["angle_between", "equivalent", "interpolate", "is_known", "is_linear", "to_quaternion"]
 
 TINY = 1e-9
+
+
+SIZES = {"axis_angle": 3, "quat_xyzw": 4, "quat_wxyz": 4, "rot6d": 6, "matrix": 9}
+
+
+def is_known(rotation: str, size: int) -> bool:
+    """Whether so many numbers of this format can be read as a rotation."""
+    name, _, order = rotation.partition("_")
+    if name != "euler":
+        return SIZES.get(rotation) == size
+    order, _, frame = order.partition("_")
+    return len(order) == size == 3 and set(order) <= set("xyz") and frame in ("", "extrinsic", "intrinsic")
 
 
 def is_linear(rotation: str) -> bool:
@@ -22,6 +34,11 @@ def is_linear(rotation: str) -> bool:
 def to_quaternion(values: np.ndarray, rotation: str, scale: float = 1.0) -> Optional[np.ndarray]:
     """The unit quaternion of `values`, None where they are no rotation (all zeros, say). `scale`: rad per unit."""
     values = np.asarray(values, np.float64)
+    if not is_known(rotation, len(values)):
+        raise ValueError(
+            f"{len(values)} numbers in the format {rotation!r} are no rotation that is known here; expected "
+            f"axis_angle, euler_xyz (any order), quat_xyzw, quat_wxyz, rot6d or matrix."
+        )
     if rotation == "axis_angle":
         angle = float(np.linalg.norm(values)) * scale
         share = np.sinc(angle / 2 / math.pi) / 2 * scale  # sin(angle / 2) / |values|
@@ -34,10 +51,8 @@ def to_quaternion(values: np.ndarray, rotation: str, scale: float = 1.0) -> Opti
         return None if norm < TINY else quaternion / norm
     if rotation == "rot6d":
         return _from_columns(values[:3], values[3:6])
-    if rotation == "matrix":
-        columns = values.reshape(3, 3).T
-        return _from_columns(columns[0], columns[1])
-    raise ValueError(f"Unknown rotation format {rotation!r}; expected axis_angle, euler_xyz, quat_xyzw, rot6d, matrix.")
+    columns = values.reshape(3, 3).T
+    return _from_columns(columns[0], columns[1])
 
 
 def angle_between(a: np.ndarray, b: np.ndarray) -> float:
@@ -83,8 +98,6 @@ def _inverse(a: np.ndarray) -> np.ndarray:
 
 def _euler(angles: np.ndarray, rotation: str) -> np.ndarray:
     order = rotation.split("_")[1]
-    if sorted(order) != ["x", "y", "z"] and not (len(order) == 3 and set(order) <= set("xyz")):
-        raise ValueError(f"Unknown order of Euler angles in {rotation!r}; expected three of x, y, z, as in euler_xyz.")
     total = np.array([0.0, 0.0, 0.0, 1.0])
     for letter, angle in zip(order, angles):
         turn = np.append(math.sin(angle / 2) * np.eye(3)["xyz".index(letter)], math.cos(angle / 2))

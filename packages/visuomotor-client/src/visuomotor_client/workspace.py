@@ -48,4 +48,4 @@ def free_share(start: np.ndarray, end: np.ndarray, keep_out: Sequence[Box]) -> f
 
 
 def _inside(points: np.ndarray, box: Box) -> np.ndarray:
-    return ((points > box[0]) & (points < box[1])).all(axis=-1)
+    return np.asarray(((points > box[0]) & (points < box[1])).all(axis=-1))

@@ -59,6 +59,11 @@ class Dataset:
     def __repr__(self) -> str:
         return f"Dataset({str(self.root)!r}, {self.num_episodes} episodes, {self.num_frames} frames, {self.cameras})"
 
+    @property
+    def data_files(self) -> list[Path]:
+        """The files that hold the frames' numbers, in the order of their rows."""
+        return [path for path, _ in self._tables.data_files]
+
     def require_embodiment(self) -> Embodiment:
         """The embodiment, or FileNotFoundError with how to make one."""
         return self.embodiment or Embodiment.load(self.root / layout.EMBODIMENT_PATH)

@@ -4,6 +4,7 @@ Parameter names are the published ones. Dimensions: B batch, R noise draws, T ho
 cognition feature, W width of the transformer.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import torch
@@ -12,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from visuomotor.models.cogact.config import ActionModelConfig
-from visuomotor.nn.diffusion import Schedule, ddim, ddpm, squared_cosine
+from visuomotor.nn.diffusion import Schedule, ddim, ddpm, spaced_times, squared_cosine
 from visuomotor.nn.dit import Block, TimeEmbedding
 from visuomotor.nn.random import integers, normal, uniform
 
-__all__ = ["ActionModel", "spaced_times"]
+__all__ = ["ActionModel"]
 
 
 class Embedder(nn.Module):
@@ -61,6 +62,8 @@ class ActionModel(nn.Module):
     """Predicts the noise in a chunk of normalised actions.
 
     `history_embedder` is read by nothing; it is kept because published checkpoints have it.
+    `z_embedder(z, drop)` alone knows what a condition is made of: a head that is told more than the cognition feature
+    has a wider z (`token_size`) and another embedder.
     """
 
     def __init__(self, config: ActionModelConfig) -> None:
@@ -165,20 +168,25 @@ class ActionModel(nn.Module):
             ValueError: shapes disagree with the model, or no even spacing has `steps` times.
         """
         self._require_shapes(noise, z)
-        guided = guidance > 1
-        nothing = self.z_embedder.uncondition.to(z.dtype).expand_as(z)
-        condition = self.z_embedder(torch.cat([z, nothing]) if guided else z)
+        predict = self.predictor(z, guidance)
+        if steps is None:
+            return ddpm(predict, noise, self.schedule, generator=generator)
+        return ddim(predict, noise, self.schedule, spaced_times(self.config.diffusion_steps, steps))
+
+    def predictor(self, z: Float[Tensor, "B 1 C"], guidance: float = 1.0) -> Callable[[Tensor, Tensor], Tensor]:
+        """(x [B, T, A], t [B]) -> the noise in x, guided as in `sample`; z is embedded once."""
+        guided, size = guidance > 1, z.shape[0]
+        without = torch.arange(2 * size, device=z.device) >= size  # the second half knows nothing
+        condition = self.z_embedder(torch.cat([z, z]), without) if guided else self.z_embedder(z)
 
         def predict(x: Tensor, t: Tensor) -> Tensor:
             if not guided:
                 return self.denoise(x, t, condition).to(x.dtype)
             both = self.denoise(torch.cat([x, x]), torch.cat([t, t]), condition).to(x.dtype)
-            given, without = both.chunk(2)
-            return without + guidance * (given - without)
+            given, unguided = both.chunk(2)
+            return unguided + guidance * (given - unguided)
 
-        if steps is None:
-            return ddpm(predict, noise, self.schedule, generator=generator)
-        return ddim(predict, noise, self.schedule, spaced_times(self.config.diffusion_steps, steps))
+        return predict
 
     def _require_shapes(self, x: Tensor, z: Tensor) -> None:
         config = self.config
@@ -188,19 +196,6 @@ class ActionModel(nn.Module):
                 f"Actions {list(x.shape)} and cognition features {list(z.shape)} do not fit the action model; expected "
                 f"[B, {config.horizon}, {config.action_dim}] and [B, 1, {config.token_size}]."
             )
-
-
-def spaced_times(total: int, steps: int) -> list[int]:
-    """`steps` of `total` times from noisy to clean: from 0 on with the smallest stride that gives exactly as many.
-
-    Raises:
-        ValueError: no whole stride does.
-    """
-    counts = {len(range(0, total, stride)): stride for stride in reversed(range(1, total + 1))}
-    if steps not in counts:
-        near = sorted(sorted(counts, key=lambda count: abs(count - steps))[:2])
-        raise ValueError(f"No whole stride takes {steps} of {total} steps; choose {' or '.join(map(str, near))}.")
-    return list(range(0, total, counts[steps]))[::-1]
 
 
 @lru_cache(maxsize=8)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from visuomotor.models.assign import assign, count_numbered, told_shape
 from visuomotor.models.cogact.action_model import ActionModel
-from visuomotor.models.cogact.config import LLAMA2_7B, SIZES, VLMConfig
+from visuomotor.models.cogact.config import ACTION_MODEL_SIZES, LLAMA2_7B, VLMConfig
 from visuomotor.models.cogact.tensors import WHAT, action_model_from_published
 from visuomotor.models.cogact.vlm import CogACTVLM
 from visuomotor.models.report import TensorReport
@@ -142,7 +142,7 @@ def _tower_of(shapes: Mapping[str, tuple[int, ...]], stem: str, heads: int) -> V
 def _published_heads(action: Mapping[str, Tensor]) -> int:
     name = next((name for name in action if name.endswith("x_embedder.linear.weight")), "")
     width = action[name].shape[0] if name else 0
-    for size in SIZES.values():
+    for size in ACTION_MODEL_SIZES.values():
         if size.width == width:
             return size.heads
     raise ValueError(f"No published action model is {width} wide, so its heads must be told; pass action_heads.")

@@ -4,13 +4,16 @@ Parameter names are the published ones behind the name of their part. Dimensions
 width of the language model, D width of DINOv2, V width of both towers together.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor, nn
 
+from visuomotor.contract import Batch
+from visuomotor.data.cogact_prompt import prompt, prompt_ids
 from visuomotor.models.cogact.config import VLMConfig
 from visuomotor.nn.decoder import Decoder
 from visuomotor.nn.masks import causal_attention
@@ -19,19 +22,7 @@ from visuomotor.nn.vit import ViT
 
 __all__ = ["CogACTVLM", "Encoded", "prepare_images", "prompt", "prompt_ids"]
 
-# LLaMA-2's empty piece and its end of sequence, which is where the cognition feature is read.
-EMPTY, END = 29871, 2
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-def prompt(instruction: str) -> str:
-    """The text that an instruction becomes."""
-    return f"In: What action should the robot take to {instruction.lower()}?\nOut:"
-
-
-def prompt_ids(instruction: str, encode: Callable[[str], Sequence[int]]) -> list[int]:
-    """Token ids of the prompt, ending with the cognition token; `encode` is LLaMA-2's and puts BOS in front."""
-    return [*encode(prompt(instruction)), EMPTY, END]
 
 
 def prepare_images(
@@ -39,8 +30,15 @@ def prepare_images(
 ) -> tuple[Float[Tensor, "B 3 size size"], Float[Tensor, "B 3 size size"]]:
     """Images for (DINOv2, SigLIP): resized without keeping the aspect, normalised as each tower was trained."""
     x = resize_bytes(images.permute(0, 3, 1, 2), size).float() / 255
-    mean, std = (x.new_tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    mean, std = _imagenet(x.device)
     return (x - mean) / std, (x - 0.5) / 0.5
+
+
+@lru_cache(maxsize=8)
+def _imagenet(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and deviation [3, 1, 1], uploaded once per device: an upload in each sample would make the host wait."""
+    mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return mean, std
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,20 +108,45 @@ class CogACTVLM(nn.Module):
         layers: Sequence[int] = (-1,),
     ) -> Encoded:
         """`forward` for images that `prepare_images` has made."""
+        return self._read(*self.view_tokens(dinov2, siglip), text_ids, text_valid, layers)
+
+    def observe(self, batch: Batch, layers: Sequence[int] = (-1,)) -> Encoded:
+        """`forward` for a batch; the patches, and the prefix tokens, of its views stand one view after the other.
+
+        Raises:
+            ValueError: the batch has no images, or there is no such layer.
+        """
+        size, views = self.config.dinov2.image_size, len(batch.images)
+        if not views:
+            raise ValueError("A CogACT reads images, but this batch has none; leave texts without images out.")
+        pixels = [prepare_images(image, size) for image in batch.images.values()]
+        dinov2, siglip = (torch.cat(images) for images in zip(*pixels, strict=True))
+        tokens = self.view_tokens(dinov2, siglip)  # one call of the towers for all views
+        prefix, patches = (t.unflatten(0, (views, -1)).transpose(0, 1).flatten(1, 2) for t in tokens)
+        return self._read(prefix, patches, batch.text_ids, batch.text_valid, layers)
+
+    def _read(
+        self,
+        prefix: Float[Tensor, "B P D"],
+        patches: Float[Tensor, "B N W"],
+        text_ids: Int64[Tensor, "B L"],
+        text_valid: Bool[Tensor, "B L"],
+        layers: Sequence[int],
+    ) -> Encoded:
         depth = self.config.llm.layers
         wrong = [layer for layer in layers if not -depth - 1 <= layer <= depth]
         if wrong:
             raise ValueError(f"There is no layer {wrong[0]}: the language model has {depth}, and 0 is its embeddings.")
-        prefix, patches = self.view_tokens(dinov2, siglip)
         text = self.llm.embed_tokens(text_ids)
         x = torch.cat([text[:, :1], patches.to(text.dtype), text[:, 1:]], dim=1)
         seen = text_valid.new_ones(patches.shape[:2])
         valid = torch.cat([text_valid[:, :1], seen, text_valid[:, 1:]], dim=1)
-        states: list[Tensor] = []
+        attention, states = causal_attention(valid), []
         early = any(layer not in (-1, depth) for layer in layers)  # otherwise nobody keeps the states in between
-        last, _ = self.llm(x, causal_attention(valid), hidden=states if early else None)
+        x, own = self.llm(x, attention, hidden=states if early else None, keys_only=True)
         slot = patches.shape[1] + text_valid.cumsum(1).argmax(1)  # of the last valid token
-        features = tuple(_at([*states, last][-1 if layer == depth else layer], slot) for layer in layers)
+        last = self.llm.last_state(x, attention, own[-1], slot)
+        features = tuple(last if layer in (-1, depth) else _at([*states, last][layer], slot) for layer in layers)
         return Encoded(features=features, prefix=prefix)
 
 

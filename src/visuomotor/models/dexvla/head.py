@@ -90,8 +90,10 @@ class DiffusionHead(nn.Module, ABC):
     ) -> Term:
         """Squared error of the predicted noise, whose mean `HeadConfig.mean_over` chooses; `valid` is False on padding.
 
-        `noise` and `time` replace the random draws: one time for each sample, shared by its `noise_draws`. Samples
-        without a valid entry have no actions, and count nowhere.
+        Steps are padding or not, as published. Columns beyond a robot's actions that its layers have nevertheless (one
+        set of layers for robots of several widths) are learnt as zeros: sampling starts from noise in them, too, and
+        where that leads would be untaught. `noise` and `time` replace the random draws: one time for each sample,
+        shared by its `noise_draws`. Samples without a valid entry have no actions, and count nowhere.
         """
         if noise is None:
             shape = (len(actions), self.config.noise_draws, *actions.shape[1:])
@@ -103,7 +105,7 @@ class DiffusionHead(nn.Module, ABC):
         x = self._schedule_on(actions.device).noised(actions[:, None], noise, time)
         told = [t if t is None else t.repeat_interleave(draws, dim=0) for t in (cond, state, embodiment)]
         found = self(x.flatten(0, 1), time.flatten(), *told).unflatten(0, (-1, draws))
-        valid = valid & self._own(embodiment, actions)
+        valid = valid.any(-1, keepdim=True) & self._own(embodiment, actions)
         error = (found.float() - noise.float()).square().mul(valid[:, None]).flatten(1).sum(1)
         counted = valid
         if self.config.mean_over == "all":

@@ -12,7 +12,7 @@ from visuomotor.models.dexvla.head import DiffusionHead
 from visuomotor.models.dexvla.scaledp import ScaleDP
 from visuomotor.models.dexvla.unet import UNet
 
-__all__ = ["scaledp_from_published", "unet_from_published"]
+__all__ = ["scaledp_config", "scaledp_from_published", "unet_config", "unet_from_published"]
 
 State = Mapping[str, Tensor]
 Head = TypeVar("Head", bound=DiffusionHead)
@@ -27,6 +27,14 @@ def scaledp_from_published(state_dict: State, *, num_heads: int, time_table: Tim
         ValueError: tensors are missing, unexpected or of another shape; the error names them.
     """
 
+    with torch.device("meta"):
+        head = ScaleDP(scaledp_config(state_dict, num_heads=num_heads, time_table=time_table))
+    return _filled(head, state_dict)
+
+
+def scaledp_config(state_dict: State, *, num_heads: int, time_table: TimeTable = "bfloat16") -> ScaleDPConfig:
+    """What the shapes of a published ScaleDP tell of it; see `scaledp_from_published`."""
+
     def shape(name: str) -> tuple[int, ...]:
         return told_shape(shapes, name, "ScaleDP head")
 
@@ -35,7 +43,7 @@ def scaledp_from_published(state_dict: State, *, num_heads: int, time_table: Tim
     width, action_dim = shape("x_embedder.weight")
     cond_dim = shape("cond_obs_emb.weight")[1]
     combine_width, combined = shape("combine.0.weight")
-    config = ScaleDPConfig(
+    return ScaleDPConfig(
         action_dim=action_dim,
         state_dim=combined - cond_dim,
         cond_dim=cond_dim,
@@ -50,9 +58,6 @@ def scaledp_from_published(state_dict: State, *, num_heads: int, time_table: Tim
         time_table=time_table,
         mean_over="all",
     )
-    with torch.device("meta"):
-        head = ScaleDP(config)
-    return _filled(head, state_dict)
 
 
 def unet_from_published(
@@ -64,6 +69,21 @@ def unet_from_published(
     time_table: TimeTable = "bfloat16",
 ) -> UNet:
     """The UNet that `state_dict` describes; see `scaledp_from_published`. No weight depends on the horizon."""
+    groups = {"num_groups": num_groups, "final_groups": final_groups}
+    with torch.device("meta"):
+        head = UNet(unet_config(state_dict, **groups, horizon=horizon, time_table=time_table))
+    return _filled(head, state_dict)
+
+
+def unet_config(
+    state_dict: State,
+    *,
+    num_groups: int = 8,
+    final_groups: int = 8,
+    horizon: int = 16,
+    time_table: TimeTable = "bfloat16",
+) -> UNetConfig:
+    """What the shapes of a published UNet tell of it; see `unet_from_published`."""
 
     def shape(name: str) -> tuple[int, ...]:
         return told_shape(shapes, name, "UNet head")
@@ -73,7 +93,7 @@ def unet_from_published(
     cond_dim = shape("norm_after_pool.weight")[0]
     levels = range(count_numbered(state_dict, "down_modules."))
     first = "blocks.0.block.0.weight"
-    config = UNetConfig(
+    return UNetConfig(
         action_dim=shape("final_conv.1.weight")[0],
         state_dim=shape("combine.weight")[1] - cond_dim,
         cond_dim=cond_dim,
@@ -86,9 +106,6 @@ def unet_from_published(
         time_table=time_table,
         mean_over="all",
     )
-    with torch.device("meta"):
-        head = UNet(config)
-    return _filled(head, state_dict)
 
 
 def _filled(head: Head, state: State) -> Head:

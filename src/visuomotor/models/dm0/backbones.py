@@ -5,6 +5,7 @@ Projector, convolutions behind the tower and action expert stay as they were ini
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from visuomotor.data.qwen import read_qwen
+from visuomotor.models.assign import fill
 from visuomotor.models.dm0.config import DM0Config
 from visuomotor.models.dm0.model import DM0
 from visuomotor.models.files import read_json, read_safetensors
@@ -58,30 +60,14 @@ def load_backbones(model: DM0, sources: Mapping[str, str], *, generator: torch.G
     )
 
 
-@torch.no_grad()
 def _fill(model: DM0, prefixes: tuple[str, ...], found: Tensors, folder: Path, ignored: list[str]) -> TensorReport:
     """Copy `found` (under the model's names); ValueError when a tensor below `prefixes` is not filled.
 
     `ignored` is read when `found` is exhausted, which may add to it.
     """
     own = {n: t for n, t in model.state_dict(keep_vars=True).items() if n.startswith(prefixes)}
-    loaded, unexpected, mismatched = [], [], []
-    for name, tensor in found:
-        if name not in own:
-            unexpected.append(name)
-        elif tensor.shape != own[name].shape:
-            mismatched.append((name, tuple(tensor.shape), tuple(own[name].shape)))
-        else:
-            own[name].copy_(tensor)
-            loaded.append(name)
-    settled = {*loaded, *(name for name, _, _ in mismatched)}
-    report = TensorReport(
-        loaded=tuple(loaded),
-        missing=tuple(name for name in own if name not in settled and ".vit_downsampler" not in name),
-        unexpected=tuple(unexpected),
-        ignored=tuple(ignored),
-        mismatched=tuple(mismatched),
-    )
+    report = fill(own, found, ignored)
+    report = replace(report, missing=tuple(name for name in report.missing if ".vit_downsampler" not in name))
     if report.missing or report.mismatched:
         raise ValueError(f"The weights in {folder} do not fit this model: {report}.")
     return report

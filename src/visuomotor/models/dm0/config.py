@@ -26,6 +26,8 @@ class DM0Config:
     gradient_decoupling   the flow loss does not reach the VLM: stop-gradient on the keys and values it lends
     decoupled_sources     indices into the mixture whose flow loss is decoupled; None: all
     noise_draws           K flow samples per prefix and training step
+    prefix_delay          training-time real-time chunking: up to so many actions at a chunk's beginning, a new number
+                          for each draw, are given without noise and not counted in the flow loss; 0: none (published)
     mask_padded           the flow loss averages over valid entries only (published: over all entries)
     vision_downsamples    stride-2 convolutions behind the tower (published: 2)
     image_pad             colour of the bars that make an image square
@@ -71,6 +73,7 @@ class DM0Config:
     gradient_decoupling: bool = True
     decoupled_sources: tuple[int, ...] | None = None
     noise_draws: int = 4
+    prefix_delay: int = 0
     text_weight: float = 1.0
     action_tokens_weight: float = 1.0
     flow_weight: float = 1.0
@@ -89,6 +92,10 @@ class DM0Config:
         for name in ("noise_draws", "denoise_steps", "horizon", "action_dim", "layers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1.")
+        if not 0 <= self.prefix_delay < self.horizon:
+            raise ValueError(f"prefix_delay is {self.prefix_delay}, but must be 0 to horizon - 1 ({self.horizon - 1}).")
+        if self.prefix_delay and self.progress_token:
+            raise ValueError("prefix_delay gives each action its own flow time; a progress token needs one for all.")
         if self.state_token != "none" and self.state_dim < 1:
             raise ValueError(f"state_token={self.state_token!r} needs state_dim of at least 1, not {self.state_dim}.")
         if self.expert_width % 2:

@@ -239,6 +239,8 @@ def _require_publishable(model: DM0, processor: Processor) -> None:
         "templates": (text.templates, "none"),
         "tags": (text.tags, False),
         "action_reference": (text.action_reference, "chunk_start"),
+        "action_normalization": (text.action_normalization, "embodiment"),
+        "state_normalization": (text.state_normalization, "embodiment"),
         "the number of embodiments": (len(processor.embodiments), 1),
         "one normalisation for all of state and action": (methods in ({"quantile"}, {"mean_std"}), True),
         "all actions absolute": (absolute, True),

@@ -24,7 +24,7 @@ from visuomotor.nn.decoder import KeyValue, KVCache
 from visuomotor.nn.flow import euler, euler_times, interpolate, sample_time, velocity
 from visuomotor.nn.guidance import GUIDANCE, Guidance, guide
 from visuomotor.nn.masks import Attention, causal_attention, compile_attention
-from visuomotor.nn.random import normal
+from visuomotor.nn.random import integers, normal
 from visuomotor.nn.rotary import Rotation
 from visuomotor.nn.vision import prepare_images
 
@@ -34,7 +34,7 @@ __all__ = ["DM0", "Prefix", "layout"]
 class DM0(Model):
     """The model of specification sections 1 and 8; parameter names are those of the published checkpoints."""
 
-    guidance = GUIDANCE
+    chunk_guidance = GUIDANCE
 
     def __init__(self, config: DM0Config) -> None:
         super().__init__()
@@ -58,6 +58,7 @@ class DM0(Model):
 
         With `progress_token` and labels "progress" float[B, 2] (now, at the chunk's end) also "progress", the squared
         error of the predicted progress at the chunk's end.
+        The batch's weights (ProcessorConfig.weights, e.g. "emphasis") multiply the squared velocity error.
         Samples without supervised text or without a valid action add nothing to the respective term. In training, a
         prefix that stands still is run without gradients, and its text, which teaches nobody, is not predicted.
         """
@@ -130,6 +131,7 @@ class DM0(Model):
         for values in batch.weights.values():
             importance = importance * values
         told, target = self._progress_labels(batch, draws, generator)
+        given = self._given_actions(time, generator)
 
         lent = self._decouple(lent, batch.source)
         keep = entries.flatten(1).any(1)
@@ -142,16 +144,20 @@ class DM0(Model):
             lent = [(k.index_select(0, rows), v.index_select(0, rows)) for k, v in lent]
             tensors = (actions, entries, noise, time, importance, state, labels, valid)
             actions, entries, noise, time, importance, state, labels, valid = (t[rows] for t in tensors)
-            told, target = (None if t is None else t[rows] for t in (told, target))
+            told, target, given = (None if t is None else t[rows] for t in (told, target, given))
+        if given is not None:
+            time = time[..., None].masked_fill(given, 0.0)
         x = interpolate(actions[:, None], noise, time)
         tokens = self.model.embed_chunk(x, time, state, told)
         states, _ = self.model.expert(tokens, self._chunk_attention(labels, valid, draws, tokens.shape[1]), past=lent)
         states = states.unflatten(1, (draws, -1))
         error = (self.model.read_chunk(states).float() - velocity(actions[:, None], noise)).square()
-        counted = entries if config.mask_padded else torch.ones_like(entries)
-        weighted = error * (counted * importance[..., None])[:, None]
-        by_row = _by_row(weighted.flatten(1).sum(1), draws * counted.flatten(1).sum(1), rows, len(keep))
-        total, count = weighted.sum(), draws * counted.sum()
+        counted = (entries if config.mask_padded else torch.ones_like(entries))[:, None].expand_as(error)
+        if given is not None:
+            counted = counted & ~given[..., None]
+        weighted = error * (counted * importance[:, None, :, None])
+        by_row = _by_row(weighted.flatten(1).sum(1), counted.flatten(1).sum(1), rows, len(keep))
+        total, count = weighted.sum(), counted.sum()
         terms = {"flow": Term(sum=total, count=count, weight=config.flow_weight, rows=by_row)}
         if target is not None:
             miss = (self.model.read_progress(states).float() - target[:, None]).square()
@@ -159,6 +165,13 @@ class DM0(Model):
             by_row = _by_row(miss.sum(1), count, rows, len(keep))
             terms["progress"] = Term(sum=miss.sum(), count=count.sum(), weight=config.progress_weight, rows=by_row)
         return terms
+
+    def _given_actions(self, time: Tensor, generator: torch.Generator | None) -> Bool[Tensor, "B K T"] | None:
+        """Which actions of each draw are given (training-time real-time chunking), None where none ever is."""
+        if not self.config.prefix_delay:
+            return None
+        delay = integers(self.config.prefix_delay + 1, tuple(time.shape), generator, time.device)
+        return torch.arange(self.config.horizon, device=time.device) < delay[..., None]
 
     def _progress_labels(
         self, batch: Batch, draws: int, generator: torch.Generator | None
@@ -249,14 +262,14 @@ class DM0(Model):
         lines: Sequence[Line] = (),
         deadline: float | None = None,
         flow: bool = True,
-        guidance: Guidance | None = None,
+        chunk_guidance: Guidance | None = None,
         generator: torch.Generator | None = None,
     ) -> Sampled:
         """Action chunks by Euler steps from noise, which read all that was written before them.
 
         generate: > 0 first writes up to that many text tokens; lines: or these lines of text, until `deadline`.
         flow: False leaves actions at noise, for a policy that reads the action tokens it wrote.
-        guidance: ties the chunks to actions that were planned before (real-time chunking).
+        chunk_guidance: ties the chunks to actions that were planned before (real-time chunking).
         A prefix that knows its progress adds extras["progress"] [B, N]: the progress predicted for the chunk's end,
         the least of all steps, raw.
         """
@@ -270,7 +283,7 @@ class DM0(Model):
             prefix = self.encode(batch, room=room + writing, text=begun)
         ids = self.generate(prefix, generate, stop_id) if generate else None
         written, finished = self.write(prefix, lines, deadline) if lines else ((), None)
-        sampled = self.denoise_all(prefix, noise, steps, guidance) if flow else Sampled(actions=noise)
+        sampled = self.denoise_all(prefix, noise, steps, chunk_guidance) if flow else Sampled(actions=noise)
         return replace(sampled, text_ids=ids, lines=written, finished=finished)
 
     @torch.no_grad()

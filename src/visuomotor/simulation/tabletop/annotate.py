@@ -34,6 +34,11 @@ class Projection:
         y = 0.5 - self._focal * local[:, 1] / safe
         return np.stack([x, y], axis=1), depth
 
+    def ray(self, data: Any, place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where the camera stands [3], and the direction [3] in which image coordinates 0-1 [2] look."""
+        local = np.array([(place[0] - 0.5) * self._aspect, 0.5 - place[1], -self._focal])
+        return data.cam_xpos[self.camera].copy(), data.cam_xmat[self.camera].reshape(3, 3) @ local
+
 
 def project(projection: Projection, data: Any, point: np.ndarray) -> tuple[int, int]:
     """A point's image coordinates, 0-1000, clipped to the image."""

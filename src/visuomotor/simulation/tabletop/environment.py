@@ -24,6 +24,7 @@ from visuomotor.simulation.tabletop.experts import TabletopExpert
 from visuomotor.simulation.tabletop.language import instruction, scenarios
 from visuomotor.simulation.tabletop.objects import hide_slot, set_slot
 from visuomotor.simulation.tabletop.predicates import TaskMonitor
+from visuomotor.simulation.tabletop.rearrange import move_object
 from visuomotor.simulation.tabletop.scene import BOWLS, TIMESTEP, compile_scene
 from visuomotor.simulation.tabletop.state import SceneState, set_pose
 from visuomotor.simulation.tabletop.taskspec import TaskSpec, get_vocabulary
@@ -203,6 +204,16 @@ class TabletopEnvironment(Environment):
             gripper_switch=False,
             contact=self.scene.contact,
         )
+
+    def project(self, points: np.ndarray) -> dict[str, np.ndarray]:
+        """{camera: [n, 2]}: where points [n, 3] (m, base frame) are seen, 0-1000, also beyond the image's edges; NaN
+        where they lie behind the camera."""
+        seen = {name: projection(self._data, points) for name, projection in self._projections.items()}
+        return {name: np.where(depth[:, None] > 0.01, places * 1000, np.nan) for name, (places, depth) in seen.items()}
+
+    def move_object(self, camera: str, start: tuple[float, float], end: tuple[float, float]) -> str:
+        """Put the object that a camera sees at `start` to where it sees `end` (0-1000); its name. See rearrange.py."""
+        return move_object(self.scene, self._projections[camera], self.annotate().boxes[camera], start, end)
 
     def expert(self, rng: np.random.Generator) -> TabletopExpert:
         """A scripted expert for the present scenario; `rng` varies its speed, heights and grasp offset."""

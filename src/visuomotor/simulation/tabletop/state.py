@@ -85,6 +85,10 @@ class SceneState:
         dof = self._dofs[slot]
         return float(np.linalg.norm(self.data.qvel[dof : dof + 3]))
 
+    def rest(self, slot: int) -> None:
+        """Take an object's speed away."""
+        self.data.qvel[self._dofs[slot] : self._dofs[slot] + 6] = 0.0
+
     def place(self, name: str) -> np.ndarray:
         """Centre of a bowl, or of the drawer's floor where it is now."""
         if name == "drawer":

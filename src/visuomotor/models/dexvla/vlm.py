@@ -1,0 +1,104 @@
+"""Qwen2-VL's two towers, built by transformers from our configuration; their tensors keep the published names.
+
+Dimensions: B samples, P slots, W width, N image tokens of a row.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int64, UInt8
+from torch import Tensor
+
+from visuomotor.models.dexvla.images import TEMPORAL, patches, resized
+from visuomotor.models.dexvla.vla_config import DexVLAConfig
+
+__all__ = ["image_tokens", "language_model", "read", "vision_tower"]
+
+ROPE_THETA, NORM_EPS, MAX_POSITIONS = 1e6, 1e-6, 32768
+
+
+def vision_tower(config: DexVLAConfig) -> Any:
+    """Fresh `visual.*`: patches to tokens of the language model's width."""
+    from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLVisionConfig
+    from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransformerPretrainedModel
+
+    tower = Qwen2VisionTransformerPretrainedModel(
+        Qwen2VLVisionConfig(
+            depth=config.vision_layers,
+            embed_dim=config.vision_width,
+            hidden_size=config.width,
+            mlp_ratio=config.vision_mlp_ratio,
+            num_heads=config.vision_heads,
+            patch_size=config.patch_size,
+            spatial_merge_size=config.merge,
+            temporal_patch_size=TEMPORAL,
+            initializer_range=config.initializer_range,
+        )
+    )
+    tower.rotary_pos_emb = _with_table(tower.rotary_pos_emb, tower.config)
+    return tower
+
+
+def language_model(config: DexVLAConfig) -> Any:
+    """Fresh `model.*`: the decoder without its output layer, which is the embedding."""
+    from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLTextConfig
+    from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VLTextModel
+
+    sections = list(config.mrope_sections)
+    decoder = Qwen2VLTextModel(
+        Qwen2VLTextConfig(
+            vocab_size=config.vocab_size,
+            hidden_size=config.width,
+            intermediate_size=config.mlp_width,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            num_key_value_heads=config.kv_heads,
+            max_position_embeddings=MAX_POSITIONS,
+            rms_norm_eps=NORM_EPS,
+            rope_parameters={"rope_type": "default", "rope_theta": ROPE_THETA, "mrope_section": sections},
+            initializer_range=config.initializer_range,
+            bos_token_id=None,
+            eos_token_id=None,
+        )
+    )
+    decoder.rotary_emb = _with_table(decoder.rotary_emb, decoder.config)
+    return decoder
+
+
+def _with_table(rotary: Any, config: Any) -> Any:
+    """The same, with its frequencies on the CPU where the model is built on the meta device: no file has them."""
+    if not any(buffer.is_meta for buffer in rotary.buffers()):
+        return rotary
+    with torch.device("cpu"):
+        return type(rotary)(config)
+
+
+def image_tokens(
+    tower: Any, images: Sequence[UInt8[Tensor, "B h w 3"]], config: DexVLAConfig
+) -> Float[Tensor, "B N W"]:
+    """Tokens of all views, one view behind the other, by one call of the tower."""
+    size, factor = (config.image_height, config.image_width), config.patch_size * config.merge
+    pixels = torch.stack([resized(image, size, factor) for image in images], dim=1)  # B V 3 H W
+    flat = patches(pixels.flatten(0, 1), config.patch_size, config.merge)
+    grid = [1, *(config.merge * side for side in config.image_grid)]
+    tokens = tower(flat.flatten(0, 1), grid_thw=torch.tensor([grid] * len(flat), device=flat.device)).pooler_output
+    return tokens.unflatten(0, (len(pixels), -1))
+
+
+def read(
+    decoder: Any,
+    x: Float[Tensor, "B P W"],
+    positions: Int64[Tensor, "3 B P"],
+    valid: Bool[Tensor, "B K"],
+    cache: Any = None,
+) -> Float[Tensor, "B P W"]:
+    """States behind the final norm. `valid` covers what `cache` (a transformers Cache, added to) holds and `x`."""
+    found = decoder(
+        inputs_embeds=x,
+        position_ids=positions,
+        attention_mask=valid.long(),
+        past_key_values=cache,
+        use_cache=cache is not None,
+    )
+    return found.last_hidden_state

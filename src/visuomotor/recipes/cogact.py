@@ -1,0 +1,133 @@
+"""CogACT: from nothing on the tabletop, and from public weights on one's own data as it was published."""
+
+from typing import Any, Literal
+
+from visuomotor.contract import EvalPlan, Mixture, Run, Source, Stage
+from visuomotor.data.config import ProcessorConfig
+from visuomotor.data.lerobot import Dataset
+from visuomotor.models import make_config
+from visuomotor.simulation.tabletop.language import corpus, get_vocabulary
+
+__all__ = ["cogact", "cogact_nano"]
+
+ACTION_DIM, STATE_DIM = 7, 7  # of the tabletop's arm
+
+
+def cogact_nano(
+    data: str = "runs/demo/data",
+    steps: int = 4000,
+    minutes: float | None = None,
+    batch_size: int = 32,
+    image_size: int = 96,
+    horizon: int = 16,
+    learning_rate: float = 1e-3,
+    vocabulary: str = "small",
+    start: str | None = None,
+    seed: int = 0,
+) -> Run:
+    """Nano CogACT on tabletop demonstrations, for a laptop without a GPU.
+
+    It learns from actions alone and is not told the robot's state, both as published; unlike there it has both cameras.
+
+    data: demonstrations; start: a checkpoint whose weights and processor it goes on from.
+    """
+    config = make_config("cogact", "nano", image_size=image_size, horizon=horizon, action_dim=ACTION_DIM)
+    processor = {
+        "image_size": image_size, "horizon": horizon, "action_width": ACTION_DIM, "state_width": STATE_DIM,
+        "levels": {}, "prompt": "cogact", "past_end": "still",
+    }  # fmt: skip
+    robot = Source(name="robot", path=data, options={"cache": [image_size, image_size]})
+    stage = Stage(
+        name="train",
+        steps=steps,
+        minutes=minutes,
+        mixture=Mixture(sources=(robot,)),
+        batch_size=batch_size,
+        trains={"*": learning_rate},
+        optimiser="muon",
+        start=start,
+        ema=0.999,
+        validate_every=250,
+        validation_batches=2,
+        checkpoint_every=250,
+        seed=seed,
+    )
+    return Run(
+        name="cogact-nano",
+        model="cogact",
+        config=config,
+        stages={stage.name: stage},
+        evaluation=EvalPlan(
+            environment="tabletop",
+            splits=("train", "heldout_combination"),
+            execute=4,
+            think=(),
+            options={"vocabulary": vocabulary},
+        ),
+        processor={"checkpoint": start} if start else processor,
+        corpus=tuple(sorted(set(corpus(get_vocabulary(vocabulary))))),
+    )
+
+
+def cogact(
+    data: str,
+    size: Literal["nano", "base"] = "base",
+    dinov2: str | None = None,
+    siglip: str | None = None,
+    llm: str | None = None,
+    views: int = 1,
+    horizon: int | None = None,
+    steps: int = 30_000,
+    batch_size: int = 256,
+    accumulate: int = 32,
+    learning_rate: float = 2e-5,
+    repeated_diffusion_steps: int = 8,
+    seed: int = 0,
+) -> Run:
+    """CogACT on any LeRobot v3 data set (--data) that starts from public towers and LLaMA-2, with published settings.
+
+    dinov2, siglip, llm: names on the Hugging Face Hub or folders, e.g. facebook/dinov2-with-registers-large,
+    google/siglip-so400m-patch14-224, meta-llama/Llama-2-7b-hf. Without them a part learns from nothing, and without a
+    language model the tokenizer is trained on the data's own words. To go on from a published CogACT or OpenVLA,
+    convert it, and take the recipe finetune.
+    views: how many cameras are seen, the first ones of the data; published is one. accumulate: micro-batches of a step.
+    """
+    robot, plain = Dataset(data).require_embodiment(), make_config("cogact", size)
+    config = make_config(
+        "cogact",
+        size,
+        num_views=views,
+        action_dim=robot.action_dim,
+        horizon=horizon or plain.horizon,
+        repeated_diffusion_steps=repeated_diffusion_steps,
+        token_convolution=0 if llm else plain.token_convolution,
+        vocab_size=plain.vocab_size if llm else ProcessorConfig.vocab_size,
+    )
+    processor: dict[str, Any] = {
+        "image_roles": robot.roles[:views], "horizon": config.horizon, "action_width": config.action_dim,
+        "state_width": max(1, robot.state_dim), "levels": {}, "prompt": "cogact", "past_end": "still",
+        "clip_actions": True, "near_constant": 0.0,
+    }  # fmt: skip
+    if llm:
+        processor["tokenizer"] = llm
+    stage = Stage(
+        name="train",
+        steps=steps,
+        batch_size=batch_size,
+        accumulate=accumulate,
+        mixture=Mixture(sources=(Source(name="robot", path=data),)),
+        trains={"*": learning_rate},
+        warmup=0,
+        final_lr=1.0,
+        weight_decay=0.0,
+        precision="house",
+        checkpoint_activations=True,
+        validate_every=2500,
+        checkpoint_every=2500,
+        seed=seed,
+    )
+    public = (("dinov2", dinov2), ("siglip", siglip), ("llm", llm))
+    weights = {part: source for part, source in public if source}
+    return Run(
+        name="cogact", model="cogact", config=config, stages={"train": stage}, weights=weights, processor=processor
+    )

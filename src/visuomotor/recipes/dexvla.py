@@ -1,0 +1,105 @@
+"""DexVLA's curriculum at nano size: the expert alone, then with a vision-language model, then one task."""
+
+from dataclasses import replace
+from typing import Any, Literal
+
+from visuomotor.contract import EvalPlan, Mixture, Run, Source, Stage
+from visuomotor.models import make_config
+from visuomotor.simulation.tabletop.language import corpus, get_vocabulary
+
+__all__ = ["dexvla_nano"]
+
+WIDTH = 8  # action and state numbers, padded
+# A constant learning rate and no decay, as in the paper's Stages 1 and 2.
+STAGE = Stage(
+    name="", steps=1, mixture=Mixture(sources=()), batch_size=32, optimiser="muon", weight_decay=0.0, final_lr=1.0,
+    ema=0.999, validate_every=250, validation_batches=2, checkpoint_every=250,
+)  # fmt: skip
+
+
+def dexvla_nano(
+    data: str = "runs/dexvla/tabletop",
+    sawyer: str | None = "runs/dexvla/sawyer",
+    task: str | None = "runs/dexvla/task",
+    expert: float = 0.5,
+    adapt: float = 0.15,
+    steps: int = 3000,
+    minutes: float | None = None,
+    substeps: Literal["both", "stage2", "none"] = "both",
+    head: Literal["scaledp", "unet"] = "scaledp",
+    head_per_embodiment: bool = True,
+    freeze_vision: bool = False,
+    image_size: int = 96,
+    horizon: int = 8,
+    learning_rate: float = 1e-3,
+    vocabulary: str = "small",
+    seed: int = 0,
+) -> Run:
+    """Nano DexVLA by its three stages, from the tabletop's arm and Meta-World's Sawyer, for a laptop without a GPU.
+
+    Stage 1 ("expert", a run of its own) trains the diffusion expert behind image encoders, from all robots in mixed
+    batches, told the sub-step. Stage 2 ("align") drops the encoders and trains everything with a vision-language model
+    that reads the instruction and writes the sub-step, from one robot. Stage 3 ("adapt") goes on with one task's
+    demonstrations. Stages 1 and 2 have a constant learning rate, 3 a cosine.
+
+    data: demonstrations of the tabletop; sawyer: of Meta-World, None leaves it out; task: of one of the tabletop's
+    tasks, for Stage 3, which otherwise takes `data`;
+    expert, adapt: shares of Stage 1 and Stage 3 in the training, 0 leaves one out;
+    substeps: sub-step text in both stages, only as the output of Stage 2, or nowhere;
+    freeze_vision: the vision tower stands still, as in the paper; for one that starts from nothing it must not.
+
+    Raises:
+        ValueError: a UNet head with a Stage 1, which is ScaleDP's; shares beyond 1.
+    """
+    if min(expert, adapt) < 0 or expert + adapt > 1:
+        raise ValueError(f"expert is {expert} and adapt {adapt}; they are shares of the training, at most 1 in all.")
+    if head == "unet" and expert:
+        raise ValueError("Stage 1 trains a ScaleDP, which no UNet can take over; set expert to 0.")
+    if substeps not in ("both", "stage2", "none"):
+        raise ValueError(f"substeps is {substeps!r}; choose 'both', 'stage2' or 'none'.")
+    own = [Source(name=name, path=path) for name, path in (("tabletop", data), ("task", task)) if path]
+    every = [*own, *([Source(name="sawyer", path=sawyer)] if sawyer else [])]
+    processor: dict[str, Any] = {
+        "image_size": image_size, "horizon": horizon, "action_width": WIDTH, "state_width": WIDTH,
+        "action_normalization": "min_max", "state_normalization": "z_score",
+    }  # fmt: skip
+    config = {"horizon": horizon, "action_dim": WIDTH, "state_dim": WIDTH, "head_per_embodiment": head_per_embodiment}
+
+    def stage(name: str, share: float, sources: list[Source], **options: Any) -> dict[str, Stage]:
+        length = {"steps": max(1, round(steps * share)), "minutes": None if minutes is None else minutes * share}
+        mixture, trains = Mixture(sources=tuple(sources)), {"*": learning_rate}
+        return {name: replace(STAGE, name=name, mixture=mixture, seed=seed, **{"trains": trains, **length, **options})}
+
+    before = Run(
+        name="expert",
+        model="dexvla-expert",
+        config=make_config("dexvla-expert", "nano", **config, image_size=image_size),
+        stages=stage("expert", expert, every),
+        processor={
+            **processor, "levels": {}, "sentence": "hashed",
+            "sentence_of": "subtask" if substeps == "both" else "instruction",
+        },
+    )  # fmt: skip
+    trains = {"*": learning_rate, **({"vision": 0.0} if freeze_vision else {})}
+    stages = stage("align", 1 - expert - adapt, own[:1], trains=trains)
+    if adapt:
+        stages |= stage("adapt", adapt, own[-1:], trains=trains, final_lr=0.0)
+    return Run(
+        name="dexvla-nano",
+        model="dexvla",
+        config=make_config(
+            "dexvla", "nano", **{**config, "head_per_embodiment": head_per_embodiment and head == "scaledp"}, head=head
+        ),
+        stages=stages,
+        evaluation=EvalPlan(
+            environment="tabletop",
+            splits=("train", "heldout_combination"),
+            execute=4,
+            think=() if substeps == "none" else ("subtask",),
+            options={"vocabulary": vocabulary},
+        ),
+        weights={"head": "before"} if expert else {},
+        processor={**processor, "prompt": "qwen2_vl", "levels": {"subtask": float(substeps != "none")}},
+        corpus=tuple(sorted(set(corpus(get_vocabulary(vocabulary))))),
+        before=before if expert else None,
+    )

@@ -1,0 +1,70 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tests.models.dexvla.conftest import ROBOTS
+from visuomotor.models.dexvla import ScaleDP, transplant_stage1
+from visuomotor.models.dexvla.expert import DexVLAExpert, DexVLAExpertConfig
+from visuomotor.models.dexvla.transplant import read_stage1
+
+OWN = 10  # tensors of a robot's layers: into the trunk 2, into the condition 6, out of it 2
+
+
+def under_stage1_names(head: ScaleDP) -> dict[str, Tensor]:
+    return {f"noise_pred_net.{name}": tensor + 1 for name, tensor in head.state_dict().items()}
+
+
+def test_the_published_file_is_read_without_running_code(tmp_path: Path) -> None:
+    nets = {"policy.noise_pred_net.pos_embed": torch.ones(1, 4, 16)}
+    torch.save({"nets": {"nets": nets, "ema": {}}}, tmp_path / "stage1.ckpt")
+    assert read_stage1(tmp_path / "stage1.ckpt").keys() == nets.keys()
+    torch.save({"nets": {"nets": {"policy": Path("x")}}}, tmp_path / "code.ckpt")  # a pickled object of a class
+    with pytest.raises(ValueError, match="cannot be read as weights alone"):
+        read_stage1(tmp_path / "code.ckpt")
+
+
+@pytest.mark.parametrize("content", [{"nets": torch.zeros(1)}, {"state_dict": {}}, torch.zeros(1)])
+def test_another_file_is_refused(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "other.ckpt")
+    with pytest.raises(ValueError, match=r"no tensors in \[\"nets\"\]\[\"nets\"\]"):
+        read_stage1(tmp_path / "other.ckpt")
+    with pytest.raises(FileNotFoundError, match="no Stage-1 file"):
+        read_stage1(tmp_path / "nowhere.ckpt")
+
+
+def test_a_robot_that_both_know_keeps_its_layers_and_others_stay_behind(make_scaledp: Callable) -> None:
+    taught, head = make_scaledp(**ROBOTS), make_scaledp(embodiments=("hand",), action_dims=(2,), state_dims=(0,))
+    report = transplant_stage1(under_stage1_names(taught), head)
+    assert not report.unexpected
+    assert report.missing == ("cond_obs_emb.bias", "cond_obs_emb.weight")
+    assert len(report.ignored) == 2 * OWN + 2
+    source = taught.state_dict()
+    assert torch.equal(head.x_embedder.weight, source["embodiments.hand.x_embedder.weight"] + 1)
+    assert torch.equal(head.blocks[0].mlp.fc1.weight, source["blocks.0.mlp.fc1.weight"] + 1)
+
+
+def test_a_head_for_the_same_robots_or_for_unknown_ones(make_scaledp: Callable) -> None:
+    taught = make_scaledp(**ROBOTS)
+    same = transplant_stage1(under_stage1_names(taught), make_scaledp(**ROBOTS))
+    assert (len(same.ignored), len(same.missing)) == (2, 2)
+    unknown = transplant_stage1(under_stage1_names(taught), make_scaledp())
+    assert (len(unknown.ignored), len(unknown.missing)) == (3 * OWN + 2, OWN + 2)
+
+
+def test_our_own_stage1_checkpoint_has_the_published_names(tmp_path: Path, make_scaledp: Callable) -> None:
+    options = {"embodiments": ("arm", "hand"), "action_dims": (3, 2), "state_dims": (2, 0)}
+    sizes = {"action_dim": 3, "state_dim": 2, "cond_dim": 12, "horizon": 4}
+    config = DexVLAExpertConfig(**options, **sizes, head_width=16, head_depth=2, head_heads=2)  # type: ignore[arg-type]
+    expert = DexVLAExpert(config)
+    save_file({name: tensor + 1 for name, tensor in expert.state_dict().items()}, tmp_path / "model.safetensors")
+    arm = {"embodiments": ("arm",), "action_dims": (3,), "state_dims": (2,)}
+    head = make_scaledp(**arm, **sizes, width=16, depth=2, heads=2, combine_width=256, time_size=256)
+    report = transplant_stage1(read_stage1(tmp_path), head)
+    assert report.missing == ("cond_obs_emb.bias", "cond_obs_emb.weight")
+    assert torch.equal(head.pos_embed, expert.noise_pred_net.pos_embed + 1)
+    left = {n for n in expert.state_dict() if not n.startswith("noise_pred_net.")}
+    assert left < set(report.ignored)

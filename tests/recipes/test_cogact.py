@@ -1,0 +1,87 @@
+"""From data to a policy that acts: nano from nothing, and the published settings with a LLaMA tokenizer."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import LlamaConfig, LlamaModel
+
+from tests.data.recording import write
+from tests.data.test_llama import write_model
+from visuomotor.contract import Observation
+from visuomotor.data.lerobot import Dataset
+from visuomotor.policy import load_policy
+from visuomotor.recipes import find_recipe, override
+from visuomotor.training.trainer import train
+
+TINY = {
+    "config.image_size": "28", "config.patch_size": "7", "config.dinov2_width": "16", "config.dinov2_layers": "2",
+    "config.dinov2_mlp_width": "16", "config.siglip_width": "16", "config.siglip_layers": "2",
+    "config.siglip_mlp_width": "16", "config.width": "32", "config.mlp_width": "32", "config.layers": "2",
+    "config.heads": "4", "config.kv_heads": "4", "config.head_dim": "8", "config.action_model_width": "16",
+    "config.action_model_depth": "1", "config.horizon": "4", "processor.horizon": "4",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    root = tmp_path_factory.mktemp("recorded") / "arm"
+    write(root, storage="image")
+    return str(root)
+
+
+def look(data: str) -> Observation:
+    state = Dataset(data).columns["observation.state"][0]
+    image = np.full((32, 32, 3), 90, np.uint8)
+    return Observation(images={"front": image}, state=state, instruction="pick up the red block")
+
+
+def test_nano_trains_resumes_and_acts(data: str, tmp_path: Path) -> None:
+    recipe = find_recipe("cogact-nano")(data=data, steps=3, batch_size=4)
+    small = {**TINY, "processor.image_roles": "scene", "processor.image_size": "28", "stages.train.log_every": "1"}
+    run = override(recipe, small)
+    assert run.stages["train"].mixture.sources[0].options == {"cache": [96, 96]}
+    run = override(run, {"stages.train.mixture.sources.robot.options.cache": "[28, 28]"})
+    whole = train(run, tmp_path / "a", threads=1)
+    train(run, tmp_path / "b", threads=1, stop_after_seconds=0.0)
+    resumed = train(run, tmp_path / "b", resume=True, threads=1)
+    left, right = load_file(whole / "model.safetensors"), load_file(resumed / "model.safetensors")
+    assert all(torch.equal(left[name], right[name]) for name in left)
+    policy = load_policy(whole)
+    assert policy.processor.config.prompt == "cogact"
+    first, again, other = (policy.infer([look(data)], seeds=[seed])[0].actions for seed in (0, 0, 1))
+    assert first.shape == (4, 6)
+    np.testing.assert_array_equal(first, again)
+    assert not np.allclose(first, other)
+
+
+def test_published_settings_with_public_words(data: str, tmp_path: Path) -> None:
+    llama = write_model(tmp_path / "llama")
+    LlamaModel(
+        LlamaConfig(
+            vocab_size=300, hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4,
+            rms_norm_eps=1e-5,
+        )
+    ).save_pretrained(llama)  # fmt: skip
+    recipe = find_recipe("cogact")(data=data, size="nano", llm=str(llama), steps=1, batch_size=4, accumulate=2)
+    last = train(override(recipe, TINY), tmp_path / "run", threads=1)
+    policy = load_policy(last)
+    assert policy.processor.tokenizer.empty_id is not None
+    assert policy.provenance["weights"]["sources"] == {"llm": "llama"}
+    assert np.isfinite(policy.infer([look(data)])[0].actions).all()
+    tuned = find_recipe("finetune")(data=data, start=str(last), freeze_prefix=True)
+    assert set(tuned.stages["train"].trains) == {"action_model"}
+
+
+def test_the_recipe_says_what_was_published(data: str) -> None:
+    run: Any = find_recipe("cogact")(data=data, dinov2="a", siglip="b", llm="c")
+    stage = run.stages["train"]
+    assert (stage.trains, stage.weight_decay, stage.clip, stage.batch_size) == ({"*": 2e-5}, 0.0, 1.0, 256)
+    assert (stage.warmup, stage.final_lr, stage.precision) == (0, 1.0, "house")
+    assert run.weights == {"dinov2": "a", "siglip": "b", "llm": "c"}
+    assert (run.config.width, run.config.num_views, run.config.token_convolution) == (4096, 1, 0)
+    assert run.processor["image_roles"] == ("scene",)
+    assert (run.config.action_dim, run.processor["horizon"]) == (6, 16)

@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+import torch
+
+from tests.data.fakes import CORPUS, FakeDataset
+from visuomotor.data.processor import Processor, ProcessorConfig
+from visuomotor.data.weighting import WeightingConfig
+from visuomotor.models import make_model
+from visuomotor.models.damvla import COMBINATIONS
+from visuomotor.recipes import find_recipe, override
+
+
+def test_every_combination_trains_on_what_its_processor_makes() -> None:
+    dataset = FakeDataset()
+    fields = find_recipe("damvla-nano")(signal="speed").processor
+    processor = Processor.build(ProcessorConfig(**{**fields, "image_size": 24, "horizon": 4}), [dataset], CORPUS)
+    rng, rows = np.random.default_rng(0), np.array([0, 19])
+    images = [{c: dataset.frames(c, rows[i : i + 1])[0] for c in dataset.cameras} for i in range(2)]
+    batch = processor.collate([processor.sample(0, dataset, int(r), images[i], rng) for i, r in enumerate(rows)])
+    small = {
+        "image_size": "24",
+        "horizon": "4",
+        "layers": "2",
+        "action_model_depth": "1",
+        "repeated_diffusion_steps": "1",
+    }
+    for name in COMBINATIONS:
+        run = override(find_recipe("damvla-nano")(combination=name), {f"config.{key}": v for key, v in small.items()})
+        losses = make_model(run.model, run.config).loss(batch, generator=torch.Generator().manual_seed(0))
+        assert set(losses.terms) == ({"move", "mani", "router"} if run.config.dam else {"diffusion"})
+        losses.total.backward()
+        assert losses.total.item() > 0
+
+
+def test_switches_and_signals_are_set_on_the_command_line() -> None:
+    run = find_recipe("damvla-nano")(signal="contact", covers="phases")
+    assert run.processor["weighting"] == WeightingConfig(signal="contact", covers="phases")
+    changed = override(run, {"config.vt": "false", "processor.weighting.sigma_seconds": "0.6,0.2"})
+    assert not changed.config.vt
+    assert changed.processor["weighting"].sigma_seconds == (0.6, 0.2)
+    other = override(
+        find_recipe("tabletop-nano")(), {"processor.weights": "emphasis", "processor.weighting.gamma": "0.9"}
+    )
+    assert ProcessorConfig(**other.processor).weights == ("emphasis",)
+    assert ProcessorConfig(**other.processor).weighting.gamma == 0.9
+    with pytest.raises(ValueError, match="There is no combination"):
+        find_recipe("damvla-nano")(combination="half")
+    started = find_recipe("damvla-nano")(start="parent")
+    assert started.processor["checkpoint"] == "parent"
+    assert started.processor["router"]
