@@ -52,6 +52,7 @@ class _Client:
         """A new episode: nothing is remembered of the one before."""
         self.live = payload.get("mode") == "live"
         self.session = self.service.session()
+        self.session.executed = self.service.config.execute
         self.instruction: str | None = None
         self.robot.reset()
 
