@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from visuomotor_client.images import encode_image
 
 from visuomotor.embodiment import Camera, Component, Embodiment
 from visuomotor.models.dm0.robots import ROBOTS
@@ -78,6 +79,17 @@ def test_floats_are_taken_as_parts_of_255_and_missing_words_filled_in() -> None:
     assert found.images["eye"][0, 0, 0] == 127
     assert found.instruction == "go"
     assert found.state.shape == (0,)
+
+
+def test_compressed_images_are_decoded_and_told_apart() -> None:
+    keys = keys_for(robot("arm", 0, "eye"), "openpi")
+    plain = {"images": {"eye": image(7)}, "prompt": "go"}
+    packed = {**plain, "images": {"eye": encode_image(image(7), "png")}}
+    assert [keys.compressed(message) for message in (plain, packed, None)] == [False, True, False]
+    np.testing.assert_array_equal(keys.read(packed).images["eye"], image(7))
+    packed["images"]["eye"]["data"] = b"no picture"
+    with pytest.raises(ValueError, match="cannot be decoded as png"):
+        keys.read(packed)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -151,14 +152,14 @@ def test_stopping_answers_what_runs_and_closes_with_1001() -> None:
             stopping = asyncio.create_task(server.stop())
             with pytest.raises(ConnectionClosed):
                 await idle.connection.recv()
-            assert idle.connection.close_code == 1001
+            assert idle.connection.protocol.close_code == 1001
             assert not request.done()
             policy.open.set()
             assert "actions" in await request
             await stopping
             with pytest.raises(ConnectionClosed):
                 await busy.connection.recv()
-            assert busy.connection.close_code == 1001
+            assert busy.connection.protocol.close_code == 1001
             with pytest.raises(ConnectionRefusedError):
                 await connect(server.addresses["openpi"])
 
@@ -240,14 +241,14 @@ def test_limits_of_size_number_and_time() -> None:
                 await OpenpiClient.open(server)
             with pytest.raises(ConnectionClosed):
                 await other.ask(b"\0" * 3000)
-            assert other.connection.close_code == 1009
+            assert other.connection.protocol.close_code == 1009
             policy.open.clear()
             assert "did not answer within 0.05 s" in await client.ask(observation())
             policy.open.set()
             assert "actions" in await client.ask(observation())
             with pytest.raises(ConnectionClosed):
                 await client.connection.recv()  # nothing was asked for 0.3 s
-            assert client.connection.close_code == 1008
+            assert client.connection.protocol.close_code == 1008
 
     asyncio.run(run())
 
@@ -273,6 +274,18 @@ def test_every_chunk_passes_the_safety_filter_and_changes_are_counted(mode: str,
                 actions = (await client.ask(observation(899.0)))["actions"][:, 0]
                 assert (int(actions[0]), int(actions[-1])) == (first, last)
             assert 'visuomotor_interventions_total{reason="limit"} 6' in (await http(server, "/metrics"))[1]
+
+    asyncio.run(run())
+
+
+def test_a_chunk_without_a_safe_replacement_is_refused() -> None:
+    """A velocity cannot be kept by a robot that does not measure itself, and there is no place for it to hold."""
+
+    async def run() -> None:
+        hidden = replace(ROBOT, state=(replace(ROBOT.state[0], unit="deg"),))
+        async with serving(FakePolicy(embodiment=hidden), safety_limits=SafetyLimits(velocity=1.0)) as server:
+            client = await OpenpiClient.open(server)
+            assert "nothing that may be sent (state)" in await client.ask(observation())
 
     asyncio.run(run())
 

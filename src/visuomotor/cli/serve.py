@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 import tyro
 
 from visuomotor.cli.console import Number, PathOrNone, parse, say
+from visuomotor.cli.values import typed
+from visuomotor.embodiment import Embodiment
 from visuomotor.execution.safety import SafetyLimits
 from visuomotor.serving.config import Limits, ServeConfig, read_api_keys, read_safety_limits
 
@@ -51,6 +53,10 @@ class Options:
     """How long a request waits for others to share its forward pass, while not every client has asked."""
     think: Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="[STR ...]")] = None
     """Levels that the policy writes before it acts (default: what it was trained to write)."""
+    policy: Annotated[dict[str, str], tyro.conf.arg(metavar="NAME VALUE")] = field(default_factory=dict)
+    """Other settings of the policy, e.g. --policy think_every 2 num_samples 8."""
+    embodiment: PathOrNone = None
+    """The robot's embodiment.json, for a checkpoint that has learnt several (default: its first)."""
     seed: Number = None
     """Of the noise: the n-th request of a connection or episode always gets the same (default: fresh noise)."""
     device: str = "cpu"
@@ -80,7 +86,9 @@ def run(arguments: list[str]) -> int:
     from visuomotor.serving.server import PolicyServer, serve
 
     configure(json_lines=options.log == "json", level=options.log_level)
-    policy = load_policy(options.checkpoint, think=options.think, device=options.device)
+    settings = {name: typed(value) for name, value in options.policy.items()}
+    given = None if options.embodiment is None else Embodiment.load(options.embodiment)
+    policy = load_policy(options.checkpoint, embodiment=given, think=options.think, device=options.device, **settings)
     robot = policy.embodiment
     libero = "vla-eval" if options.vla_eval_layout else None
     keys = {

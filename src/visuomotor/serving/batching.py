@@ -81,13 +81,19 @@ class Batcher:
     def waiting(self) -> int:
         return self._queue.qsize()
 
+    @property
+    def alive(self) -> bool:
+        return self._task is not None and not self._task.done()
+
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="batcher")
 
     async def infer(self, observation: Observation, session: Session) -> Answer:
         """The policy's answer. Overloaded where too many wait; else what the policy raises for this observation."""
-        if self._task is None or self.waiting >= self.max_waiting:
-            raise Overloaded(f"{self.waiting} requests wait for the policy already; try again later.")
+        if not self.alive or self.waiting >= self.max_waiting:
+            raise Overloaded(
+                f"The policy is not running, or too many requests ({self.waiting}) wait for it; try later."
+            )
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._queue.put_nowait(
             _Request(observation=observation, session=session, seed=session.call_seed(), answer=future)

@@ -1,21 +1,16 @@
 """One client's connection: its frames as they come, within its limits, and answers that it must take in time."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from typing import TypeVar
+from collections.abc import AsyncIterator
 
-from visuomotor_client import images
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
 from visuomotor.serving.config import Limits
 
-__all__ = ["Inbox", "decoded", "send"]
+__all__ = ["Inbox", "send"]
 
 GOING_AWAY, POLICY_VIOLATION = 1001, 1008
-LONG_FRAME = 4 * 2**20  # bytes, which are copied within a millisecond or two
-IMAGE = images.KEY.encode()
-T = TypeVar("T")
 MAX_FRAMES = 64  # kept of one connection; the network holds back the rest
 
 
@@ -79,14 +74,6 @@ class Inbox:
         self._counted = now
         if self._tokens < 0:
             await asyncio.sleep(-self._tokens / rate)
-
-
-async def decoded(work: Callable[[], T], *frames: str | bytes) -> T:
-    """What `work` makes of frames; on a thread where that may take long: compressed images, and much of anything."""
-    data = [frame for frame in frames if isinstance(frame, bytes)]
-    if sum(map(len, data)) > LONG_FRAME or any(IMAGE in frame for frame in data):
-        return await asyncio.to_thread(work)
-    return work()
 
 
 async def send(connection: ServerConnection, frame: str | bytes, limits: Limits) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from visuomotor_client import images
 
 from visuomotor.contract import Observation
 from visuomotor.embodiment import Camera, Embodiment
@@ -96,8 +97,14 @@ class ObservationKeys:
         if not isinstance(words, str):
             given = "nothing" if words is None else type(words).__name__
             raise ValueError(f"The instruction must be a text under {self.instruction!r}; {given} came.")
-        images = {camera: _image(_need(message, key), key) for camera, key in self.cameras.items()}
-        return Observation(images=images, state=self._state(message), instruction=str(words))
+        pictures = {camera: _image(_need(message, key), key) for camera, key in self.cameras.items()}
+        return Observation(images=pictures, state=self._state(message), instruction=str(words))
+
+    def compressed(self, message: Any) -> bool:
+        """Whether reading the message means decoding images."""
+        return isinstance(message, Mapping) and any(
+            isinstance(_find(message, key), Mapping) for key in self.cameras.values()
+        )
 
     def _state(self, message: Mapping[Any, Any]) -> np.ndarray:
         wanted = self.embodiment.state_dim
@@ -199,6 +206,8 @@ def _keys(message: Mapping[Any, Any], limit: int = 20) -> list[str]:
 
 def _image(image: Any, key: str) -> np.ndarray:
     """uint8[h, w, 3] of an image as clients send it."""
+    if isinstance(image, Mapping) and images.KEY in image:
+        image = images.decode_image(dict(image))
     if not isinstance(image, np.ndarray) or image.ndim != 3 or 0 in image.shape:
         given = f"{image.dtype}{list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
         raise ValueError(f"The image under {key!r} must be an array [h, w, 3] or [3, h, w]; {given} came.")

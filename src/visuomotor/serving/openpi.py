@@ -12,9 +12,8 @@ import numpy as np
 from visuomotor_client import openpi as wire
 from websockets.asyncio.server import ServerConnection
 
-from visuomotor.contract import Observation
 from visuomotor.serving.batching import Answer
-from visuomotor.serving.connection import GOING_AWAY, Inbox, decoded, send
+from visuomotor.serving.connection import GOING_AWAY, Inbox, send
 from visuomotor.serving.observations import ObservationKeys
 from visuomotor.serving.service import Service
 from visuomotor.session import Session
@@ -78,15 +77,12 @@ class _Robot:
 
     async def answer(self, frame: str | bytes) -> Answer:
         """The answer to a frame. ValueError where it is no observation; else what `Service.act` raises."""
-        observation = await decoded(lambda: self._read(frame), frame)
+        if isinstance(frame, str):
+            raise ValueError("Observations are binary frames (msgpack); a text frame came.")
+        observation = await self.service.read(self.keys, wire.unpack(frame, images=False))
         if observation.instruction != self.instruction:
             self.session.reset()
             self.instruction = observation.instruction
         answer = await self.service.act(observation, self.session)
         actions = await self.service.safe_chunk(self.safety, answer.chunk.actions, observation.state)
         return replace(answer, chunk=replace(answer.chunk, actions=actions))
-
-    def _read(self, frame: str | bytes) -> Observation:
-        if isinstance(frame, str):
-            raise ValueError("Observations are binary frames (msgpack); a text frame came.")
-        return self.keys.read(wire.unpack(frame), instruction=self.service.config.instruction)

@@ -143,7 +143,7 @@ class PolicyServer:
         finally:
             inbox.close()
             self.service.inboxes.discard(inbox)
-            log.info("disconnected", extra={**about, "code": connection.close_code})
+            log.info("disconnected", extra={**about, "code": connection.protocol.close_code})
 
     async def _http(self, protocol: str, connection: ServerConnection, request: Request) -> Response | None:
         """Answers plain HTTP, refuses who may not connect; None lets the WebSocket handshake go on."""
@@ -151,7 +151,7 @@ class PolicyServer:
         if address.path == "/healthz":
             return _respond(HTTPStatus.OK, "OK\n")
         if address.path == "/health":
-            if service.ready.is_set() and not service.stopping:
+            if service.answers:
                 return _json(HTTPStatus.OK, {"status": "ok"})
             return _json(HTTPStatus.SERVICE_UNAVAILABLE, {"status": "stopping" if service.stopping else "starting"})
         if from_a_web_page(request.headers):

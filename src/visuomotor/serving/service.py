@@ -18,6 +18,7 @@ from visuomotor.serving.batching import Answer, Batcher, Overloaded, Serves
 from visuomotor.serving.config import ServeConfig
 from visuomotor.serving.connection import Inbox
 from visuomotor.serving.metrics import ServingMetrics
+from visuomotor.serving.observations import ObservationKeys
 from visuomotor.session import Session
 
 __all__ = ["Service"]
@@ -38,7 +39,7 @@ class Service:
         self.metrics = ServingMetrics(
             connections=lambda: len(self.inboxes),
             waiting=lambda: self.batcher.waiting,
-            ready=lambda: float(self.ready.is_set() and not self.stopping),
+            ready=lambda: float(self.answers),
         )
         self.batcher = Batcher(
             policy,
@@ -52,6 +53,11 @@ class Service:
     @property
     def embodiment(self) -> Embodiment:
         return self.policy.embodiment
+
+    @property
+    def answers(self) -> bool:
+        """Whether requests are answered."""
+        return self.ready.is_set() and not self.stopping and self.batcher.alive
 
     def metadata(self) -> dict[str, Any]:
         """What every client is told: the full embodiment, the checkpoint's provenance, versions."""
@@ -69,6 +75,12 @@ class Service:
     def safety(self) -> SafetyFilter:
         """A filter for one robot. ValueError where the limits do not fit the embodiment."""
         return SafetyFilter(self.embodiment, self.config.safety_limits, mode=self.config.safety)
+
+    async def read(self, keys: ObservationKeys, message: Any) -> Observation:
+        """The observation in a message, on another thread where images have to be decoded; ValueError as there."""
+        if keys.compressed(message):
+            return await asyncio.to_thread(keys.read, message, instruction=self.config.instruction)
+        return keys.read(message, instruction=self.config.instruction)
 
     async def act(self, observation: Observation, session: Session) -> Answer:
         """A chunk, finite and of the right shape, that no safety filter has seen.
@@ -89,17 +101,17 @@ class Service:
         """
         if passes(safety, actions, state):
             return actions
-        commands = await asyncio.to_thread(_filtered, safety, actions, state)
-        return np.stack([self.safe(safety, command) for command in commands])
+        return np.stack(self.counted(safety, await asyncio.to_thread(_filtered, safety, actions, state)))
 
-    def safe(self, safety: SafetyFilter, command: np.ndarray | None) -> np.ndarray:
-        """What a filter has made of a command, after counting why; ValueError where that is nothing."""
+    def counted(self, safety: SafetyFilter, commands: list[np.ndarray | None]) -> list[np.ndarray]:
+        """What a filter has made of commands, after counting why; ValueError where that is nothing."""
         reasons = list(safety.counts)
         for reason in reasons:
             self.metrics.interventions.add(reason, amount=safety.counts.pop(reason))
-        if command is None:
+        sent = [command for command in commands if command is not None]
+        if len(sent) < len(commands):
             raise ValueError(f"The safety filter has nothing that may be sent ({', '.join(reasons)}).")
-        return command
+        return sent
 
     async def attempt(self, protocol: str, work: Awaitable[Any]) -> tuple[Any, str | None]:
         """(what `work` gives, None), or (None, a sentence for the client); counted and logged."""

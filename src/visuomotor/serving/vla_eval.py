@@ -15,10 +15,9 @@ from visuomotor_client.vla_eval import MalformedMessage, Message
 from websockets.asyncio.server import ServerConnection
 
 import visuomotor
-from visuomotor.contract import Observation
 from visuomotor.execution.chunking import RecedingHorizon
 from visuomotor.execution.controller import Controller
-from visuomotor.serving.connection import GOING_AWAY, Inbox, decoded, send
+from visuomotor.serving.connection import GOING_AWAY, Inbox, send
 from visuomotor.serving.observations import ObservationKeys
 from visuomotor.serving.service import Service
 from visuomotor.serving.specs import action_spec, observation_params, observation_spec
@@ -34,7 +33,7 @@ async def handle(connection: ServerConnection, inbox: Inbox, service: Service, k
     client = _Client(connection, service, keys)
     async for frame in inbox:
         frames = [frame, *(inbox.take_waiting() if client.live else [])]
-        await client.take(await decoded(lambda frames=frames: _unpack(frames), *frames))
+        await client.take(_unpack(frames))
         if service.stopping:
             await connection.close(GOING_AWAY, "the server is stopping")
 
@@ -53,6 +52,7 @@ class _Client:
         """A new episode: nothing is remembered of the one before."""
         self.live = payload.get("mode") == "live"
         self.session = self.service.session()
+        self.session.executed = self.service.config.execute
         self.instruction: str | None = None
         self.robot.reset()
 
@@ -122,7 +122,9 @@ class _Client:
         """float32[A]. ValueError where the payload is no observation; else what `Service.act` raises."""
         if self.refused is not None:
             raise ValueError(self.refused)
-        observation = self._read(payload)
+        if "state" not in payload and "states" in payload:
+            payload = {**payload, "state": payload["states"]}
+        observation = await self.service.read(self.keys, payload)
         if observation.instruction != self.instruction:  # actions that were planned for another one are not given out
             self.session.reset()
             self.robot.reset()
@@ -135,12 +137,7 @@ class _Client:
             except Exception:
                 self.robot.cancel()
                 raise
-        return self.service.safe(self.robot.safety, self.robot.act())
-
-    def _read(self, payload: dict[str, Any]) -> Observation:
-        if "state" not in payload and "states" in payload:
-            payload = {**payload, "state": payload["states"]}
-        return self.keys.read(payload, instruction=self.service.config.instruction)
+        return self.service.counted(self.robot.safety, [self.robot.act()])[0]
 
     async def _refuse(self, seq: int, kind: str, text: str) -> None:
         self.service.report(PROTOCOL, kind, text)
@@ -157,7 +154,7 @@ def _unpack(frames: list[str | bytes]) -> list[Message | MalformedMessage]:
         try:
             if isinstance(frame, str):
                 raise MalformedMessage("Messages are binary frames (msgpack); a text frame came.")
-            messages.append(wire.unpack(frame))
+            messages.append(wire.unpack(frame, images=False))
         except MalformedMessage as error:
             messages.append(error)
     return messages

@@ -23,14 +23,14 @@ def pack(message: Any) -> bytes:
     return cast(bytes, msgpack.packb(message, default=_encode))
 
 
-def unpack(data: bytes) -> Any:
-    """What `pack` was given; arrays are read-only views of `data`'s copy.
+def unpack(data: bytes, *, images: bool = True) -> Any:
+    """What `pack` was given; arrays are read-only. `images`: decode those that are maps, else the maps stay.
 
     Raises:
         ValueError: the bytes are no message of this format, or hold what is not accepted.
     """
     try:
-        return msgpack.unpackb(data, object_hook=_decode, ext_hook=_no_extension)
+        return msgpack.unpackb(data, object_hook=_decode_all if images else _decode, ext_hook=_no_extension)
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError, msgpack.UnpackException) as error:
         raise ValueError(f"The message cannot be decoded: {str(error) or type(error).__name__}") from error
 
@@ -59,7 +59,11 @@ def _decode(value: dict[Any, Any]) -> Any:
         if not isinstance(content, (bool, int, float, str, bytes)):
             raise ValueError(f"A scalar's data must be a number or text, not {type(content).__name__}.")
         return read_dtype(value.get(b"dtype"), refused=REFUSED).type(content)
-    return decode_image(value) if IMAGE in value else value
+    return value
+
+
+def _decode_all(value: dict[Any, Any]) -> Any:
+    return decode_image(value) if IMAGE in value else _decode(value)
 
 
 def _no_extension(code: int, data: bytes) -> Any:

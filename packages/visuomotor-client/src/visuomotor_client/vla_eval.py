@@ -62,10 +62,13 @@ def pack(message: Message, *, image_format: Optional[str] = None) -> bytes:
     return cast(bytes, msgpack.packb(frame, default=encode))
 
 
-def unpack(data: bytes) -> Message:
-    """The message in a frame; arrays are read-only. MalformedMessage where the bytes are none of this format."""
+def unpack(data: bytes, *, images: bool = True) -> Message:
+    """The message in a frame; arrays are read-only. `images`: decode those that are maps, else the maps stay.
+
+    MalformedMessage where the bytes are none of this format.
+    """
     try:
-        frame = msgpack.unpackb(data, object_hook=_decode, ext_hook=_no_extension)
+        frame = msgpack.unpackb(data, object_hook=_decode_all if images else _decode, ext_hook=_no_extension)
     except UNREADABLE as error:
         raise MalformedMessage(
             f"The message cannot be decoded: {str(error) or type(error).__name__}", _sequence_number(data)
@@ -98,11 +101,13 @@ def _sequence_number(data: bytes) -> int:
 
 
 def _decode(value: dict[Any, Any]) -> Any:
-    if IMAGE in value:
-        return decode_image(value)
     if "__ndarray__" not in value:
         return value
     return read_array(value.get("data"), read_dtype(value.get("dtype"), allowed=KINDS), value.get("shape"))
+
+
+def _decode_all(value: dict[Any, Any]) -> Any:
+    return decode_image(value) if IMAGE in value else _decode(value)
 
 
 def _no_extension(code: int, data: bytes) -> Any:
