@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from visuomotor_client.chunking import ChunkRequest
 from visuomotor_client.selection import medoid
@@ -23,12 +23,13 @@ from visuomotor_client.selection import medoid
 import visuomotor
 from visuomotor.atomic import whole_folder
 from visuomotor.contract import ActionChunk, Embodiment, Observation, Sampled
-from visuomotor.data import chat
 from visuomotor.data.conversations import Conversation
 from visuomotor.data.dialogue import conversation_sample
 from visuomotor.data.grammar import Line
 from visuomotor.data.processor import Processor
 from visuomotor.data.scaffold import LEVELS
+from visuomotor.models.files import read_json
+from visuomotor.models.fit import require_fit, take_types
 from visuomotor.nn.guidance import Guidance, prefix_weights
 from visuomotor.session import Session
 from visuomotor.spelling import did_you_mean
@@ -87,7 +88,7 @@ class Policy:
         unknown = [level for level in think if level not in THINKABLE]
         if unknown:
             raise ValueError(f"A policy cannot think {unknown[0]!r}; choose from {list(THINKABLE)}.")
-        _require_fit(model, processor)
+        require_fit(model, processor)
         self.model = model.eval()
         self.processor = processor
         self.embodiment = embodiment or processor.embodiments[0]
@@ -447,8 +448,8 @@ def load_policy(
             f"{path} is not a whole checkpoint: {', '.join(missing)} missing. Copy the folder again, or name the "
             f"folder that holds config.json."
         )
-    config = _read_json(path / "config.json")
-    provenance = _read_json(path / "provenance.json")
+    config = read_json(path / "config.json")
+    provenance = read_json(path / "provenance.json")
     processor = Processor.load(path)
     robot = Embodiment.load(path / "embodiment.json")
     if embodiment is not None:
@@ -462,7 +463,7 @@ def load_policy(
         raise ValueError(f"{path / 'config.json'} does not describe a model of this version: {error}") from error
     try:
         if precision == "file":
-            _take_types(model, path / "model.safetensors")
+            take_types(model, path / "model.safetensors")
         load_model(model, str(path / "model.safetensors"))
     except SafetensorError as error:
         raise ValueError(
@@ -475,55 +476,3 @@ def load_policy(
     policy = Policy(model.to(device), processor, robot, provenance, **{**config.get("policy", {}), **chosen})
     policy.path = path
     return policy
-
-
-def _take_types(model: Any, path: Path) -> None:
-    """Give the parameters the types that the file's tensors have."""
-    with safe_open(str(path), framework="pt") as file:
-        saved = set(file.keys())
-        for name, parameter in model.named_parameters():
-            if name in saved:
-                parameter.data = parameter.data.to(file.get_tensor(name).dtype)
-
-
-def _require_fit(model: Any, processor: Processor) -> None:
-    """ValueError where the model's sizes and ids contradict the processor's."""
-    wanted: dict[str, int | str | None] = {
-        "horizon": processor.config.horizon,
-        "action_dim": processor.config.action_width,
-        "state_dim": processor.config.state_width,
-        "pad_id": processor.tokenizer.pad_id,
-        "newline_id": processor.tokenizer.newline_id,
-        "action_start_id": processor.tokenizer.action_start,
-        "action_token_count": processor.tokenizer.action_count,
-        **chat.token_ids(processor.tokenizer),
-    }
-    if processor.config.image_size is not None:  # otherwise images would be resized twice
-        wanted["image_size"] = processor.config.image_size
-        wanted["image_pad"] = "grey"
-    for name, value in wanted.items():
-        given = getattr(model.config, name, value)
-        if given != value:
-            raise ValueError(
-                f"The model has {name} {given} but the processor {value}; build the model's configuration with "
-                f"{name}={value}."
-            )
-    prompt = getattr(model.config, "prompt", processor.config.prompt)
-    if prompt != processor.config.prompt:
-        raise ValueError(
-            f"The model reads texts of the layout {prompt!r} but the processor makes {processor.config.prompt!r}; set "
-            f"the processor's prompt to {prompt!r}."
-        )
-    vocabulary = getattr(model.config, "vocab_size", processor.tokenizer.vocab_size)
-    if vocabulary < processor.tokenizer.vocab_size:
-        raise ValueError(
-            f"The tokenizer has {processor.tokenizer.vocab_size} tokens but the model's vocab_size is {vocabulary}; "
-            f"raise it."
-        )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is damaged or truncated: {error}. Copy the checkpoint again.") from error
