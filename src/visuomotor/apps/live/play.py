@@ -142,7 +142,7 @@ class Play:
             self.status = "stopped" if self.filter.stopped is not None else "waiting"
         elif what == "stop":
             self.status = "stopped"
-        elif what == "release" and given["stops"] == self._stops:  # a release never undoes a stop that came after it
+        elif what == "release" and self.filter.stopped and given["stops"] == self._stops:  # not a stop that came later
             self.filter.release()
             self.status, self.message = "waiting", "Released. Give an instruction to go on."
         self._show()
