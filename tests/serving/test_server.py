@@ -330,6 +330,19 @@ def test_config_is_shown_and_set_within_its_bounds() -> None:
     asyncio.run(run())
 
 
+def test_a_port_that_is_taken_leaves_nothing_behind() -> None:
+    async def run() -> None:
+        async with serving() as server:
+            port = int(server.addresses["vla-eval"].rsplit(":", 1)[1])
+            other = PolicyServer(FakePolicy(), ServeConfig(openpi_port=0, vla_eval_port=port))
+            with pytest.raises(OSError, match="in use"):
+                await other.start()
+            with pytest.raises(ConnectionRefusedError):
+                await connect(other.addresses["openpi"])
+
+    asyncio.run(run())
+
+
 def test_a_policy_that_cannot_warm_up_is_not_served() -> None:
     class Broken(FakePolicy):
         def infer(self, *_: Any) -> Any:
