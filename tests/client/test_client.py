@@ -61,9 +61,9 @@ def test_a_server_that_never_comes_is_given_up() -> None:
 
 def test_an_answer_that_comes_too_late_is_not_taken_for_the_next() -> None:
     policy = FakePolicy()
-    with background(policy) as server, connect(server.addresses["openpi"], timeout=0.3) as client:
+    with background(policy) as server, connect(server.addresses["openpi"], timeout=1.0) as client:
         policy.open.clear()
-        with pytest.raises(TimeoutError, match=r"within 0\.3 s"):
+        with pytest.raises(TimeoutError, match="within 1 s"):
             client.infer(observation(50.0))
         policy.open.set()
         assert client.infer(observation(1.0))["actions"][0, 0] < 2

@@ -169,7 +169,7 @@ def test_stopping_answers_what_runs_and_closes_with_1001() -> None:
 def test_a_killed_client_and_a_slow_reader_hold_nobody_up() -> None:
     async def run() -> None:
         policy = FakePolicy(horizon=300_000)
-        async with serving(policy, limits=Limits(send_seconds=0.2)) as server:
+        async with serving(policy, limits=Limits(send_seconds=1.0)) as server:
             other = await OpenpiClient.open(server)
             killed = await OpenpiClient.open(server)
             policy.open.clear()
@@ -234,7 +234,7 @@ def test_keys_are_asked_for_and_web_pages_refused() -> None:
 def test_limits_of_size_number_and_time() -> None:
     async def run() -> None:
         policy = FakePolicy()
-        limits = Limits(message_bytes=2000, connections=2, request_seconds=0.05, idle_seconds=0.3)
+        limits = Limits(message_bytes=2000, connections=2, request_seconds=0.3, idle_seconds=1.5)
         async with serving(policy, limits=limits) as server:
             client, other = await OpenpiClient.open(server), await OpenpiClient.open(server)
             with pytest.raises(InvalidStatus, match="503"):
@@ -243,11 +243,11 @@ def test_limits_of_size_number_and_time() -> None:
                 await other.ask(b"\0" * 3000)
             assert other.connection.protocol.close_code == 1009
             policy.open.clear()
-            assert "did not answer within 0.05 s" in await client.ask(observation())
+            assert "did not answer within 0.3 s" in await client.ask(observation())
             policy.open.set()
             assert "actions" in await client.ask(observation())
             with pytest.raises(ConnectionClosed):
-                await client.connection.recv()  # nothing was asked for 0.3 s
+                await client.connection.recv()  # nothing was asked for 1.5 s
             assert client.connection.protocol.close_code == 1008
 
     asyncio.run(run())
@@ -326,6 +326,19 @@ def test_config_is_shown_and_set_within_its_bounds() -> None:
             assert status == 422
             assert len(json.loads(body)["errors"]) == 3
             assert json.loads(body)["config"] == {"max_batch_size": 4, "max_wait_time": 0.02}
+
+    asyncio.run(run())
+
+
+def test_a_port_that_is_taken_leaves_nothing_behind() -> None:
+    async def run() -> None:
+        async with serving() as server:
+            port = int(server.addresses["vla-eval"].rsplit(":", 1)[1])
+            other = PolicyServer(FakePolicy(), ServeConfig(openpi_port=0, vla_eval_port=port))
+            with pytest.raises(OSError, match="in use"):
+                await other.start()
+            with pytest.raises(ConnectionRefusedError):
+                await connect(other.addresses["openpi"])
 
     asyncio.run(run())
 

@@ -60,6 +60,17 @@ class PolicyServer:
 
     async def start(self) -> None:
         """Listen, warm the policy up, be ready. Clients that come before wait. OSError: a port is taken."""
+        try:
+            await self._listen()
+            self.service.batcher.start()
+            await self._warm_up()
+        except Exception:
+            await self.stop()
+            raise
+        self.service.ready.set()
+        log.info("ready", extra={"addresses": self.addresses, "embodiment": self.service.embodiment.name})
+
+    async def _listen(self) -> None:
         ports = {openpi.PROTOCOL: self.config.openpi_port, vla_eval.PROTOCOL: self.config.vla_eval_port}
         tls = self.config.tls()
         for protocol, port in ports.items():
@@ -81,14 +92,6 @@ class PolicyServer:
             port = server.sockets[0].getsockname()[1]
             host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
             self.addresses[protocol] = f"{'ws' if tls is None else 'wss'}://{host}:{port}"
-        self.service.batcher.start()
-        try:
-            await self._warm_up()
-        except Exception:
-            await self.stop()
-            raise
-        self.service.ready.set()
-        log.info("ready", extra={"addresses": self.addresses, "embodiment": self.service.embodiment.name})
 
     async def stop(self) -> None:
         """Take nobody any more, answer what runs, close all connections (code 1001)."""
