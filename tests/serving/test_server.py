@@ -166,6 +166,17 @@ def test_stopping_answers_what_runs_and_closes_with_1001() -> None:
     asyncio.run(run())
 
 
+def test_stopping_waits_once_for_all_who_do_not_say_goodbye() -> None:
+    async def run() -> None:
+        async with serving(stop_seconds=0.3) as server:
+            for _ in range(3):
+                (await OpenpiClient.open(server)).connection.transport.pause_reading()
+            async with asyncio.timeout(5):
+                await server.stop()
+
+    asyncio.run(run())
+
+
 def test_a_killed_client_and_a_slow_reader_hold_nobody_up() -> None:
     async def run() -> None:
         policy = FakePolicy(horizon=300_000)
@@ -322,6 +333,9 @@ def test_config_is_shown_and_set_within_its_bounds() -> None:
         async with serving(max_batch_size=8) as server:
             status, body = await http(server, "/config?max_batch_size=4&max_wait_time=0.02", "vla-eval")
             assert (status, json.loads(body)["config"]) == (200, {"max_batch_size": 4, "max_wait_time": 0.02})
+            status, body = await http(server, "/config?max_batch_size=4&x=1", "vla-eval")
+            assert (status, json.loads(body)["applied"]) == (200, {"max_batch_size": 4})  # and the errors beside it
+            assert len(json.loads(body)["errors"]) == 1
             status, body = await http(server, "/config?max_batch_size=9&max_wait_time=soon&x=1", "vla-eval")
             assert status == 422
             assert len(json.loads(body)["errors"]) == 3
