@@ -90,6 +90,19 @@ def test_noise_comes_from_the_session_and_not_from_the_batch() -> None:
     asyncio.run(run())
 
 
+def test_nobody_waits_for_a_client_that_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        async with serving(max_wait=30.0) as server:
+            silent, client = await OpenpiClient.open(server), await OpenpiClient.open(server)
+            await asyncio.gather(silent.ask(observation()), client.ask(observation()))
+            monkeypatch.setattr("visuomotor.serving.connection.PRESENT", 0.01)
+            await asyncio.sleep(0.02)
+            async with asyncio.timeout(5):
+                assert "actions" in await client.ask(observation())
+
+    asyncio.run(run())
+
+
 def test_a_session_is_a_connection_and_forgets_when_the_instruction_changes() -> None:
     async def run() -> None:
         async with serving() as server:

@@ -44,7 +44,7 @@ class Service:
         self.batcher = Batcher(
             policy,
             self.metrics,
-            lambda: len(self.inboxes),
+            lambda: sum(inbox.present for inbox in self.inboxes),
             max_batch_size=config.max_batch_size,
             max_wait=config.max_wait,
             max_waiting=config.limits.waiting,
