@@ -79,6 +79,7 @@ def test_floats_are_taken_as_parts_of_255_and_missing_words_filled_in() -> None:
     assert found.images["eye"][0, 0, 0] == 127
     assert found.instruction == "go"
     assert found.state.shape == (0,)
+    assert keys.read({"images": {"eye": image(0)}, "prompt": np.array("stop")}).instruction == "stop"
 
 
 def test_compressed_images_are_decoded_and_told_apart() -> None:

@@ -90,6 +90,19 @@ def test_noise_comes_from_the_session_and_not_from_the_batch() -> None:
     asyncio.run(run())
 
 
+def test_nobody_waits_for_a_client_that_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        async with serving(max_wait=30.0) as server:
+            silent, client = await OpenpiClient.open(server), await OpenpiClient.open(server)
+            await asyncio.gather(silent.ask(observation()), client.ask(observation()))
+            monkeypatch.setattr("visuomotor.serving.connection.PRESENT", 0.01)
+            await asyncio.sleep(0.02)
+            async with asyncio.timeout(5):
+                assert "actions" in await client.ask(observation())
+
+    asyncio.run(run())
+
+
 def test_a_session_is_a_connection_and_forgets_when_the_instruction_changes() -> None:
     async def run() -> None:
         async with serving() as server:
@@ -162,6 +175,17 @@ def test_stopping_answers_what_runs_and_closes_with_1001() -> None:
             assert busy.connection.protocol.close_code == 1001
             with pytest.raises(ConnectionRefusedError):
                 await connect(server.addresses["openpi"])
+
+    asyncio.run(run())
+
+
+def test_stopping_waits_once_for_all_who_do_not_say_goodbye() -> None:
+    async def run() -> None:
+        async with serving(stop_seconds=0.3) as server:
+            for _ in range(3):
+                (await OpenpiClient.open(server)).connection.transport.pause_reading()
+            async with asyncio.timeout(5):
+                await server.stop()
 
     asyncio.run(run())
 
@@ -322,6 +346,9 @@ def test_config_is_shown_and_set_within_its_bounds() -> None:
         async with serving(max_batch_size=8) as server:
             status, body = await http(server, "/config?max_batch_size=4&max_wait_time=0.02", "vla-eval")
             assert (status, json.loads(body)["config"]) == (200, {"max_batch_size": 4, "max_wait_time": 0.02})
+            status, body = await http(server, "/config?max_batch_size=4&x=1", "vla-eval")
+            assert (status, json.loads(body)["applied"]) == (200, {"max_batch_size": 4})  # and the errors beside it
+            assert len(json.loads(body)["errors"]) == 1
             status, body = await http(server, "/config?max_batch_size=9&max_wait_time=soon&x=1", "vla-eval")
             assert status == 422
             assert len(json.loads(body)["errors"]) == 3

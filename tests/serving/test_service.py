@@ -24,8 +24,8 @@ def test_the_shortcut_agrees_with_the_filter(reference: str) -> None:
     rng = np.random.default_rng(0)
     answers = []
     for _ in range(60):
-        state = rng.uniform(-0.5, 1.2, 7).astype(np.float32)
-        actions = rng.uniform(0, rng.choice([0.2, 0.6, 1.1]), (4, 7)).astype(np.float32)
+        state = rng.uniform(-0.2, 1.0, 7).astype(np.float32)
+        actions = rng.uniform(0, rng.choice([0.05, 0.2, 1.1]), (4, 7)).astype(np.float32)
         safety = SafetyFilter(robot)
         answers.append(passes(safety, actions, state))
         sent = _filtered(safety, actions, state)
@@ -33,6 +33,21 @@ def test_the_shortcut_agrees_with_the_filter(reference: str) -> None:
             np.testing.assert_array_equal(np.array(sent), actions)
             assert not safety.counts
     assert 0.1 < np.mean(answers) < 0.9
+
+
+def test_differences_of_a_chunk_are_followed_to_where_they_lead() -> None:
+    """Ten steps of 0.1 towards a keep-out box 0.35 away, and the robot's edge: they go on until there, then stop."""
+    robot = replace(ROBOT, state=POSE, action=(replace(POSE[0], reference="step"), *POSE[2:]))
+    actions = np.tile(np.float32([0.1, 0, 0, 1]), (10, 1))
+    box = SafetyLimits(keep_out=(((0.35, -1, -1), (2, 1, 2)),))
+    for limits, far in ((box, 0.35), (SafetyLimits(), 1.0), (SafetyLimits(step_length=0.05), 0.5)):
+        safety, state = SafetyFilter(robot, limits), np.array([0.0 if far < 1 else 0.25, 0, 0.5, 0, 0, 0, 0.5])
+        assert not passes(safety, actions, state)
+        sent = np.array(_filtered(safety, actions, state))
+        assert state[0] + sent[:, 0].sum() == pytest.approx(far, abs=1e-5)
+        assert (sent[:, 0] >= -1e-6).all()
+        assert (sent[:, 3] == 1).all()
+        assert "state" not in safety.counts
 
 
 def test_there_is_no_shortcut_past_further_limits_and_quaternions() -> None:

@@ -43,8 +43,9 @@ class ServeConfig:
     """Addresses, batching and access of a server.
 
     openpi_port, vla_eval_port   a port each, 0 takes a free one, None leaves that protocol out
-    max_batch_size, max_wait     a forward pass starts when so many requests wait, when every connected client waits, or
-                                 `max_wait` seconds after the first of them, whichever comes first
+    max_batch_size, max_wait     a forward pass starts when so many requests wait, when every client waits that was
+                                 active in the last two seconds, or `max_wait` seconds after the first of them,
+                                 whichever comes first
     execute      vla-eval: actions of a chunk that are given out before the policy looks again
     seed         of the noise: the n-th request of a connection (openpi) or an episode (vla-eval) then always gets the
                  same; None draws afresh

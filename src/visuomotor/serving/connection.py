@@ -12,6 +12,7 @@ __all__ = ["Inbox", "send"]
 
 GOING_AWAY, POLICY_VIOLATION = 1001, 1008
 MAX_FRAMES = 64  # kept of one connection; the network holds back the rest
+PRESENT = 2.0  # seconds after connecting or an answer for which a client is expected to ask soon
 
 
 class Inbox:
@@ -23,6 +24,7 @@ class Inbox:
     def __init__(self, connection: ServerConnection, limits: Limits) -> None:
         self.connection, self.limits = connection, limits
         self.busy = False
+        self._answered = asyncio.get_running_loop().time()
         self._frames: asyncio.Queue[str | bytes | None] = asyncio.Queue(MAX_FRAMES)  # None: there will be no more
         self._reader: asyncio.Task[None] | None = None
         self._tokens, self._counted = limits.requests_per_second, asyncio.get_running_loop().time()
@@ -33,7 +35,12 @@ class Inbox:
             self.busy = True
             await self._throttle()
             yield frame
-            self.busy = False
+            self.busy, self._answered = False, asyncio.get_running_loop().time()
+
+    @property
+    def present(self) -> bool:
+        """Whether the client asks or may do so soon: one that is silent for long is not worth waiting for."""
+        return self.busy or asyncio.get_running_loop().time() - self._answered < PRESENT
 
     def close(self) -> None:
         """Nobody will ask for frames any more."""

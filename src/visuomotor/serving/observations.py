@@ -94,6 +94,8 @@ class ObservationKeys:
             raise ValueError(f"An observation must be a map; {type(message).__name__} came.")
         words = _find(message, self.instruction)
         words = instruction if words is None else words
+        if isinstance(words, np.ndarray) and words.ndim == 0:  # a text as an array, which openpi's server takes too
+            words = words.item()
         if not isinstance(words, str):
             given = "nothing" if words is None else type(words).__name__
             raise ValueError(f"The instruction must be a text under {self.instruction!r}; {given} came.")

@@ -99,11 +99,11 @@ class PolicyServer:
         self.service.ready.set()  # who waits for it is let through, and closed
         for server in self._servers:
             server.close(close_connections=False)
-        for inbox in list(self.service.inboxes):
-            if not inbox.busy:
-                await inbox.connection.close(GOING_AWAY, "the server is stopping")
+        idle = [inbox.connection for inbox in self.service.inboxes if not inbox.busy]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.config.stop_seconds):
+                # side by side: a client that does not answer the goodbye holds up nobody else's
+                await asyncio.gather(*(client.close(GOING_AWAY, "the server is stopping") for client in idle))
                 await asyncio.gather(*(server.wait_closed() for server in self._servers))
         for inbox in list(self.service.inboxes):
             inbox.connection.transport.abort()
@@ -191,7 +191,8 @@ class PolicyServer:
         if errors:
             body["errors"] = errors
         log.info("configured", extra=body)
-        return _json(HTTPStatus.UNPROCESSABLE_ENTITY if errors else HTTPStatus.OK, body)
+        refused = bool(errors) and not applied  # what could be set was set, as the reference server has it
+        return _json(HTTPStatus.UNPROCESSABLE_ENTITY if refused else HTTPStatus.OK, body)
 
 
 def serve(server: PolicyServer, *, started: Callable[[PolicyServer], None] = lambda _: None) -> None:

@@ -44,7 +44,7 @@ class Service:
         self.batcher = Batcher(
             policy,
             self.metrics,
-            lambda: len(self.inboxes),
+            lambda: sum(inbox.present for inbox in self.inboxes),
             max_batch_size=config.max_batch_size,
             max_wait=config.max_wait,
             max_waiting=config.limits.waiting,
@@ -96,7 +96,8 @@ class Service:
     async def safe_chunk(self, safety: SafetyFilter, actions: np.ndarray, state: np.ndarray) -> np.ndarray:
         """The chunk [T, A] that may be sent to a robot that was at `state`, whatever it was sent before.
 
-        Only the first command is compared with the state; where the robot is at the later ones is not known.
+        Where the robot is at the later commands is not known: differences per step are added up as if it did what it
+        is told, and absolute targets are compared with those before.
         ValueError where the filter has nothing that may be sent.
         """
         if passes(safety, actions, state):
@@ -159,7 +160,7 @@ def passes(safety: SafetyFilter, actions: np.ndarray, state: np.ndarray) -> bool
         if (values < part.low).any() or (values > part.high).any():
             return False
         if part.base != "absolute" and part.state is not None:
-            place = part.measured(state) + (values[:1] if part.base == "step" else values)
+            place = part.measured(state) + (np.cumsum(values, axis=0, dtype=np.float64) if part.base == "step" else values)
             if (place < part.state_low).any() or (place > part.state_high).any():
                 return False
     return True
@@ -167,5 +168,17 @@ def passes(safety: SafetyFilter, actions: np.ndarray, state: np.ndarray) -> bool
 
 def _filtered(safety: SafetyFilter, actions: np.ndarray, state: np.ndarray) -> list[np.ndarray | None]:
     safety.reset()
-    now = time.monotonic()
-    return [safety.apply(action, None if step else state, now=now, start=state) for step, action in enumerate(actions)]
+    now, place, sent = time.monotonic(), np.asarray(state, np.float64), list[np.ndarray | None]()
+    for action in actions:
+        sent.append(safety.apply(action, place, now=now, start=state))
+        place = _after(safety, place, sent[-1])
+    return sent
+
+
+def _after(safety: SafetyFilter, place: np.ndarray, command: np.ndarray | None) -> np.ndarray:
+    """The state after a robot did what it was told, as far as commands are differences per step that add up."""
+    place = place.copy()
+    for part in safety.parts:
+        if command is not None and part.base == "step" and part.state is not None and part.kind != "rotation":
+            place[part.state] += command[part.where]
+    return place
