@@ -1,6 +1,7 @@
 """The table in docs/design.md: which room may import which."""
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -18,18 +19,19 @@ ALLOWED: dict[str, set[str]] = {
     "nn": CONTRACT,
     "models": CONTRACT | {"nn", "data"},
     "session": CONTRACT,
-    "policy": CONTRACT | {"session", "data", "nn", "models"},
+    "policy": CONTRACT | {"session", "data", "nn", "models", "client"},
     "training": CONTRACT | {"versions", "data", "models", "policy"},
     "simulation": CONTRACT | {"versions", "data"},
-    "execution": CONTRACT,
-    "serving": CONTRACT | {"versions", "session", "policy", "execution"},
+    "execution": {"embodiment", "client"},
+    "serving": CONTRACT | {"versions", "session", "policy", "execution", "client"},
     "evaluation": CONTRACT | {"versions", "session", "policy", "simulation", "execution"},
 }
 EVERYTHING = {"recipes", "studies", "apps", "cli", "__init__"}
+TABLE_ROW = re.compile(r"^\| `(\w+)(?:\.py|/|/<name>/)` \|.*\| ([^|]+) \|$", re.M)
 
 
 def imported_rooms(path: Path) -> set[str]:
-    """Rooms of visuomotor that a file imports, at any depth of its code."""
+    """Rooms of visuomotor, and the robots' client, that a file imports, at any depth of its code."""
     rooms = set()
     for node in ast.walk(ast.parse(path.read_text())):
         names = []
@@ -40,6 +42,7 @@ def imported_rooms(path: Path) -> set[str]:
             if node.module == "visuomotor":
                 names = [f"visuomotor.{alias.name}" for alias in node.names]
         rooms |= {name.split(".")[1] for name in names if name.startswith("visuomotor.")}
+        rooms |= {"client" for name in names if name.split(".")[0] == "visuomotor_client"}
     return rooms
 
 
@@ -53,6 +56,13 @@ def test_a_room_imports_only_what_the_design_allows(path: Path) -> None:
         return
     forbidden = imported_rooms(path) - ALLOWED[room] - {room}
     assert not forbidden, f"{path.relative_to(PACKAGE)} may not import {sorted(forbidden)}"
+
+
+def test_the_design_says_the_same() -> None:
+    rows = TABLE_ROW.findall((PACKAGE.parents[1] / "docs" / "design.md").read_text())
+    parts = {room: set(names.split(", ")) - {"-"} for room, names in rows}
+    said = {room: names - {"contract"} | (CONTRACT if "contract" in names else set()) for room, names in parts.items()}
+    assert said == {room: allowed for room, allowed in ALLOWED.items() if room not in ("spelling", "atomic")}
 
 
 def test_execution_is_free_of_torch() -> None:

@@ -1,5 +1,6 @@
 """`visuomotor robochallenge` against the mock platform."""
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,3 +65,10 @@ def test_a_wrong_fault_is_said(command: Command) -> None:
     )
     with pytest.raises(ValueError, match="expected ENDPOINT:FAULT or"):
         run_mock(["--port", "0", "--fault", "state:drop:often"])
+
+
+def test_a_port_that_cannot_be_had_is_said(command: Command) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert f"Port {port} of 127.0.0.1: Address" in command("robochallenge", "mock", "--port", port).sentence
+    assert "port must be 0-65535" in command("robochallenge", "mock", "--port", 80_000).sentence

@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         print(f"visuomotor {verb}: stopped. {stop}".rstrip(), file=sys.stderr)
         return 130
-    except (ValueError, OSError, RuntimeError, ImportError) as error:
+    except (ValueError, OSError, RuntimeError, ImportError, OverflowError) as error:  # OverflowError: port 80000
         if os.environ.get("VISUOMOTOR_DEBUG"):
             raise
         print(f"visuomotor {verb}: {sentence(error)}", file=sys.stderr)

@@ -74,6 +74,9 @@ class MockPlatform:
     jobs: how many; prepare: seconds until one is ready; seconds, chunks: after which a started one is finished;
     task, prompt: of its jobs in generation 2, by default one of Table30's for this robot; width, speed: see MockRobot;
     clock: seconds by which its clock is ahead; hang: seconds of a timeout.
+
+    Raises:
+        OSError: the port is taken.
     """
 
     def __init__(
@@ -101,7 +104,11 @@ class MockPlatform:
         self.requests: list[tuple[str, str]] = []
         self._faults: dict[str, deque[str]] = defaultdict(deque)
         self._lock, self._closing = threading.RLock(), threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
+        try:
+            self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
+        except OSError as error:
+            why = error.strerror or error
+            raise OSError(f"Port {port} of 127.0.0.1: {why}; choose another one, or 0 for any free one.") from error
         self._server.daemon_threads = True
 
     @property
