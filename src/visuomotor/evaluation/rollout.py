@@ -56,9 +56,13 @@ class RolloutPolicy(Protocol):
     def embodiment(self) -> Embodiment: ...
 
     def infer(
-        self, observations: list[Observation], sessions: list[Session], seeds: list[int], **requests: Any
+        self,
+        observations: list[Observation],
+        sessions: list[Session],
+        seeds: list[int],
+        requests: list[ChunkRequest | None] = ...,
     ) -> list[ActionChunk]:
-        """`requests=` of real-time chunking is given only where an executor has some."""
+        """`requests` of real-time chunking are given only where an executor has some."""
         ...
 
 
