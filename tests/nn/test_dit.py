@@ -19,8 +19,18 @@ def test_sinusoids_follow_the_formula() -> None:
     assert 1e-3 < (rounded.float() - sinusoids(torch.tensor([73.0]), 256)).abs().max() < 1
     frequency = torch.tensor([math.exp(-math.log(10_000) * k / 128) for k in range(128)]).bfloat16()
     torch.testing.assert_close(rounded[0, :128], (73 * frequency.float()).cos().bfloat16(), atol=0, rtol=0)
-    coarse = sinusoids(torch.tensor([73.0]), 256, dtype=torch.bfloat16, round_angles=True)
-    torch.testing.assert_close(coarse[0, :128], (73 * frequency).cos(), atol=0, rtol=0)
+
+
+def test_everything_may_be_rounded() -> None:
+    """As code does that makes the whole table in bfloat16, exponents and angles included."""
+    times = torch.tensor([0, 7, 73, 99])
+    for size in (8, 64, 256):
+        steps = torch.arange(size // 2, dtype=torch.bfloat16)
+        angle = times[:, None] * torch.exp(steps * (-math.log(10_000) / (size // 2 - 1)))
+        assert angle.dtype == torch.bfloat16
+        options = {"dtype": torch.bfloat16, "sine_first": True, "reach_last": True, "round_all": True}
+        found = sinusoids(times, size, **options)
+        torch.testing.assert_close(found, torch.cat([angle.sin(), angle.cos()], dim=-1), atol=0, rtol=0)
 
 
 def test_frequencies_may_end_at_the_last_one() -> None:

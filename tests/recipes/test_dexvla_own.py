@@ -95,7 +95,10 @@ def test_what_stands_still_is_the_papers_or_the_adapters(data: Path) -> None:
     assert {part for part, rate in adapted.trains.items() if not rate} == {"vision", "embed", "merger"}
     both = recipe(data=arm, vlm="qwen", lora=64, freeze_vision=False).stages["align"]
     assert both.lora_parts == ("llm", "vision")
-    assert recipe(data=arm, vlm="qwen", expert="file").weights == {"vlm": "qwen", "head": "file"}
+    released = recipe(data=arm, vlm="qwen", expert="file")
+    assert released.weights == {"vlm": "qwen", "head": "file"}
+    assert released.config.time_table == "bfloat16"  # as the released trunk has learned
+    assert recipe(data=arm, expert=str(data)).config.time_table == recipe(data=arm).config.time_table == "float32"
     assert list(recipe(data=arm).stages) == ["align"]
     with pytest.raises(ValueError, match="adapt is 1"):
         recipe(data=arm, adapt=1)

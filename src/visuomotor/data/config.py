@@ -23,13 +23,15 @@ class ProcessorConfig:
     image_size: side in pixels to pad and resize to; None leaves images as they are stored.
     levels: {scaffold level: probability that its line is present in a training sample}.
     prompt: "plain", the instruction in a line of its own; "dm0", the published DM0's; "qwen2_vl", the chat layout of
-        DexVLA (data/chat.py), whose only level is the sub-task, the reasoning of every sample (1) or of none (0).
+        DexVLA (data/chat.py), whose only level is the sub-task, the reasoning of every sample (1) or of none (0);
+        "cogact", behind which nothing is written.
     action_reference: "embodiment" keeps what the data says; "chunk_start" learns absolute components as differences
         to the state at the start of the chunk; `state_of` pairs action with state components of other names, and
         `wrap_angles` takes angles the short way round (the servers of published models do not).
     progress: samples carry how far the task is, now and at the chunk's end (for models with a progress token).
     weights: names of the loss weights per step that samples carry (data/weighting.py: "trajectory", "chunk", "move",
-        "mani", "emphasis"); a model multiplies what it knows, dm0 its flow loss by all of them.
+        "mani", "emphasis"); dm0 multiplies its flow loss by all of them, cogact by the last three, damvla by what its
+        switches make of the first two.
     router: samples carry the label "router", whether the robot manipulates now; `weighting`: how both are made.
     action_normalization, state_normalization: "embodiment" takes what each component says; "min_max" and "z_score" are
         DexVLA's (data/normalization.py), for all of them. Its head bounds actions to [-1, 1], where min_max puts them.
@@ -45,7 +47,6 @@ class ProcessorConfig:
     trajectory_stride: frames between two points of the trajectory line.
     templates: "grammar" asks in words drawn from data/templates.py, and at inference in the canonical ones, "heldout"
         is the same with held-out words at inference (a control); "none" says the bare instruction or question.
-    prompt: the layout of the user's turn: "plain", "dm0", or "cogact", behind which nothing is written.
     past_end: the steps of a chunk past its episode's end: "repeat" the last action, or stand "still": differences per
         step are zero, grippers and absolute targets repeat. Neither is valid data.
     clip_actions: normalised actions are clipped to [-1, 1], in training and before they reach the robot (CogACT).

@@ -21,18 +21,18 @@ def sinusoids(
     dtype: torch.dtype = torch.float32,
     sine_first: bool = False,
     reach_last: bool = False,
-    round_angles: bool = False,
+    round_all: bool = False,
 ) -> Float[Tensor, "B size"]:
     """[cos | sin] of `time` at size / 2 frequencies exp(-ln(10000) k / (size / 2)).
 
-    `dtype` rounds frequencies and the table: some released weights were trained with bfloat16 ones. Angles between
-    them are float32, unless `round_angles`. `reach_last`: the denominator is size / 2 - 1, so that the last frequency
-    is 1 / 10000.
+    `dtype` rounds frequencies and the table: some released weights were trained with bfloat16 ones. Exponents before
+    and angles between them are float32, unless `round_all`. `reach_last`: the denominator is size / 2 - 1, so
+    that the last frequency is 1 / 10000.
     """
     half = size // 2
     steps = torch.arange(half, device=time.device, dtype=torch.float32)
-    frequency = torch.exp(-math.log(10_000) * steps / (half - reach_last))
-    inner = dtype if round_angles else torch.float32
+    inner = dtype if round_all else torch.float32
+    frequency = torch.exp((-math.log(10_000) * steps / (half - reach_last)).to(inner))
     angle = time.to(inner)[:, None] * frequency.to(dtype).to(inner)
     parts = (angle.sin(), angle.cos()) if sine_first else (angle.cos(), angle.sin())
     return torch.cat(parts, dim=-1).to(dtype)

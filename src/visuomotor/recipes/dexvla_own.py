@@ -1,6 +1,7 @@
 """DexVLA on one's own data: Stage 1 from any robots, then Stages 2 and 3 from public weights and a Stage 1."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from visuomotor.contract import Mixture, Run, Source, Stage
@@ -102,6 +103,8 @@ def dexvla(
         state_dim=max(plain.state_dim, robot.state_dim),
         horizon=horizon or plain.horizon,
         head_per_embodiment=plain.head == "scaledp",
+        # The released trunk learned with rounded times, Stage 1 here with exact ones.
+        time_table="bfloat16" if expert and not Path(expert).is_dir() else plain.time_table,
         vocab_size=plain.vocab_size if vlm else ProcessorConfig.vocab_size,
     )
     processor: dict[str, Any] = {

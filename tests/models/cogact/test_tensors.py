@@ -25,7 +25,7 @@ def test_the_shapes_describe_the_model(model: ActionModel, prefix: str) -> None:
     z, noise = torch.randn(2, 1, 12), torch.randn(2, 5, 3)
     torch.testing.assert_close(found.sample(z, noise), model.sample(z, noise), atol=0, rtol=0)
     assert all(parameter.requires_grad for parameter in found.parameters())
-    other = action_model_from_published(published, num_heads=2)
+    other = action_model_from_published(published, 2)
     assert not torch.allclose(other.sample(z, noise), model.sample(z, noise))
 
 

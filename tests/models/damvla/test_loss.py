@@ -32,7 +32,8 @@ def test_all_switches_off_is_cogact_bit_for_bit(
     plain, model = make_cogact(mask_padded=mask_padded), make_damvla(**OFF, mask_padded=mask_padded)
     model.load_state_dict(plain.state_dict())
     near = {"near": torch.rand(3, 4)}  # which both multiply; what is switched off needs no weights and reads none
-    for batch in (make_batch(), replace(weighed(), weights=near), replace(weighed(views=2), weights={})):
+    more = replace(weighed(), weights={**weighed().weights, **near})
+    for batch in (make_batch(), weighed(), more, replace(weighed(views=2), weights={})):
         theirs, ours = (m.loss(batch, generator=seeded()) for m in (plain, model))
         assert list(theirs.terms) == list(ours.terms) == ["diffusion"]
         for name in ("sum", "count", "rows", "weight"):

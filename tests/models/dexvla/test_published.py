@@ -16,14 +16,14 @@ def test_a_scaledp_is_read_from_its_shapes(make_scaledp: Callable, make_inputs: 
     given = (inputs.cond, inputs.state, inputs.x)
     torch.testing.assert_close(found.sample(*given), head.sample(*given), atol=0, rtol=0)
     assert found.config.mean_over == "all"
-    exact = scaledp_from_published(head.state_dict(), num_heads=2, time_table="float32")
+    exact = scaledp_from_published(head.state_dict(), 2, time_table="float32")
     assert (exact(*inputs.all()) - found(*inputs.all())).abs().max() > 1e-4
     assert next(found.parameters()).requires_grad
 
 
 def test_a_unet_is_read_from_its_shapes(make_unet: Callable, make_inputs: Callable) -> None:
     head = make_unet(channels=(8, 24), kernel=5, time_table="bfloat16")
-    found = unet_from_published(head.state_dict(), num_groups=4, horizon=8)
+    found = unet_from_published(head.state_dict(), 4, horizon=8)
     inputs = make_inputs(head)
     torch.testing.assert_close(found(*inputs.all()), head(*inputs.all()), atol=0, rtol=0)
     assert found.config.channels == (8, 24)

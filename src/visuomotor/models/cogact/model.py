@@ -18,7 +18,9 @@ from visuomotor.models.cogact.vlm import CogACTVLM, Encoded
 from visuomotor.models.report import TensorReport
 from visuomotor.nn.random import normal
 
-__all__ = ["CogACT", "error_term", "refuse_text", "vlm_parts"]
+__all__ = ["CogACT", "error_term", "refuse_text", "valid_entries", "vlm_parts", "weights_of"]
+
+SCALES = ("trajectory", "chunk")
 
 
 class CogACT(Model):
@@ -50,11 +52,8 @@ class CogACT(Model):
             return Losses(terms={"diffusion": Term(sum=zero, count=zero)})
         feature = self.vlm.observe(batch).features[0]
         errors = self.action_model.squared_errors(actions, feature, noise=noise, time=time, generator=generator)
-        importance = None
-        for values in batch.weights.values():
-            importance = values if importance is None else importance * values
         counted = valid if self.config.mask_padded else valid.flatten(1).any(1)[:, None, None].expand_as(valid)
-        return Losses(terms={"diffusion": error_term(errors, counted, importance)})
+        return Losses(terms={"diffusion": error_term(errors, counted, weights_of(batch))})
 
     @torch.no_grad()
     def encode(self, batch: Batch) -> Encoded:
@@ -140,6 +139,17 @@ def valid_entries(batch: Batch, actions: Float[Tensor, "B T A"]) -> Bool[Tensor,
     if batch.action_valid is None:
         return torch.ones_like(actions, dtype=torch.bool)
     return batch.action_valid.any(-1, keepdim=True).expand_as(actions)
+
+
+def weights_of(batch: Batch) -> Float[Tensor, "B T"] | None:
+    """The product of a batch's weights, None for none.
+
+    Without "trajectory" and "chunk", of which DAM-VLA's switches make weights: as long as none does, they mean nothing.
+    """
+    product = None
+    for values in (values for name, values in batch.weights.items() if name not in SCALES):
+        product = values if product is None else product * values
+    return product
 
 
 def error_term(

@@ -20,7 +20,7 @@ UNCONDITION = "z_embedder.uncondition"
 WIRED = (1, 4096)  # the unconditional vector of the published code, whatever the width of its features
 
 
-def action_model_from_published(state_dict: Mapping[str, Tensor], *, num_heads: int, **settings: Any) -> ActionModel:
+def action_model_from_published(state_dict: Mapping[str, Tensor], num_heads: int, **settings: Any) -> ActionModel:
     """Build the action model that `state_dict` describes, and share its tensors; `settings` are configuration fields.
 
     The prefix `net.` of the names may be absent. The published code makes the unconditional vector 4096 wide whatever

@@ -6,11 +6,11 @@ from torch import Tensor
 
 from visuomotor.contract import Batch
 from visuomotor.data.weighting import dual_scale
+from visuomotor.models.cogact.model import weights_of
 from visuomotor.models.damvla.config import DAMVLAConfig
 
 __all__ = ["label", "step_weights"]
 
-SCALES = ("trajectory", "chunk")
 OWN = 0.5  # trajectory weight above which a step is the gripper head's own
 
 
@@ -24,9 +24,7 @@ def step_weights(
     Raises:
         ValueError: the batch lacks a weight that the switches need.
     """
-    others = None
-    for values in (v for name, v in batch.weights.items() if name not in SCALES):
-        others = values if others is None else others * values
+    others = weights_of(batch)
     if not (config.acw or config.tw or config.dam):
         return (others,)
     own = _own_weights(config, batch, valid)

@@ -18,7 +18,7 @@ State = Mapping[str, Tensor]
 Head = TypeVar("Head", bound=DiffusionHead)
 
 
-def scaledp_from_published(state_dict: State, *, num_heads: int, time_table: TimeTable = "bfloat16") -> ScaleDP:
+def scaledp_from_published(state_dict: State, num_heads: int, *, time_table: TimeTable = "bfloat16") -> ScaleDP:
     """The ScaleDP that `state_dict` describes; its tensors are shared, not copied, and keep their types.
 
     The loss divides as the published code does (`mean_over="all"`).
@@ -62,8 +62,8 @@ def scaledp_config(state_dict: State, *, num_heads: int, time_table: TimeTable =
 
 def unet_from_published(
     state_dict: State,
-    *,
     num_groups: int = 8,
+    *,
     final_groups: int = 8,
     horizon: int = 16,
     time_table: TimeTable = "bfloat16",

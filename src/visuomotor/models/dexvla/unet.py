@@ -119,7 +119,7 @@ class UNet(DiffusionHead):
     def _feature(self, t: Tensor, cond: Tensor, state: Tensor) -> Float[Tensor, "B D"]:
         """[step | condition], which every residual block is told."""
         table = getattr(torch, self.config.time_table)
-        code = sinusoids(t, self.config.step_width, dtype=table, sine_first=True, reach_last=True, round_angles=True)
+        code = sinusoids(t, self.config.step_width, dtype=table, sine_first=True, reach_last=True, round_all=True)
         mixed = self.combine(torch.cat([self.norm_after_pool(cond.mean(1)), state], dim=-1))
         return torch.cat([self.diffusion_step_encoder(code.to(mixed.dtype)), mixed], dim=-1)
 
