@@ -55,7 +55,7 @@ class _Client:
         self.forget()
 
     def forget(self) -> None:
-        """No chunk, and a session of its own, because a request whose time was over may still write into the old one."""
+        """No chunk, and another session, because a request whose time was over may still write into the old one."""
         self.session = self.service.session()
         self.session.executed = self.service.config.execute
         self.robot.reset()
