@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from visuomotor_client import PolicyClient, PolicyError, connect
+from websockets.utils import accept_key
 
 from tests.serving.fakes import HORIZON, FakePolicy, background, certificate, observation
 
@@ -67,6 +68,29 @@ def test_an_answer_that_comes_too_late_is_not_taken_for_the_next() -> None:
             client.infer(observation(50.0))
         policy.open.set()
         assert client.infer(observation(1.0))["actions"][0, 0] < 2
+
+
+def test_a_server_that_hangs_is_left_at_once() -> None:
+    """It shakes hands, sends its metadata (an empty map), and is never heard of again, also not when told goodbye."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer_once() -> None:
+            peer, _ = listener.accept()
+            peers.append(peer)
+            lines = peer.recv(4096).decode().splitlines()
+            key = next(line.partition(": ")[2] for line in lines if line.lower().startswith("sec-websocket-key"))
+            head = ["HTTP/1.1 101 Switching Protocols", "Upgrade: websocket", "Connection: Upgrade"]
+            peer.sendall("\r\n".join([*head, f"Sec-WebSocket-Accept: {accept_key(key)}", "", ""]).encode())
+            peer.sendall(b"\x82\x01\x80")
+
+        peers: list[socket.socket] = []
+        threading.Thread(target=answer_once, daemon=True).start()
+        client = connect(f"127.0.0.1:{listener.getsockname()[1]}", timeout=0.5)
+        started = time.monotonic()
+        with pytest.raises(TimeoutError, match=r"within 0\.5 s"):
+            client.infer(observation())
+        assert time.monotonic() - started < 5  # websockets waits 10 s by itself
+        peers[0].close()
 
 
 def test_keys_and_tls(tmp_path: Path) -> None:

@@ -114,6 +114,22 @@ def test_a_session_is_a_connection_and_forgets_when_the_instruction_changes() ->
     asyncio.run(run())
 
 
+def test_a_request_that_took_too_long_tells_the_next_instruction_nothing() -> None:
+    async def run() -> None:
+        policy = FakePolicy()
+        async with serving(policy, limits=Limits(request_seconds=0.5)) as server:
+            client = await OpenpiClient.open(server)
+            policy.open.clear()
+            assert "did not answer" in await client.ask(observation(prompt="go"))
+            other = asyncio.create_task(client.ask(observation(prompt="stop")))
+            while not server.service.batcher.waiting:
+                await asyncio.sleep(0.001)
+            policy.open.set()  # the first one is finished now, into the session of its own instruction
+            assert (await other)["text"] == {"subtask": "call 0"}
+
+    asyncio.run(run())
+
+
 def test_the_event_loop_goes_on_while_the_policy_computes() -> None:
     async def run() -> None:
         policy = FakePolicy()

@@ -38,7 +38,7 @@ def test_the_shortcut_agrees_with_the_filter(reference: str) -> None:
 def test_differences_of_a_chunk_are_followed_to_where_they_lead() -> None:
     """Ten steps of 0.1 towards a keep-out box 0.35 away, and the robot's edge: they go on until there, then stop."""
     robot = replace(ROBOT, state=POSE, action=(replace(POSE[0], reference="step"), *POSE[2:]))
-    actions = np.tile(np.float32([0.1, 0, 0, 1]), (10, 1))
+    actions = np.tile(np.array([0.1, 0, 0, 1], np.float32), (10, 1))
     box = SafetyLimits(keep_out=(((0.35, -1, -1), (2, 1, 2)),))
     for limits, far in ((box, 0.35), (SafetyLimits(), 1.0), (SafetyLimits(step_length=0.05), 0.5)):
         safety, state = SafetyFilter(robot, limits), np.array([0.0 if far < 1 else 0.25, 0, 0.5, 0, 0, 0, 0.5])

@@ -20,7 +20,7 @@ def test_hello_tells_what_the_policy_wants_and_gives() -> None:
             assert {"harness_version", "model_server", "capabilities"} <= set(answer.payload)
             assert answer.payload["protocol_version"] == 1
             assert answer.payload["observation_params"] == {"send_wrist_image": True, "send_state": True}
-            assert answer.payload["action_spec"]["joint"] == {
+            assert answer.payload["action_spec"]["joints"] == {
                 "name": "joints", "dims": 2, "format": "joint_positions", "range": [-900.0, 900.0],
                 "description": "rad, absolute, frame base",
             }  # fmt: skip

@@ -81,7 +81,8 @@ class _Robot:
             raise ValueError("Observations are binary frames (msgpack); a text frame came.")
         observation = await self.service.read(self.keys, wire.unpack(frame, images=False))
         if observation.instruction != self.instruction:
-            self.session.reset()
+            # Another one, and not this one emptied: a request whose time was over may still write into it.
+            self.session = self.service.session()
             self.instruction = observation.instruction
         answer = await self.service.act(observation, self.session)
         actions = await self.service.safe_chunk(self.safety, answer.chunk.actions, observation.state)

@@ -160,7 +160,9 @@ def passes(safety: SafetyFilter, actions: np.ndarray, state: np.ndarray) -> bool
         if (values < part.low).any() or (values > part.high).any():
             return False
         if part.base != "absolute" and part.state is not None:
-            place = part.measured(state) + (np.cumsum(values, axis=0, dtype=np.float64) if part.base == "step" else values)
+            place = part.measured(state) + (
+                np.cumsum(values, axis=0, dtype=np.float64) if part.base == "step" else values
+            )
             if (place < part.state_low).any() or (place > part.state_high).any():
                 return False
     return True

@@ -13,6 +13,7 @@ from visuomotor.serving.observations import ObservationKeys
 __all__ = ["action_spec", "observation_params", "observation_spec"]
 
 ROTATIONS = {"quat_xyzw": "quaternion_xyzw", "euler_xyz_extrinsic": "euler_xyz"}  # other names are the same
+KINDS = {"joint": "joints"}  # where benchmarks have another word
 GRIPPERS = {
     (-1.0, 1.0): "binary_close_positive",  # (opened, closed)
     (1.0, -1.0): "binary_close_negative",
@@ -28,10 +29,11 @@ STATE_ROTATIONS = {
 
 
 def action_spec(embodiment: Embodiment) -> dict[str, dict[str, Any]]:
-    """{"position" | "rotation" | "gripper" | ...: spec}; components by their own names where two are of one kind."""
+    """{"position" | "rotation" | "gripper" | "joints" | ...: spec}; by their own names where two are of one kind."""
     kinds = [component.kind for component in embodiment.action]
     return {
-        c.kind if kinds.count(c.kind) == 1 and c.kind != "other" else c.name: _component(c) for c in embodiment.action
+        KINDS.get(c.kind, c.kind) if kinds.count(c.kind) == 1 and c.kind != "other" else c.name: _component(c)
+        for c in embodiment.action
     }
 
 

@@ -51,9 +51,13 @@ class _Client:
     def start(self, payload: dict[str, Any]) -> None:
         """A new episode: nothing is remembered of the one before."""
         self.live = payload.get("mode") == "live"
+        self.instruction: str | None = None
+        self.forget()
+
+    def forget(self) -> None:
+        """No chunk, and another session, because a request whose time was over may still write into the old one."""
         self.session = self.service.session()
         self.session.executed = self.service.config.execute
-        self.instruction: str | None = None
         self.robot.reset()
 
     async def take(self, messages: list[Message | MalformedMessage]) -> None:
@@ -126,8 +130,7 @@ class _Client:
             payload = {**payload, "state": payload["states"]}
         observation = await self.service.read(self.keys, payload)
         if observation.instruction != self.instruction:  # actions that were planned for another one are not given out
-            self.session.reset()
-            self.robot.reset()
+            self.forget()
             self.instruction = observation.instruction
         self.robot.observe(observation.state, time.monotonic())
         if self.robot.needs_chunk:

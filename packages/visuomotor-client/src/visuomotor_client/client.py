@@ -15,6 +15,7 @@ from visuomotor_client import openpi
 from visuomotor_client.images import encode_image, is_image
 
 LONGEST_PAUSE = 8.0
+GOODBYE = 0.5  # seconds in which a server may answer it; a robot does not stand still for one that hangs
 TEMPORARY = (429, 500, 502, 503, 504)  # HTTP answers to a handshake that a later try may not get
 
 
@@ -130,6 +131,7 @@ class PolicyClient:
             max_size=None,
             additional_headers=self._headers,
             open_timeout=self.timeout,
+            close_timeout=GOODBYE,
         )
 
     def _receive(self) -> dict[str, Any]:
