@@ -29,14 +29,16 @@ class Acting(Protocol):
     ) -> list[ActionChunk]: ...
 
 
-def open_policy(name: str) -> Acting:
+def open_policy(name: str, robot: Embodiment | None = None) -> Acting:
     """The policy in a checkpoint's folder, or the one that a server at ws:// or wss:// has; its API key comes from the
-    environment variable VISUOMOTOR_API_KEY."""
+    environment variable VISUOMOTOR_API_KEY. `robot`: which one a checkpoint that has learnt several is to drive."""
     if name.startswith(("ws://", "wss://")):
         return RemotePolicy(name, api_key=os.environ.get(API_KEY))
     from visuomotor.policy import load_policy
 
-    return load_policy(Path(name))
+    policy = load_policy(Path(name))
+    several = robot is not None and len(policy.processor.embodiments) > 1
+    return load_policy(Path(name), embodiment=robot) if several else policy
 
 
 class RemotePolicy:
