@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A short end-to-end job through the installed command line: demonstrations, data set, training, resume, one rollout,
-# report. It checks that every verb works and that its output is there, not that the policy is any good.
+# report. It checks that these verbs work and that their output is there, not that the policy is any good.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export MUJOCO_GL=${MUJOCO_GL:-egl}

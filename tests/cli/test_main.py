@@ -10,12 +10,11 @@ from typing import Any
 import pytest
 
 from tests.cli.conftest import TRAIN, Command
+from visuomotor.cli.data import COMMANDS
 from visuomotor.cli.main import VERBS, main, sentence
 from visuomotor.cli.train import pairs, recipe_arguments
 from visuomotor.data.lerobot import Dataset
 from visuomotor.recipes import find_recipe
-
-DATA_COMMANDS = ("info", "stats", "doctor", "view", "embodiment", "labels")
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +46,9 @@ def test_help_imports_nothing_heavy() -> None:
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_option_of_every_verb_is_explained(command: Command, verb: str) -> None:
     if verb == "data":
-        for name in DATA_COMMANDS:
+        for name in COMMANDS:
             helped = command("data", name, "--help").out
-            assert f"usage: visuomotor data {name} [-h] DIR" in helped
+            assert helped.startswith(f"usage: visuomotor data {name} [-h] ")
             assert "The data set's folder" in helped
         return
     answer = command(verb, "--help")

@@ -3,11 +3,14 @@
 import re
 import socket
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from urllib.request import urlopen
 
 import pytest
 
 from tests.cli.conftest import Command
+from tests.evaluation.fake_world import EMBODIMENT
 from visuomotor.apps.live.play import Play
 
 
@@ -43,3 +46,16 @@ def test_what_does_not_fit_is_said(command: Command, line_checkpoint: Path, tmp_
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert "address already in use" in command("play", line_checkpoint, "--env", "line", "--port", port).sentence
+
+
+def test_a_checkpoint_of_several_robots_drives_the_worlds(
+    command: Command, line_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(path: Path, embodiment: Any = None) -> Any:
+        if embodiment is not None:
+            raise ValueError(f"asked for {embodiment.name}")
+        return SimpleNamespace(processor=SimpleNamespace(embodiments=("arm", "point")), embodiment=EMBODIMENT)
+
+    monkeypatch.setattr("visuomotor.policy.load_policy", load)
+    monkeypatch.setattr(Play, "run", lambda play: None)
+    assert command("play", line_checkpoint, "--env", "line", "--port", 0).sentence.endswith("asked for point")

@@ -57,8 +57,8 @@ def run(arguments: list[str]) -> int:
     )  # fmt: skip
     given = {key: typed(value) for key, value in options.option.items()}
     for_environment, for_scenarios = split_options(load_world(options.env), given)
-    policy = open_policy(options.checkpoint or str(SHIPPED))
     environment = make_environment(options.env, **for_environment)
+    policy = open_policy(options.checkpoint or str(SHIPPED), environment.embodiment)
     page = LivePage(lambda command: play.command(command), left=lambda: play.command({"do": "pause"}))
     play = Play(
         environment,

@@ -11,7 +11,8 @@ import tyro
 from visuomotor.cli.console import Number, PathOrNone, parse, progress_bar, say, table
 
 if TYPE_CHECKING:
-    from visuomotor.serving.robochallenge.jobs import Acting, JobReport
+    from visuomotor.serving.remote import Acting
+    from visuomotor.serving.robochallenge.jobs import JobReport
 
 USER = "ROBOCHALLENGE_USER"
 RobotName = Literal["aloha", "arx5", "franka", "ur5"]

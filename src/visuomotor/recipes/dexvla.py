@@ -10,6 +10,7 @@ from visuomotor.simulation.tabletop.language import corpus, get_vocabulary
 __all__ = ["dexvla_nano"]
 
 WIDTH = 8  # action and state numbers, padded
+NORMALIZATION = {"action_normalization": "min_max", "state_normalization": "z_score"}
 # A constant learning rate and no decay, as in the paper's Stages 1 and 2.
 STAGE = Stage(
     name="", steps=1, mixture=Mixture(sources=()), batch_size=32, optimiser="muon", weight_decay=0.0, final_lr=1.0,
@@ -61,7 +62,7 @@ def dexvla_nano(
     every = [*own, *([Source(name="sawyer", path=sawyer)] if sawyer else [])]
     processor: dict[str, Any] = {
         "image_size": image_size, "horizon": horizon, "action_width": WIDTH, "state_width": WIDTH,
-        "action_normalization": "min_max", "state_normalization": "z_score",
+        **NORMALIZATION,
     }  # fmt: skip
     config = {
         "horizon": horizon, "action_dim": WIDTH, "state_dim": WIDTH,

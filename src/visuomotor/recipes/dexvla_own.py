@@ -8,6 +8,7 @@ from visuomotor.contract import Mixture, Run, Source, Stage
 from visuomotor.data.config import ProcessorConfig
 from visuomotor.data.lerobot import Dataset
 from visuomotor.models import make_config
+from visuomotor.recipes.dexvla import NORMALIZATION
 from visuomotor.recipes.own_data import available_levels
 
 __all__ = ["dexvla", "dexvla_expert"]
@@ -18,7 +19,6 @@ STAGE = Stage(
     name="", steps=1, mixture=Mixture(sources=()), weight_decay=0.0, final_lr=1.0, precision="house",
     checkpoint_activations=True, validate_every=1000, checkpoint_every=1000,
 )  # fmt: skip
-NORMALIZATION = {"action_normalization": "min_max", "state_normalization": "z_score"}
 
 
 def dexvla_expert(

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from visuomotor_client import PolicyClient
@@ -12,22 +12,33 @@ from visuomotor.contract import ActionChunk, Observation
 from visuomotor.embodiment import Embodiment
 from visuomotor.session import Session
 
-if TYPE_CHECKING:
-    from visuomotor.policy import Policy
-
-__all__ = ["API_KEY", "RemotePolicy", "open_policy"]
+__all__ = ["API_KEY", "FAILURES", "Acting", "RemotePolicy", "open_policy"]
 
 API_KEY = "VISUOMOTOR_API_KEY"
+FAILURES = (ValueError, RuntimeError, OSError)  # of a policy, here or behind a network
 
 
-def open_policy(name: str) -> "Policy | RemotePolicy":
+class Acting(Protocol):
+    """What drives a robot: a Policy, or anything that infers as one does."""
+
+    @property
+    def embodiment(self) -> Embodiment: ...
+
+    def infer(
+        self, observations: Sequence[Observation], sessions: Sequence[Session | None] | None = None
+    ) -> list[ActionChunk]: ...
+
+
+def open_policy(name: str, robot: Embodiment | None = None) -> Acting:
     """The policy in a checkpoint's folder, or the one that a server at ws:// or wss:// has; its API key comes from the
-    environment variable VISUOMOTOR_API_KEY."""
+    environment variable VISUOMOTOR_API_KEY. `robot`: which one a checkpoint that has learnt several is to drive."""
     if name.startswith(("ws://", "wss://")):
         return RemotePolicy(name, api_key=os.environ.get(API_KEY))
     from visuomotor.policy import load_policy
 
-    return load_policy(Path(name))
+    policy = load_policy(Path(name))
+    several = robot is not None and len(policy.processor.embodiments) > 1
+    return load_policy(Path(name), embodiment=robot) if several else policy
 
 
 class RemotePolicy:

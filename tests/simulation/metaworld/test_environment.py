@@ -92,8 +92,8 @@ def test_a_moved_object_is_drawn_where_it_is(env):
 def test_truncates_at_max_steps():
     environment = MetaWorldEnvironment(max_steps=3)
     environment.reset(options=start("reach"))
-    ends = [environment.step(np.zeros(4, np.float32))[2:4] for _ in range(3)]
-    assert ends == [(False, False), (False, False), (False, True)]
+    ends = [environment.step(np.zeros(4, np.float32))[2:4] for _ in range(5)]
+    assert ends == [(False, False), (False, False), *[(False, True)] * 3], "told, and not refused: play goes on"
 
 
 @pytest.mark.parametrize("action", [np.full(4, np.nan), np.zeros(7), np.array([0, 0, np.inf, 0])])
@@ -104,6 +104,7 @@ def test_bad_actions_are_refused(env, action):
 
 
 def test_misuse_is_explained(env):
+    env.reset(options=start("reach"))
     with pytest.raises(ValueError, match="Unknown camera 'front'"):
         env.images(["front"])
     with pytest.raises(RuntimeError, match="call reset first"):

@@ -4,17 +4,18 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from visuomotor.apps.live.frames import ChunkShown, Latency, end_effector_path, images_shown
-from visuomotor.contract import ActionChunk, Embodiment, Observation, Scenario
+from visuomotor.contract import Observation, Scenario
 from visuomotor.execution.chunking import RecedingHorizon
 from visuomotor.execution.safety import SafetyFilter, SafetyLimits
+from visuomotor.serving.remote import FAILURES, Acting
 from visuomotor.session import Session
 from visuomotor.simulation.interface import Environment
 
@@ -22,18 +23,6 @@ __all__ = ["Play", "PlaySettings"]
 
 logger = logging.getLogger(__name__)
 LONGEST_INSTRUCTION = 500
-FAILURES = (ValueError, RuntimeError, OSError)  # of a policy, here or behind a network
-
-
-class Acting(Protocol):
-    """What is played: a Policy, or anything that infers as one does."""
-
-    @property
-    def embodiment(self) -> Embodiment: ...
-
-    def infer(
-        self, observations: Sequence[Observation], sessions: Sequence[Session | None] | None = None
-    ) -> list[ActionChunk]: ...
 
 
 @dataclass(frozen=True, kw_only=True)

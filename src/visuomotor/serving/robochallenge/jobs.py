@@ -2,15 +2,15 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 import numpy as np
 
-from visuomotor.contract import ActionChunk, Embodiment, Observation
+from visuomotor.contract import Observation
 from visuomotor.execution.chunking import check_chunk
 from visuomotor.execution.safety import SafetyFilter, SafetyLimits
+from visuomotor.serving.remote import FAILURES, Acting
 from visuomotor.serving.robochallenge.connection import PlatformError
 from visuomotor.serving.robochallenge.conventions import ROBOTS, Convention, Layout
 from visuomotor.serving.robochallenge.platform import ENDED, Job, Platform
@@ -18,21 +18,9 @@ from visuomotor.serving.robochallenge.robot import Robot, RobotState
 from visuomotor.serving.robochallenge.tasks import TASKS, Execution, table30
 from visuomotor.session import Session
 
-__all__ = ["Acting", "JobLoop", "JobReport", "JobSettings"]
+__all__ = ["JobLoop", "JobReport", "JobSettings"]
 
 logger = logging.getLogger(__name__)
-FAILURES = (ValueError, RuntimeError, OSError)  # of the platform (PlatformError), of a policy here or behind a network
-
-
-class Acting(Protocol):
-    """What drives the robot: a Policy, or anything that infers as one does."""
-
-    @property
-    def embodiment(self) -> Embodiment: ...
-
-    def infer(
-        self, observations: Sequence[Observation], sessions: Sequence[Session | None] | None = None
-    ) -> list[ActionChunk]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +165,7 @@ class JobLoop:
                 self.platform.start(job.id)
             dry = self.platform.connection.show is not None
             report.outcome = drive.look_once() if dry else drive.until_it_ends(job)
-        except FAILURES as error:
+        except FAILURES as error:  # a PlatformError is one of them
             report.failures += 1
             report.outcome = f"given up: {error}"
             logger.error("Job %s is given up: %s", job.id, error)

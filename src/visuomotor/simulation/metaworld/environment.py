@@ -239,7 +239,7 @@ class MetaWorldEnvironment(Environment):
         if benchmark_name not in self._inner:
             self._inner[benchmark_name] = _make_inner(benchmark_name)
         inner, generator, pair = self.inner, np.random.default_rng(seed), pair_of(self.task)
-        inner.max_path_length = self.max_steps * self.action_repeat + 1
+        inner.max_path_length = 10**9  # beyond it a step would be refused, but `play` goes on
         inner.np_random = generator
         inner._freeze_rand_vec = pair is not None
         if pair is not None:
