@@ -43,6 +43,11 @@ class LivePage:
         self._last: str | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
+    @property
+    def viewed(self) -> bool:
+        """Whether somebody looks."""
+        return bool(self._viewers)
+
     def respond(self, path: str) -> tuple[str, bytes] | None:
         """MIME type and contents of a file of the page; None where there is none."""
         found = STATIC.get(urlsplit(path).path)
