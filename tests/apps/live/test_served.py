@@ -134,8 +134,10 @@ def test_a_picture_that_cannot_be_shown_is_logged_and_the_page_goes_on(caplog: p
             await client.ask(observation(prompt="odd"))
             while "could not show" not in caplog.text:
                 await asyncio.sleep(0.01)
+            await tell(viewer, do="stop")
+            assert "log says why" in (await until(viewer, lambda f: f["stopped"]))["message"]
             await client.ask(observation())
-            await until(viewer, lambda f: f["instruction"] == "go")
+            assert (await until(viewer, lambda f: f["instruction"] == "go"))["message"] == ""
 
     asyncio.run(run())
 
@@ -170,6 +172,8 @@ def test_the_page_in_a_browser_stops_and_releases_a_client(tmp_path: Path) -> No
                 choose = f"find('client').value = '{name}'; find('client').dispatchEvent(new Event('change'))"
                 await asyncio.to_thread(browser.value, choose)
                 await asyncio.to_thread(browser.wait, f"frame.chosen === '{name}' && find('client').value === '{name}'")
+                said = await asyncio.to_thread(browser.value, "find('message').textContent")
+                assert said == f"{name} has not asked yet."
                 assert browser.errors == []
 
     asyncio.run(run())

@@ -20,6 +20,7 @@ from visuomotor.serving.watching import Exchange
 __all__ = ["ServedPage"]
 
 logger = logging.getLogger(__name__)
+UNSEEN = "The last answer cannot be shown; the server's log says why."
 INTERVAL = 0.1  # s between frames: encoding pictures takes time that answers need
 
 
@@ -95,8 +96,9 @@ class ServedPage:
             self._published = moment
             try:
                 await asyncio.to_thread(self._show, moment, self._shown)
-            except Exception:  # one picture less; the stop works all the same
+            except Exception:  # of a picture or chunk; whether robots are stopped is shown all the same
                 logger.exception("The page could not show what a client saw")
+                self.page.publish({**moment, "images": {}, "chunk": None, "message": UNSEEN})
 
     def _forget_who_left(self) -> None:
         """Only of clients that are there is anything kept; the last picture stays on the page."""
@@ -110,9 +112,10 @@ class ServedPage:
         """What changes from frame to frame, without pictures and chunk."""
         reasons = {reason: int(n) for (reason,), n in self.service.metrics.interventions.values.items()}
         stopped, shown = self.service.stopped is not None, self._shown
+        client = "" if shown is None else shown.client
         return {
             "status": "stopped" if stopped else "serving" if self.service.answers else "starting",
-            "message": "",
+            "message": f"{self.chosen} has not asked yet." if self.chosen not in ("", client) else "",
             "instruction": "" if shown is None else shown.observation.instruction,
             "scene": 0,
             "step": self.count,
@@ -124,7 +127,7 @@ class ServedPage:
             "movable": False,
             "clients": self._clients(),
             "chosen": self.chosen,
-            "client": "" if shown is None else shown.client,
+            "client": client,
             "batch": 0 if shown is None else shown.answer.batch_size,
         }
 

@@ -10,6 +10,7 @@ let held = null; // {camera, start: [x, y], now: [x, y]}: an object that is bein
 
 function send(command) {
   if (socket && socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(command));
+  else find("message").textContent = "Not connected: nobody was told.";
 }
 
 function connect() {
