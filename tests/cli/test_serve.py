@@ -1,6 +1,7 @@
 """`visuomotor serve` in this process: wrong options are one sentence; a client gets a chunk; SIGTERM ends it with 0."""
 
 import os
+import re
 import signal
 import socket
 import threading
@@ -42,11 +43,13 @@ def test_a_checkpoint_is_served_until_a_signal(command: Command) -> None:
     client = threading.Thread(target=drive)
     client.start()
     answer = command(
-        "serve", CHECKPOINT, "--openpi-port", port, "--vla-eval-port", "None", "--layout", "libero", "--log", "json"
-    )
+        "serve", CHECKPOINT, "--openpi-port", port, "--vla-eval-port", "None", "--page-port", "0", "--layout", "libero",
+        "--log", "json",
+    )  # fmt: skip
     client.join(20)
     assert answer.status == 0
     assert f"ws://127.0.0.1:{port}" in answer.out
+    assert re.search(r"page +http://127\.0\.0\.1:[1-9]\d+/\n", answer.out)
     assert replies[0]["actions"].shape == (8, 7)
     assert np.isfinite(replies[0]["actions"]).all()
     assert set(replies[0]["text"]) >= {"subtask"}

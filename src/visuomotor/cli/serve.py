@@ -29,6 +29,9 @@ class Options:
     """Port of openpi's protocol; 0 takes a free one, None leaves it out."""
     vla_eval_port: Port = 8001
     """Port of vla-eval's protocol; 0 takes a free one, None leaves it out."""
+    page_port: Port = None
+    """Port of a page that shows what the policy sees and does and can stop all robots, on this computer only; 0 takes a
+    free one, None leaves it out."""
     layout: Literal["aloha", "droid", "libero"] | None = None
     """Keys of openpi's requests (default: by the embodiment's name, else images/CAMERA, state and prompt)."""
     vla_eval_layout: Literal["libero"] | None = None
@@ -80,6 +83,7 @@ class Options:
 def run(arguments: list[str]) -> int:
     options = parse("serve", Options, arguments)
     config = _config(options)  # before torch is imported: a wrong option is told at once
+    from visuomotor.apps.live.served import ServedPage
     from visuomotor.policy import load_policy
     from visuomotor.serving.logs import configure
     from visuomotor.serving.observations import keys_for
@@ -96,14 +100,19 @@ def run(arguments: list[str]) -> int:
         "vla-eval": keys_for(robot, "vla-eval", layout=libero, cameras=options.vla_eval_camera),
     }
 
+    server = PolicyServer(policy, config, keys=keys)
+    page = None if options.page_port is None else ServedPage(server.service, port=options.page_port)
+
     def started(server: PolicyServer) -> None:
         say(f"{options.checkpoint} drives {robot.name!r}, {robot.action_dim} numbers at {robot.control_hz:g} Hz")
         for protocol, address in server.addresses.items():
             where = keys[protocol]
             say(f"  {protocol:<9} {address}   {', '.join((*where.cameras.values(), *where.state, where.instruction))}")
+        if page is not None:
+            say(f"  page      {page.address}")
         say("ready; /health and /metrics on either port; Ctrl-C stops")
 
-    serve(PolicyServer(policy, config, keys=keys), started=started)
+    serve(server, started=started, beside=page)
     return 0
 
 

@@ -36,11 +36,12 @@ class Overloaded(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """A chunk, seconds that its request waited, and seconds of the forward pass."""
+    """A chunk, seconds that its request waited, seconds of the forward pass, and how many requests shared that."""
 
     chunk: ActionChunk
     waited: float
     inference: float
+    batch_size: int = 1
 
 
 @dataclass(eq=False, kw_only=True)
@@ -128,12 +129,12 @@ class Batcher:
                 results = await asyncio.shield(running)
             except asyncio.CancelledError:
                 for request, result in zip(batch, await running, strict=True):  # what runs is answered also at the end
-                    _settle(request.answer, _answer(request, result, started))
+                    _settle(request.answer, _answer(request, result, started, len(batch)))
                 raise
             self.metrics.batches.observe(len(batch))
             self.metrics.inference.observe(time.perf_counter() - started)
             for request, result in zip(batch, results, strict=True):
-                _settle(request.answer, _answer(request, result, started))
+                _settle(request.answer, _answer(request, result, started, len(batch)))
 
     async def _fill(self, batch: list[_Request]) -> None:
         """Add what waits, and what comes before the first request's deadline."""
@@ -167,10 +168,11 @@ def _forward(policy: Serves, batch: Sequence[_Request]) -> list[ActionChunk | Ex
         return [result for request in batch for result in _forward(policy, [request])]
 
 
-def _answer(request: _Request, result: ActionChunk | Exception, started: float) -> Answer | Exception:
+def _answer(request: _Request, result: ActionChunk | Exception, started: float, size: int) -> Answer | Exception:
     if isinstance(result, Exception):
         return result
-    return Answer(chunk=result, waited=started - request.arrived, inference=time.perf_counter() - started)
+    inference = time.perf_counter() - started
+    return Answer(chunk=result, waited=started - request.arrived, inference=inference, batch_size=size)
 
 
 def _settle(future: asyncio.Future[Answer], result: Answer | Exception) -> None:

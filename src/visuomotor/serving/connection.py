@@ -19,12 +19,14 @@ class Inbox:
     """Frames of a connection, oldest first, no faster than its rate; ends when the connection does.
 
     `busy` from a frame until the next one is asked for, so that a server that stops can tell who waits for an answer.
+    `client`: the other end's address.
     """
 
     def __init__(self, connection: ServerConnection, limits: Limits) -> None:
         self.connection, self.limits = connection, limits
         self.busy = False
         self._answered = asyncio.get_running_loop().time()
+        self.client = ":".join(str(part) for part in (connection.remote_address or ("gone",))[:2])
         self._frames: asyncio.Queue[str | bytes | None] = asyncio.Queue(MAX_FRAMES)  # None: there will be no more
         self._reader: asyncio.Task[None] | None = None
         self._tokens, self._counted = limits.requests_per_second, asyncio.get_running_loop().time()

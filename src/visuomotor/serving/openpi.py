@@ -27,7 +27,7 @@ async def handle(connection: ServerConnection, inbox: Inbox, service: Service, k
     """Serve one client until it leaves or the server stops."""
     limits = service.config.limits
     await send(connection, wire.pack(metadata(service, keys)), limits)
-    robot = _Robot(service, keys)
+    robot = _Robot(inbox.client, service, keys)
     previous = None
     async for frame in inbox:
         started = time.perf_counter()
@@ -69,8 +69,8 @@ def reply(answer: Answer, previous: float | None) -> dict[str, Any]:
 class _Robot:
     """What is remembered of the client of one connection."""
 
-    def __init__(self, service: Service, keys: ObservationKeys) -> None:
-        self.service, self.keys = service, keys
+    def __init__(self, client: str, service: Service, keys: ObservationKeys) -> None:
+        self.client, self.service, self.keys = client, service, keys
         self.session: Session = service.session()
         self.safety = service.safety()
         self.instruction: str | None = None
@@ -80,10 +80,11 @@ class _Robot:
         if isinstance(frame, str):
             raise ValueError("Observations are binary frames (msgpack); a text frame came.")
         observation = await self.service.read(self.keys, wire.unpack(frame, images=False))
-        if observation.instruction != self.instruction:
+        if self.service.released(self.safety) or observation.instruction != self.instruction:
             # Another one, and not this one emptied: a request whose time was over may still write into it.
             self.session = self.service.session()
             self.instruction = observation.instruction
         answer = await self.service.act(observation, self.session)
+        self.service.tell(self.client, observation, answer)
         actions = await self.service.safe_chunk(self.safety, answer.chunk.actions, observation.state)
         return replace(answer, chunk=replace(answer.chunk, actions=actions))

@@ -12,6 +12,7 @@ import json
 import logging
 import signal
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from http import HTTPStatus
 from typing import Any
@@ -195,10 +196,15 @@ class PolicyServer:
         return _json(HTTPStatus.UNPROCESSABLE_ENTITY if refused else HTTPStatus.OK, body)
 
 
-def serve(server: PolicyServer, *, started: Callable[[PolicyServer], None] = lambda _: None) -> None:
+def serve(
+    server: PolicyServer,
+    *,
+    started: Callable[[PolicyServer], None] = lambda _: None,
+    beside: AbstractAsyncContextManager[Any] | None = None,
+) -> None:
     """Run until SIGINT or SIGTERM, then stop in good order; a second signal ends the process.
 
-    `started` is told once requests are answered.
+    `started` is told once requests are answered; `beside` is open on the same event loop, from before until after.
     """
 
     async def run() -> None:
@@ -220,7 +226,11 @@ def serve(server: PolicyServer, *, started: Callable[[PolicyServer], None] = lam
             starting.cancel()
         await server.stop()
 
-    asyncio.run(run())
+    async def both() -> None:
+        async with beside or contextlib.nullcontext():
+            await run()
+
+    asyncio.run(both())
 
 
 def _json(status: HTTPStatus, body: dict[str, Any]) -> Response:

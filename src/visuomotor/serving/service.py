@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable
 from dataclasses import replace
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 from visuomotor_client.rotation import is_linear
@@ -19,6 +20,7 @@ from visuomotor.serving.config import ServeConfig
 from visuomotor.serving.connection import Inbox
 from visuomotor.serving.metrics import ServingMetrics
 from visuomotor.serving.observations import ObservationKeys
+from visuomotor.serving.watching import Exchange, Watcher
 from visuomotor.session import Session
 
 __all__ = ["Service"]
@@ -29,13 +31,20 @@ LOGGED = 20  # errors of a kind; from then on every thousandth
 
 
 class Service:
-    """A policy that is being served; handlers of the protocols ask it."""
+    """A policy that is being served; handlers of the protocols ask it.
+
+    watcher: is told of every exchange, where there is one.
+    stopped: why all robots are stopped; None: they are not.
+    """
 
     def __init__(self, policy: Serves, config: ServeConfig) -> None:
         self.policy, self.config = policy, config
         self.ready = asyncio.Event()
         self.stopping = False
         self.inboxes: set[Inbox] = set()
+        self.watcher: Watcher | None = None
+        self.stopped: str | None = None
+        self._filters: WeakSet[SafetyFilter] = WeakSet()
         self.metrics = ServingMetrics(
             connections=lambda: len(self.inboxes),
             waiting=lambda: self.batcher.waiting,
@@ -74,7 +83,37 @@ class Service:
 
     def safety(self) -> SafetyFilter:
         """A filter for one robot. ValueError where the limits do not fit the embodiment."""
-        return SafetyFilter(self.embodiment, self.config.safety_limits, mode=self.config.safety)
+        safety = SafetyFilter(self.embodiment, self.config.safety_limits, mode=self.config.safety)
+        if self.stopped is not None:
+            safety.stop(self.stopped)
+        self._filters.add(safety)
+        return safety
+
+    def stop_robots(self, reason: str) -> None:
+        """Every command from now on is a hold, also those that are being computed and those of clients to come.
+
+        A chunk that a client has already got is out of reach. Like `release_robots`, for the event loop's thread alone.
+        """
+        self.stopped = reason
+        log.warning("all robots are stopped", extra={"reason": reason, "clients": len(self.inboxes)})
+        for safety in self._filters:
+            safety.stop(reason)
+
+    def release_robots(self) -> None:
+        """End a stop: each robot moves again with its next request, for which the policy looks anew."""
+        if self.stopped is not None:
+            self.stopped = None
+            log.warning("all robots are released")
+
+    def released(self, safety: SafetyFilter) -> bool:
+        """Whether a stop of this filter has been released since the last request; only here does the filter's end.
+
+        So what was asked before the release is answered by a hold, however late.
+        """
+        if safety.stopped is None or self.stopped is not None:
+            return False
+        safety.release()
+        return True
 
     async def read(self, keys: ObservationKeys, message: Any) -> Observation:
         """The observation in a message, on another thread where images have to be decoded; ValueError as there."""
@@ -93,6 +132,11 @@ class Service:
         actions = check_chunk(answer.chunk.actions, self.embodiment.action_dim)
         return replace(answer, chunk=replace(answer.chunk, actions=actions))
 
+    def tell(self, client: str, observation: Observation, answer: Answer, given: int = 0) -> None:
+        """Tell the watcher, if there is one."""
+        if self.watcher is not None:
+            self.watcher.answered(Exchange(client=client, observation=observation, answer=answer, given=given))
+
     async def safe_chunk(self, safety: SafetyFilter, actions: np.ndarray, state: np.ndarray) -> np.ndarray:
         """The chunk [T, A] that may be sent to a robot that was at `state`, whatever it was sent before.
 
@@ -102,7 +146,11 @@ class Service:
         """
         if passes(safety, actions, state):
             return actions
-        return np.stack(self.counted(safety, await asyncio.to_thread(_filtered, safety, actions, state)))
+        stopped = safety.stopped
+        commands = await asyncio.to_thread(_filtered, safety, actions, state)
+        if safety.stopped != stopped:  # a stop that came meanwhile holds from the first command on
+            commands = await asyncio.to_thread(_filtered, safety, actions, state)
+        return np.stack(self.counted(safety, commands))
 
     def counted(self, safety: SafetyFilter, commands: list[np.ndarray | None]) -> list[np.ndarray]:
         """What a filter has made of commands, after counting why; ValueError where that is nothing."""
@@ -151,7 +199,7 @@ def passes(safety: SafetyFilter, actions: np.ndarray, state: np.ndarray) -> bool
 
     The filter itself takes half a millisecond a command; False only means that it has to look.
     """
-    if safety.limits != SafetyLimits():
+    if safety.stopped is not None or safety.limits != SafetyLimits():
         return False
     for part in safety.parts:
         values = actions[:, part.where]

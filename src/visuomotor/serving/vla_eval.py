@@ -17,6 +17,7 @@ from websockets.asyncio.server import ServerConnection
 import visuomotor
 from visuomotor.execution.chunking import RecedingHorizon
 from visuomotor.execution.controller import Controller
+from visuomotor.serving.batching import Answer
 from visuomotor.serving.connection import GOING_AWAY, Inbox, send
 from visuomotor.serving.observations import ObservationKeys
 from visuomotor.serving.service import Service
@@ -30,7 +31,7 @@ log = logging.getLogger("visuomotor.serving")
 
 async def handle(connection: ServerConnection, inbox: Inbox, service: Service, keys: ObservationKeys) -> None:
     """Serve one client until it leaves or the server stops."""
-    client = _Client(connection, service, keys)
+    client = _Client(inbox, service, keys)
     async for frame in inbox:
         frames = [frame, *(inbox.take_waiting() if client.live else [])]
         await client.take(_unpack(frames))
@@ -41,8 +42,8 @@ async def handle(connection: ServerConnection, inbox: Inbox, service: Service, k
 class _Client:
     """What is remembered of one connection and its present episode."""
 
-    def __init__(self, connection: ServerConnection, service: Service, keys: ObservationKeys) -> None:
-        self.connection, self.service, self.keys = connection, service, keys
+    def __init__(self, inbox: Inbox, service: Service, keys: ObservationKeys) -> None:
+        self.name, self.connection, self.service, self.keys = inbox.client, inbox.connection, service, keys
         executor = RecedingHorizon(action_dim=service.embodiment.action_dim, execute=service.config.execute)
         self.robot = Controller(executor, service.safety())
         self.refused: str | None = None  # why, where the client speaks another version
@@ -58,6 +59,8 @@ class _Client:
         """No chunk, and another session, because a request whose time was over may still write into the old one."""
         self.session = self.service.session()
         self.session.executed = self.service.config.execute
+        self.answer: Answer | None = None  # whose chunk is being given out, and how many actions of it
+        self.given = 0
         self.robot.reset()
 
     async def take(self, messages: list[Message | MalformedMessage]) -> None:
@@ -129,18 +132,25 @@ class _Client:
         if "state" not in payload and "states" in payload:
             payload = {**payload, "state": payload["states"]}
         observation = await self.service.read(self.keys, payload)
-        if observation.instruction != self.instruction:  # actions that were planned for another one are not given out
+        # actions that were planned for another instruction, or before a stop, are not given out
+        if self.service.released(self.robot.safety) or observation.instruction != self.instruction:
             self.forget()
             self.instruction = observation.instruction
         self.robot.observe(observation.state, time.monotonic())
         if self.robot.needs_chunk:
             self.robot.request()
             try:
-                self.robot.answer((await self.service.act(observation, self.session)).chunk.actions)
+                answer = await self.service.act(observation, self.session)
+                self.robot.answer(answer.chunk.actions)
             except Exception:
                 self.robot.cancel()
                 raise
-        return self.service.counted(self.robot.safety, [self.robot.act()])[0]
+            self.answer, self.given = answer, 0
+        command = self.robot.act()
+        self.given += 1
+        if self.answer is not None:
+            self.service.tell(self.name, observation, self.answer, self.given)
+        return self.service.counted(self.robot.safety, [command])[0]
 
     async def _refuse(self, seq: int, kind: str, text: str) -> None:
         self.service.report(PROTOCOL, kind, text)

@@ -32,9 +32,9 @@ class Served:
     def open(self, **headers: str) -> Any:
         return connect(f"ws://127.0.0.1:{self.port}/live", additional_headers=headers)
 
-    async def get(self, path: str, host: str | None = None) -> tuple[int, str]:
+    async def get(self, path: str, host: str | None = None, method: str = "GET", more: str = "") -> tuple[int, str]:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        writer.write(f"GET {path} HTTP/1.1\r\nHost: {host or f'127.0.0.1:{self.port}'}\r\n\r\n".encode())
+        writer.write(f"{method} {path} HTTP/1.1\r\nHost: {host or f'127.0.0.1:{self.port}'}\r\n{more}\r\n".encode())
         answer = (await reader.read()).decode()
         writer.close()
         return int(answer.split()[1]), answer
@@ -127,6 +127,22 @@ def test_other_sites_stay_out() -> None:
             await connection.send("x" * 20_000)
             with pytest.raises(ConnectionClosed):
                 await connection.recv()
+
+    run(story)
+
+
+def test_a_script_stops_by_a_post_and_other_sites_do_not() -> None:
+    async def story(served: Served) -> None:
+        for path in ("/stop", "/release"):
+            assert (await served.get(path))[0] == 404, "a link or a picture must not stop a robot"
+            for origin in ("http://evil.example", "null"):
+                assert (await served.get(path, method="POST", more=f"Origin: {origin}\r\n"))[0] == 403
+            assert (await served.get(path, host="evil.example", method="POST"))[0] == 403
+        assert (await served.get("/live", method="POST"))[0] == 404
+        assert served.given == []
+        assert (await served.get("/stop", method="POST", more="Content-Length: 0\r\n"))[0] == 200
+        assert (await served.get("/release", method="POST"))[0] == 200
+        assert served.given == [{"do": "stop"}, {"do": "release"}]
 
     run(story)
 

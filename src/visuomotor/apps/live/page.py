@@ -26,6 +26,7 @@ STATIC = {
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
 }
+POSTED = ("/stop", "/release")
 LARGEST_COMMAND = 10_000
 OWN_ONLY = "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'"
 
@@ -42,6 +43,11 @@ class LivePage:
         self._viewers: dict[ServerConnection, asyncio.Queue[str]] = {}
         self._last: str | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def viewed(self) -> bool:
+        """Whether somebody looks."""
+        return bool(self._viewers)
 
     def respond(self, path: str) -> tuple[str, bytes] | None:
         """MIME type and contents of a file of the page; None where there is none."""
@@ -100,7 +106,10 @@ class LivePage:
 
 
 async def serve_page(page: LivePage, port: int = 0, host: str = "127.0.0.1") -> Server:
-    """Serve the page on this computer; close the server to end it. OSError: the port is taken."""
+    """Serve the page on this computer; close the server to end it. OSError: the port is taken.
+
+    POST /stop and /release, without a body, are commands too, for scripts.
+    """
     if host not in ("127.0.0.1", "::1", "localhost"):
         raise ValueError(f"The page moves a robot and asks nobody for a password, so it stays on loopback; not {host}.")
 
@@ -108,6 +117,8 @@ async def serve_page(page: LivePage, port: int = 0, host: str = "127.0.0.1") -> 
         own = connection.local_address[1]
         if not _is_ours(request, own):
             return _reply(HTTPStatus.FORBIDDEN, "text/plain", b"This page is for this computer alone.\n")
+        if getattr(request, "method", "GET") == "POST":  # older websockets refuse it themselves, and know no method
+            return _posted(page, request.path)
         if urlsplit(request.path).path == "/live":
             return None
         found = page.respond(request.path)
@@ -120,9 +131,16 @@ async def serve_page(page: LivePage, port: int = 0, host: str = "127.0.0.1") -> 
     )
 
 
+def _posted(page: LivePage, path: str) -> Response:
+    if path not in POSTED:
+        return _reply(HTTPStatus.NOT_FOUND, "text/plain", f"Post to {' or '.join(POSTED)}.\n".encode())
+    page.command({"do": path.removeprefix("/")})
+    return _reply(HTTPStatus.OK, "text/plain", b"OK\n")
+
+
 def _is_ours(request: Request, port: int) -> bool:
     """Whether a request comes from this page: other sites' scripts must not reach the robot through a browser, neither
-    by a WebSocket of their own (Origin) nor under a name that points to this computer (Host)."""
+    by a WebSocket or a POST of their own (Origin) nor under a name that points to this computer (Host)."""
     names = {f"{host}:{port}" for host in ("127.0.0.1", "localhost", "[::1]")}
     origin = request.headers.get("Origin")
     return request.headers.get("Host") in names and (origin is None or origin.removeprefix("http://") in names)

@@ -10,6 +10,7 @@ let held = null; // {camera, start: [x, y], now: [x, y]}: an object that is bein
 
 function send(command) {
   if (socket && socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(command));
+  else find("message").textContent = "Not connected: nobody was told.";
 }
 
 function connect() {
@@ -42,9 +43,26 @@ function show(received) {
     scene = frame.scene;
     find("instruction").value = frame.instruction;
   }
+  document.body.classList.toggle("server", Boolean(frame.clients));
+  if (frame.clients) showServer();
   for (const [name, url] of Object.entries(frame.images)) showCamera(name, url);
   showText(frame.chunk ? frame.chunk.text : {});
   showCurves(frame.chunk ? frame.chunk.curves : {}, frame.position);
+}
+
+// A policy server: its clients give the instructions, and one of them is shown.
+function showServer() {
+  const choice = find("client");
+  const names = frame.clients;
+  if ([...choice.options].slice(1).map((option) => option.value).join() !== names.join()) {
+    choice.replaceChildren(choice.options[0], ...names.map((name) => new Option(name, name)));
+  }
+  choice.value = frame.chosen;
+  choice.title = frame.client && `shown: ${frame.client}`;
+  find("connected").textContent = names.length;
+  find("batch").textContent = frame.batch || "–";
+  find("told").textContent = frame.instruction;
+  find("stop").title = "From now on every answer is a hold (Escape). What clients have already got, they execute.";
 }
 
 function showCamera(name, url) {
@@ -135,7 +153,8 @@ function showText(text) {
   if (!entries.length) {
     const said = document.createElement("dd");
     said.className = "quiet";
-    said.textContent = frame.chunk ? "This policy acts without words." : "Nothing yet: give it an instruction.";
+    const nothing = frame.clients ? "Nothing yet: no client has asked." : "Nothing yet: give it an instruction.";
+    said.textContent = frame.chunk ? "This policy acts without words." : nothing;
     list.append(said);
   }
 }
@@ -218,6 +237,7 @@ function listen(canvas, camera) {
 find("stop").addEventListener("click", () => send({ do: "stop" }));
 find("release").addEventListener("click", () => send({ do: "release" }));
 find("pause").addEventListener("click", () => send({ do: "pause" }));
+find("client").addEventListener("change", () => send({ do: "watch", client: find("client").value }));
 find("scene").addEventListener("click", () => send({ do: "scene" }));
 find("tell").addEventListener("submit", (event) => {
   event.preventDefault();
