@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ def rolled_out(monkeypatch: pytest.MonkeyPatch) -> list[EvalPlan]:
 
     monkeypatch.setattr(execution, "evaluate_checkpoint", evaluate)
     monkeypatch.setattr(execution, "checkpoint_hash", lambda path: "6040e9ac")
+    monkeypatch.setattr(execution, "load_policy", lambda path: SimpleNamespace(guidance=("guided",)))
     return found
 
 
@@ -54,6 +56,17 @@ def test_every_executor_meets_every_latency_on_the_same_starts(rolled_out: list[
     assert len(written["results"]) == 4
     run_execution_study(plan, lambda title: lambda done, total, text: None)
     assert len(rolled_out) == 4  # what is done is reused
+
+
+def test_what_the_policy_cannot_do_is_refused_before_anything_is_rolled_out(
+    rolled_out: list[EvalPlan], tmp_path: Path
+) -> None:
+    plan = ExecutionPlan(
+        checkpoint=tmp_path, out=tmp_path / "out", executors=("receding_horizon", "rtc", "rtc_identity")
+    )
+    with pytest.raises(ValueError, match=r"which rtc_identity need; pass --executors receding_horizon rtc\."):
+        run_execution_study(plan, lambda title: lambda done, total, text: None)
+    assert rolled_out == []
 
 
 def test_a_study_needs_its_reference(tmp_path: Path) -> None:

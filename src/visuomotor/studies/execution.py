@@ -12,7 +12,8 @@ from visuomotor.contract import EvalPlan
 from visuomotor.evaluation.provenance import checkpoint_hash, code_version
 from visuomotor.evaluation.results import RECORDS_FILE, Motion, Results, read_records
 from visuomotor.evaluation.statistics import Rate, compare_paired, holm
-from visuomotor.execution.controller import EXECUTORS
+from visuomotor.execution.controller import EXECUTORS, guidance_of
+from visuomotor.policy import load_policy
 from visuomotor.studies.engine import Watch
 
 __all__ = ["ExecutionPlan", "ExecutorResult", "run_execution_study", "table"]
@@ -66,7 +67,19 @@ class ExecutorResult:
 
 
 def run_execution_study(plan: ExecutionPlan, watch: Watch) -> list[ExecutorResult]:
-    """Roll out what is not yet there, compare, and write execution.json into `plan.out`."""
+    """Roll out what is not yet there, compare, and write execution.json into `plan.out`.
+
+    Raises:
+        ValueError: an executor needs guidance that the checkpoint's policy does not have.
+    """
+    known = load_policy(plan.checkpoint).guidance
+    refused = [name for name in plan.executors if guidance_of(name) not in (None, *known)]
+    if refused:
+        others = [name for name in plan.executors if name not in refused]
+        raise ValueError(
+            f"The policy in {plan.checkpoint} cannot be guided, which {', '.join(refused)} need; pass --executors "
+            f"{' '.join(others)}."
+        )
     for latency in plan.latencies:
         for executor in plan.executors:
             _roll_out(plan, executor, latency, watch)
