@@ -11,7 +11,7 @@ from visuomotor.serving.config import Limits
 __all__ = ["Inbox", "send"]
 
 GOING_AWAY, POLICY_VIOLATION = 1001, 1008
-MAX_FRAMES = 64  # kept of one connection; the network holds back the rest
+MAX_FRAMES = 64  # kept of one connection, or as many as the largest message has bytes; the network holds back the rest
 PRESENT = 2.0  # seconds after connecting or an answer for which a client is expected to ask soon
 
 
@@ -28,6 +28,8 @@ class Inbox:
         self._answered = asyncio.get_running_loop().time()
         self.client = ":".join(str(part) for part in (connection.remote_address or ("gone",))[:2])
         self._frames: asyncio.Queue[str | bytes | None] = asyncio.Queue(MAX_FRAMES)  # None: there will be no more
+        self._held, self._room = 0, asyncio.Event()  # bytes of the frames that wait
+        self._room.set()
         self._reader: asyncio.Task[None] | None = None
         self._tokens, self._counted = limits.requests_per_second, asyncio.get_running_loop().time()
 
@@ -58,19 +60,32 @@ class Inbox:
                 self._frames.put_nowait(None)
                 break
             frames.append(frame)
+            self._hold(-len(frame))
         return frames
 
     async def _next(self) -> str | bytes | None:
         try:
             async with asyncio.timeout(self.limits.idle_seconds):
-                return await self._frames.get()
+                frame = await self._frames.get()
         except TimeoutError:
             await self.connection.close(POLICY_VIOLATION, "nothing came for too long")
             return None
+        if frame is not None:
+            self._hold(-len(frame))
+        return frame
+
+    def _hold(self, size: int) -> None:
+        self._held += size
+        if self._held < self.limits.message_bytes:
+            self._room.set()
+        else:
+            self._room.clear()
 
     async def _read(self) -> None:
         try:
             async for frame in self.connection:
+                await self._room.wait()
+                self._hold(len(frame))
                 await self._frames.put(frame)
         except ConnectionClosed:
             pass  # a client that was killed says no goodbye
