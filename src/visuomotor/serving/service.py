@@ -207,10 +207,9 @@ def passes(safety: SafetyFilter, actions: np.ndarray, state: np.ndarray) -> bool
             return False
         if (values < part.low).any() or (values > part.high).any():
             return False
-        if part.base != "absolute" and part.state is not None:
-            place = part.measured(state) + (
-                np.cumsum(values, axis=0, dtype=np.float64) if part.base == "step" else values
-            )
+        measured = part.measured(state)
+        if part.base != "absolute" and measured is not None:
+            place = measured + (np.cumsum(values, axis=0, dtype=np.float64) if part.base == "step" else values)
             if (place < part.state_low).any() or (place > part.state_high).any():
                 return False
     return True
