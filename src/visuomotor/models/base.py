@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from visuomotor.contract import Batch, Losses, Sampled
 from visuomotor.models.report import TensorReport
+from visuomotor.nn.random import normal
 
 __all__ = ["Cost", "Model"]
 
@@ -53,6 +54,11 @@ class Model(nn.Module, ABC):
     @abstractmethod
     def sample(self, batch: Batch, **options: Any) -> Sampled:
         """Action chunks [B, N, T, A], normalised."""
+
+    def draw_noise(self, batch: Batch, num_samples: int, generator: torch.Generator | None) -> Tensor:
+        """float32[B, N, T, A], what `sample` starts from unless it is given noise."""
+        shape = (batch.size, num_samples, self.config.horizon, self.config.action_dim)
+        return normal(shape, generator, batch.text_ids.device)
 
     @abstractmethod
     def parts(self) -> dict[str, list[nn.Parameter]]:

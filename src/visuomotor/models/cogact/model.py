@@ -16,7 +16,7 @@ from visuomotor.models.cogact.cost import sample_cost
 from visuomotor.models.cogact.initialize import initialize
 from visuomotor.models.cogact.vlm import CogACTVLM, Encoded
 from visuomotor.models.report import TensorReport
-from visuomotor.nn.random import normal
+from visuomotor.models.terms import nothing
 
 __all__ = ["CogACT", "error_term", "refuse_text", "valid_entries", "vlm_parts", "weights_of"]
 
@@ -48,8 +48,7 @@ class CogACT(Model):
         actions = batch.actions
         valid = None if actions is None else valid_entries(batch, actions)
         if actions is None or valid is None or not bool(valid.any()):
-            zero = torch.zeros((), device=batch.text_ids.device)
-            return Losses(terms={"diffusion": Term(sum=zero, count=zero)})
+            return Losses(terms={"diffusion": nothing(1.0, batch.text_ids.device)})
         feature = self.vlm.observe(batch).features[0]
         errors = self.action_model.squared_errors(actions, feature, noise=noise, time=time, generator=generator)
         counted = valid if self.config.mask_padded else valid.flatten(1).any(1)[:, None, None].expand_as(valid)
@@ -93,8 +92,7 @@ class CogACT(Model):
         refuse_text(generate=generate, lines=lines, flow=flow)
         config = self.config
         if noise is None:
-            shape = (batch.size, num_samples, config.horizon, config.action_dim)
-            noise = normal(shape, generator, batch.text_ids.device)
+            noise = self.draw_noise(batch, num_samples, generator)
         prefix = self.encode(batch) if prefix is None else prefix
         actions = self.action_model.sample(
             prefix.features[0].repeat_interleave(noise.shape[1], 0),

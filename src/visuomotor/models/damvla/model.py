@@ -20,8 +20,8 @@ from visuomotor.models.damvla.config import DAMVLAConfig
 from visuomotor.models.damvla.heads import Router, make_head
 from visuomotor.models.damvla.losses import label, step_weights
 from visuomotor.models.report import TensorReport
+from visuomotor.models.terms import nothing
 from visuomotor.nn.diffusion import ddim, spaced_times
-from visuomotor.nn.random import normal
 
 __all__ = ["DAMVLA", "Routed"]
 
@@ -88,8 +88,8 @@ class DAMVLA(Model):
         actions, names = batch.actions, TERMS if self.config.dam else ("diffusion",)
         valid = None if actions is None else valid_entries(batch, actions)
         if actions is None or valid is None or not bool(valid.any()):
-            zero = torch.zeros((), device=batch.text_ids.device)
-            return Losses(terms={name: Term(sum=zero, count=zero) for name in (*names, *["router"] * self.config.dam)})
+            empty = nothing(1.0, batch.text_ids.device)
+            return Losses(terms=dict.fromkeys((*names, *["router"] * self.config.dam), empty))
         conditions, logit = self._look(batch)
         rows = valid.flatten(1).any(1)
         counted = valid if self.config.mask_padded else rows[:, None, None].expand_as(valid)
@@ -167,8 +167,7 @@ class DAMVLA(Model):
         refuse_text(generate=generate, lines=lines, flow=flow)
         config = self.config
         if noise is None:
-            shape = (batch.size, num_samples, config.horizon, config.action_dim)
-            noise = normal(shape, generator, batch.text_ids.device)
+            noise = self.draw_noise(batch, num_samples, generator)
         prefix = self.encode(batch) if prefix is None else prefix
         times = spaced_times(config.diffusion_steps, config.denoise_steps if steps is None else steps)
         predict = self._predictor(prefix, noise.shape[1], config.guidance if guidance is None else guidance)

@@ -18,7 +18,6 @@ from visuomotor.contract import Batch, Losses, Sampled
 from visuomotor.models.base import Cost, Model
 from visuomotor.models.dexvla.expert_config import SIZES, DexVLAExpertConfig
 from visuomotor.models.dexvla.scaledp import ScaleDP
-from visuomotor.nn.random import normal
 from visuomotor.nn.resnet import ResNet, imagenet_pixels
 
 __all__ = ["SIZES", "DexVLAExpert", "DexVLAExpertConfig", "ExpertPrefix"]
@@ -130,8 +129,7 @@ class DexVLAExpert(Model):
             raise ValueError("Stage 1 has no language model, so it writes no text: set think=(), actions_from='flow'.")
         prefix = prefix or self.encode(batch)
         if noise is None:
-            shape = (batch.size, num_samples, self.config.horizon, self.config.action_dim)
-            noise = normal(shape, generator, prefix.cond.device)
+            noise = self.draw_noise(batch, num_samples, generator)
         cond, state, embodiment = prefix.repeated(noise.shape[1])
         actions = self.noise_pred_net.sample(cond, state, noise.flatten(0, 1), steps, embodiment=embodiment)
         return Sampled(actions=actions.view_as(noise))

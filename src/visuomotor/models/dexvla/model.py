@@ -22,7 +22,7 @@ from visuomotor.models.dexvla.vla_config import DexVLAConfig
 from visuomotor.models.dexvla.vlm import image_tokens, language_model, read, vision_tower
 from visuomotor.models.dexvla.writing import Prefix, write
 from visuomotor.models.report import TensorReport
-from visuomotor.nn.random import normal
+from visuomotor.models.terms import by_row, nothing
 
 __all__ = ["DexVLA"]
 
@@ -63,7 +63,7 @@ class DexVLA(Model):
         states = read(self.model, self._embed(batch, layout), layout.positions, layout.valid)
         text = self._text_term(states, layout)
         if batch.actions is None:
-            return Losses(terms={"diffusion": _nothing(1.0, states.device), "text": text})
+            return Losses(terms={"diffusion": nothing(1.0, states.device), "text": text})
         valid = torch.ones_like(batch.actions, dtype=torch.bool) if batch.action_valid is None else batch.action_valid
         diffusion = self.policy_head.loss(
             batch.actions,
@@ -81,12 +81,11 @@ class DexVLA(Model):
         """Next-token cross-entropy in float32; only supervised tokens are read."""
         rows, slots = layout.target.nonzero(as_tuple=True)
         if not len(rows):
-            return _nothing(self.config.text_weight, states.device)
+            return nothing(self.config.text_weight, states.device)
         logits = F.linear(states[rows, slots - 1], self.model.embed_tokens.weight).float()
         entropy = F.cross_entropy(logits, layout.ids[rows, slots], reduction="none")
-        both = torch.stack([entropy.detach(), torch.ones_like(entropy)])
-        by_row = both.new_zeros(2, len(states)).index_add_(1, rows, both)
-        return Term(sum=entropy.sum(), count=by_row[1].sum(), weight=self.config.text_weight, rows=by_row)
+        tally = by_row(entropy, torch.ones_like(entropy), rows, len(states))
+        return Term(sum=entropy.sum(), count=tally[1].sum(), weight=self.config.text_weight, rows=tally)
 
     # Inference --------------------------------------------------------------------------------------------------
 
@@ -141,8 +140,7 @@ class DexVLA(Model):
         if len(lines) > 1:
             raise ValueError(f"DexVLA writes one answer before it acts, not {len(lines)} lines.")
         if noise is None:
-            shape = (batch.size, num_samples, self.config.horizon, self.config.action_dim)
-            noise = normal(shape, generator, batch.text_ids.device)
+            noise = self.draw_noise(batch, num_samples, generator)
         limit = lines[0].length if lines else generate
         prefix = self.encode(batch, text=limit > 0) if prefix is None else prefix
         ids = finished = None
@@ -221,8 +219,3 @@ def _head(config: DexVLAConfig) -> DiffusionHead:
         return ScaleDP(head)
     assert isinstance(head, UNetConfig)
     return UNet(head)
-
-
-def _nothing(weight: float, device: torch.device) -> Term:
-    """A term that leaves no gradient."""
-    return Term(sum=torch.zeros((), device=device), count=torch.zeros((), device=device), weight=weight)

@@ -20,6 +20,7 @@ from visuomotor.models.dm0.network import DM0Network
 from visuomotor.models.dm0.prefix import Prefix, PrefixText, layout, turn_layout
 from visuomotor.models.dm0.writing import Writer
 from visuomotor.models.report import TensorReport
+from visuomotor.models.terms import by_row, nothing
 from visuomotor.nn.decoder import KeyValue, KVCache
 from visuomotor.nn.flow import euler, euler_times, interpolate, sample_time, velocity
 from visuomotor.nn.guidance import GUIDANCE, Guidance, guide
@@ -90,7 +91,7 @@ class DM0(Model):
         """Next-token cross-entropy. `start` is the slot of the first text token; only supervised tokens are read."""
         weights = {"text": self.config.text_weight, "action_tokens": self.config.action_tokens_weight}
         if not len(rows):
-            return {name: _nothing(weight, states.device) for name, weight in weights.items()}
+            return {name: nothing(weight, states.device) for name, weight in weights.items()}
         predictors = states[rows, start + slots - 1]
         entropy = F.cross_entropy(self._logits(predictors).float(), text.ids[rows, slots], reduction="none")
         discrete = text.kind[rows, slots] == int(TextKind.ACTION)
@@ -100,7 +101,7 @@ class DM0(Model):
                 sum=(entropy * chosen[name]).sum(),
                 count=chosen[name].sum(),
                 weight=weight,
-                rows=_by_row(entropy * chosen[name], chosen[name], rows, len(text.ids)),
+                rows=by_row(entropy * chosen[name], chosen[name], rows, len(text.ids)),
             )
             for name, weight in weights.items()
         }
@@ -117,9 +118,9 @@ class DM0(Model):
     ) -> dict[str, Term]:
         """ "flow", and "progress" where the batch has labels for it."""
         config, device = self.config, valid.device
-        nothing = {"flow": _nothing(config.flow_weight, device)}
+        empty = {"flow": nothing(config.flow_weight, device)}
         if batch.actions is None:
-            return nothing
+            return empty
         actions = batch.actions
         entries = torch.ones_like(actions, dtype=torch.bool) if batch.action_valid is None else batch.action_valid
         draws = next((given.shape[1] for given in (noise, time) if given is not None), config.noise_draws)
@@ -140,7 +141,7 @@ class DM0(Model):
         if not bool(keep.all()):  # rows without actions cost the expert nothing
             rows = keep.nonzero()[:, 0]
             if not len(rows):
-                return nothing
+                return empty
             lent = [(k.index_select(0, rows), v.index_select(0, rows)) for k, v in lent]
             tensors = (actions, entries, noise, time, importance, state, labels, valid)
             actions, entries, noise, time, importance, state, labels, valid = (t[rows] for t in tensors)
@@ -156,14 +157,14 @@ class DM0(Model):
         if given is not None:
             counted = counted & ~given[..., None]
         weighted = error * (counted * importance[:, None, :, None])
-        by_row = _by_row(weighted.flatten(1).sum(1), counted.flatten(1).sum(1), rows, len(keep))
+        tally = by_row(weighted.flatten(1).sum(1), counted.flatten(1).sum(1), rows, len(keep))
         total, count = weighted.sum(), counted.sum()
-        terms = {"flow": Term(sum=total, count=count, weight=config.flow_weight, rows=by_row)}
+        terms = {"flow": Term(sum=total, count=count, weight=config.flow_weight, rows=tally)}
         if target is not None:
             miss = (self.model.read_progress(states).float() - target[:, None]).square()
             count = torch.full_like(miss[:, 0], draws)
-            by_row = _by_row(miss.sum(1), count, rows, len(keep))
-            terms["progress"] = Term(sum=miss.sum(), count=count.sum(), weight=config.progress_weight, rows=by_row)
+            tally = by_row(miss.sum(1), count, rows, len(keep))
+            terms["progress"] = Term(sum=miss.sum(), count=count.sum(), weight=config.progress_weight, rows=tally)
         return terms
 
     def _given_actions(self, time: Tensor, generator: torch.Generator | None) -> Bool[Tensor, "B K T"] | None:
@@ -274,8 +275,7 @@ class DM0(Model):
         the least of all steps, raw.
         """
         if noise is None:
-            shape = (batch.size, num_samples, self.config.horizon, self.config.action_dim)
-            noise = normal(shape, generator, batch.text_ids.device)
+            noise = self.draw_noise(batch, num_samples, generator)
         room = noise.shape[1] * self.config.chunk_tokens
         if prefix is None:
             writing = generate + sum(len(line.header) + line.length + 1 for line in lines)
@@ -410,15 +410,3 @@ class DM0(Model):
     def training_memory(self, **options: Any) -> dict[str, int]:
         """See `memory.training_memory`."""
         return training_memory(self.config, self.parts(), **options)
-
-
-@torch.no_grad()
-def _by_row(values: Tensor, counts: Tensor, rows: Tensor, size: int) -> Tensor:
-    """float[2, size]: values and counts added up by the sample that each belongs to."""
-    both = torch.stack([values, counts.to(values.dtype)])
-    return both.new_zeros(2, size).index_add_(1, rows, both)
-
-
-def _nothing(weight: float, device: torch.device) -> Term:
-    """A term that leaves no gradient: on gradients of zero, momentum and weight decay would go on moving weights."""
-    return Term(sum=torch.zeros((), device=device), count=torch.zeros((), device=device), weight=weight)
