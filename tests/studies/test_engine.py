@@ -11,9 +11,11 @@ import pytest
 from tests.studies.test_summary import record
 from visuomotor.apps.answers import AnswerPlan
 from visuomotor.contract import EvalPlan, Run
+from visuomotor.data import lerobot
 from visuomotor.evaluation.answers import Answer, score
 from visuomotor.evaluation.results import EpisodeRecord
 from visuomotor.studies import engine
+from visuomotor.studies.dexvla_curriculum import DEXVLA_CURRICULUM
 from visuomotor.studies.dm0_mechanisms import DM0_MECHANISMS
 from visuomotor.studies.engine import StudyPlan, run_study
 from visuomotor.studies.summary import summarise
@@ -21,6 +23,7 @@ from visuomotor.training import trainer
 
 Calls = list[tuple[str, str]]
 trained: dict[str, Run] = {}  # by folder, of the latest training
+contents: dict[str, str] = {}  # by name, of data sets
 NAMES = [arm.name for arm in DM0_MECHANISMS.arms]
 TRAINED = [arm.name for arm in DM0_MECHANISMS.arms if arm.weights_of is None]
 
@@ -55,7 +58,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     monkeypatch.setattr(trainer, "train", train)
     monkeypatch.setattr(engine, "evaluate_answers", ask)
     monkeypatch.setattr(engine, "evaluate_checkpoint", evaluate)
-    monkeypatch.setattr(engine, "_hashes", lambda plan: ["data"])
+    monkeypatch.setattr(
+        lerobot, "Dataset", lambda path: SimpleNamespace(hash=lambda: contents.get(Path(path).name, ""))
+    )
     return found
 
 
@@ -132,6 +137,28 @@ def test_overrides_reach_the_arms_and_what_is_no_stage_the_base(calls: Calls, tm
     assert trained["seed-0"].stages["train"].batch_size == 7
     assert trained["base"].stages["train"].batch_size != 7
     assert trained["base"].config.noise_draws == trained["seed-0"].config.noise_draws == 3
+
+
+def test_arguments_of_the_recipe_reach_all_arms_but_those_that_differ(calls: Calls, tmp_path: Path) -> None:
+    plan = StudyPlan(out=tmp_path, data=tmp_path / "data", seeds=1, arguments={"sawyer": "robots/mine"})
+    run_study(DEXVLA_CURRICULUM, plan, watch)
+    before = trained["seed-0"].before
+    assert before is not None
+    assert [s.path for s in before.stages["expert"].mixture.sources] == [str(plan.data), "robots/mine"]
+    with pytest.raises(ValueError, match="--head: study 'dexvla-curriculum' sets it itself"):
+        run_study(DEXVLA_CURRICULUM, replace(plan, arguments={"head": "unet"}), watch)
+    with pytest.raises(ValueError, match="--seed: study"):
+        run_study(DEXVLA_CURRICULUM, replace(plan, arguments={"seed": 3}), watch)
+
+
+def test_other_demonstrations_of_any_robot_are_not_what_an_arm_was_made_of(
+    calls: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = StudyPlan(out=tmp_path, data=tmp_path / "data", seeds=1)
+    run_study(DEXVLA_CURRICULUM, plan, watch)
+    monkeypatch.setitem(contents, "sawyer", "others")
+    with pytest.raises(FileExistsError, match=r"curriculum.*train was made with other"):
+        run_study(DEXVLA_CURRICULUM, plan, watch)  # stage-2 and unet, without the Sawyer, stand
 
 
 def test_some_arms_are_a_study_of_their_own(calls: Calls, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from visuomotor.spelling import did_you_mean
 class Options:
     """Answer a question by training arms that differ in one thing, for equal time, on the same data, and rolling them
     out on the same starts. What is done already is reused. `visuomotor study list` shows the studies; other arguments
-    set fields of every arm's run, as in `visuomotor train`."""
+    are its recipe's, or set fields of every arm's run, as in `visuomotor train`."""
 
     study: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
     """The study."""
@@ -94,7 +94,8 @@ def run_execution(arguments: list[str]) -> int:
 
 
 def run(arguments: list[str]) -> int:
-    from visuomotor.cli.train import pairs
+    from visuomotor.cli.train import pairs, recipe_arguments
+    from visuomotor.recipes import find_recipe
     from visuomotor.studies import STUDIES, StudyPlan, run_study, summarise
 
     if arguments[:1] == ["list"]:
@@ -109,10 +110,11 @@ def run(arguments: list[str]) -> int:
         hint = did_you_mean(options.study, STUDIES)
         raise ValueError(f"there is no study {options.study!r}.{hint} Known: {', '.join(STUDIES)}.")
     study = STUDIES[options.study].only(options.arms) if options.arms else STUDIES[options.study]
+    own, fields = recipe_arguments(find_recipe(study.recipe), pairs(unknown))
     plan = StudyPlan(
         out=options.out, data=options.data, scenes=options.scenes, minutes=options.minutes, seeds=options.seeds,
         base_minutes=options.base_minutes, episodes=options.episodes, questions=options.questions,
-        workers=options.workers, overwrite=options.overwrite, overrides=pairs(unknown),
+        workers=options.workers, overwrite=options.overwrite, arguments=own, overrides=fields,
     )  # fmt: skip
     with ExitStack() as bars:
 

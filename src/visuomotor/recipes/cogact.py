@@ -1,20 +1,25 @@
-"""CogACT: from nothing on the tabletop, and from public weights on one's own data as it was published."""
+"""CogACT: from nothing in a simulated world, and from public weights on one's own data as it was published."""
 
+from dataclasses import replace
 from typing import Any, Literal
 
 from visuomotor.contract import EvalPlan, Mixture, Run, Source, Stage
 from visuomotor.data.config import ProcessorConfig
 from visuomotor.data.lerobot import Dataset
 from visuomotor.models import make_config
+from visuomotor.simulation.metaworld.sentences import SENTENCES
 from visuomotor.simulation.tabletop.language import corpus, get_vocabulary
 
-__all__ = ["cogact", "cogact_nano"]
+__all__ = ["World", "cogact", "cogact_nano"]
 
-ACTION_DIM, STATE_DIM = 7, 7  # of the tabletop's arm
+World = Literal["tabletop", "metaworld"]
+WIDTHS: dict[World, int] = {"tabletop": 7, "metaworld": 4}  # numbers of an action, and of the state that it is not told
 
 
 def cogact_nano(
     data: str = "runs/demo/data",
+    world: World = "tabletop",
+    tasks: str | None = None,
     steps: int = 4000,
     minutes: float | None = None,
     batch_size: int = 32,
@@ -25,15 +30,23 @@ def cogact_nano(
     start: str | None = None,
     seed: int = 0,
 ) -> Run:
-    """Nano CogACT on tabletop demonstrations, for a laptop without a GPU.
+    """Nano CogACT on demonstrations of the tabletop or of Meta-World, for a laptop without a GPU.
 
     It learns from actions alone and is not told the robot's state, both as published; unlike there it has both cameras.
 
-    data: demonstrations; start: a checkpoint whose weights and processor it goes on from.
+    data: demonstrations; tasks: those that it is rolled out on, with commas between them (default: all of the
+    tabletop's vocabulary, and of Meta-World those that reach, take hold and act, "grasps");
+    start: a checkpoint whose weights and processor it goes on from.
+
+    Raises:
+        ValueError: another world.
     """
-    config = make_config("cogact", "nano", image_size=image_size, horizon=horizon, action_dim=ACTION_DIM)
+    if world not in WIDTHS:
+        raise ValueError(f"world is {world!r}; choose 'tabletop' or 'metaworld'.")
+    width = WIDTHS[world]
+    config = make_config("cogact", "nano", image_size=image_size, horizon=horizon, action_dim=width)
     processor = {
-        "image_size": image_size, "horizon": horizon, "action_width": ACTION_DIM, "state_width": STATE_DIM,
+        "image_size": image_size, "horizon": horizon, "action_width": width, "state_width": width,
         "levels": {}, "prompt": "cogact", "past_end": "still",
     }  # fmt: skip
     robot = Source(name="robot", path=data, options={"cache": [image_size, image_size]})
@@ -57,16 +70,25 @@ def cogact_nano(
         model="cogact",
         config=config,
         stages={stage.name: stage},
-        evaluation=EvalPlan(
-            environment="tabletop",
-            splits=("train", "heldout_combination"),
-            execute=4,
-            think=(),
-            options={"vocabulary": vocabulary},
-        ),
+        evaluation=_evaluation(world, tasks, vocabulary),
         processor={"checkpoint": start} if start else processor,
-        corpus=tuple(sorted(set(corpus(get_vocabulary(vocabulary))))),
+        corpus=tuple(sorted(_sentences(world, vocabulary))),
     )
+
+
+def _evaluation(world: World, tasks: str | None, vocabulary: str) -> EvalPlan:
+    plan = EvalPlan(environment=world, splits=("train",), execute=4, think=())
+    if world == "metaworld":
+        return replace(plan, options={"tasks": tasks or "grasps"})
+    chosen: dict[str, Any] = {"tasks": [name.strip() for name in tasks.split(",")]} if tasks else {}
+    return replace(plan, splits=("train", "heldout_combination"), options={"vocabulary": vocabulary, **chosen})
+
+
+def _sentences(world: World, vocabulary: str) -> set[str]:
+    """What the tokenizer is trained on."""
+    if world == "metaworld":
+        return {text for sentences in SENTENCES.values() for text in sentences.train}
+    return set(corpus(get_vocabulary(vocabulary)))
 
 
 def cogact(

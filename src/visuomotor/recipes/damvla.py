@@ -1,4 +1,4 @@
-"""DAM-VLA on the tabletop: CogACT's recipe with the switches, and the weights and labels that they need."""
+"""DAM-VLA at nano size: CogACT's recipe with the switches, and the weights and labels that they need."""
 
 from dataclasses import replace
 from typing import Any, Literal
@@ -7,13 +7,15 @@ from visuomotor.contract import Run
 from visuomotor.data.weighting import Signal, WeightingConfig
 from visuomotor.models import make_config
 from visuomotor.models.damvla import switches
-from visuomotor.recipes.cogact import cogact_nano
+from visuomotor.recipes.cogact import World, cogact_nano
 
 __all__ = ["damvla_nano"]
 
 
 def damvla_nano(
     data: str = "runs/demo/data",
+    world: World = "tabletop",
+    tasks: str | None = None,
     combination: str = "full",
     signal: Signal = "gripper",
     covers: Literal["changes", "phases"] = "changes",
@@ -27,8 +29,9 @@ def damvla_nano(
     start: str | None = None,
     seed: int = 0,
 ) -> Run:
-    """Nano DAM-VLA on tabletop demonstrations, for a laptop without a GPU.
+    """Nano DAM-VLA on demonstrations of the tabletop or of Meta-World, for a laptop without a GPU.
 
+    world, tasks: as in cogact-nano.
     combination: of the switches VT, ACW, TW, DAM, DL, as published: base (none, which is CogACT), vt-acw, vt-acw-tw,
     vt-acw-tw-dam, full, no-vt, dam-dl; single ones are set by --config.vt false and so on.
     signal, covers: what tells that the robot manipulates: gripper (published), contact, speed or proximity; its changes
@@ -37,6 +40,8 @@ def damvla_nano(
     """
     run = cogact_nano(
         data=data,
+        world=world,
+        tasks=tasks,
         steps=steps,
         minutes=minutes,
         batch_size=batch_size,

@@ -19,6 +19,7 @@ from visuomotor.training.checkpoint import last_checkpoint
 __all__ = ["Arm", "Study", "StudyPlan", "run_study"]
 
 MANY_STEPS = 100_000  # training is limited by time
+OWN = ("data", "scenes", "steps", "minutes", "seed", "start")  # arguments of recipes that the plan or the study gives
 SEED_STRIDE = 1_000_000  # between the starts of two training seeds
 Watch = Callable[[str], Callable[[int, int, str], None]]
 Measure = Callable[[Path, Path, list[EpisodeRecord], Path], dict[str, float]]
@@ -98,7 +99,8 @@ class StudyPlan:
 
     minutes: of training for each arm and seed; episodes: for which each is rolled out; questions: that each is asked
     about images it was not trained on, where the study has any; overwrite: arms that were made with other settings;
-    overrides: fields of the arms' runs (what is no stage's also of the base's).
+    arguments: of the recipe, for all arms and the base; overrides: fields of the arms' runs (what is no stage's also of
+    the base's).
     """
 
     out: Path
@@ -111,6 +113,7 @@ class StudyPlan:
     questions: int = 500
     workers: int = 2
     overwrite: bool = False
+    arguments: dict[str, Any] = field(default_factory=dict)
     overrides: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -123,14 +126,19 @@ def run_study(study: Study, plan: StudyPlan, watch: Watch, say: Callable[[str], 
     """Train and roll out every arm with every seed, reusing what is there; `summarise` reads what it leaves.
 
     Seed by seed, so that whatever changes on the machine meanwhile meets all arms alike.
+
+    Raises:
+        ValueError: an argument that the study sets itself.
     """
-    inputs = digest(source_digest(), _hashes(plan))
+    for name in plan.arguments:
+        if name in OWN or name in study.base or any(name in arm.arguments for arm in study.arms):
+            raise ValueError(f"--{name.replace('_', '-')}: study {study.name!r} sets it itself.")
     base = None
     if study.base:
         # Stages are the arms' own; what else is set holds for the base, too.
         shared = {name: text for name, text in plan.overrides.items() if not name.startswith("stages.")}
         run = _run(study, plan, {**study.base, "minutes": plan.base_minutes}, shared, 0)
-        base = _train(run, plan, plan.out / "base", digest(inputs, run), watch, "base")
+        base = _train(run, plan, plan.out / "base", digest(source_digest(), _hashes(run), run), watch, "base")
     for seed in range(plan.seeds):
         made: dict[str, tuple[Run, str, Path]] = {}
         for arm in study.arms:
@@ -138,7 +146,7 @@ def run_study(study: Study, plan: StudyPlan, watch: Watch, say: Callable[[str], 
             if arm.weights_of is None:
                 arguments = {**arm.arguments, "minutes": plan.minutes} | ({"start": str(base)} if base else {})
                 run = _run(study, plan, arguments, {**arm.fields, **plan.overrides}, seed)
-                known = digest(inputs, study.base, plan.base_minutes, run)
+                known = digest(source_digest(), _hashes(run), study.base, plan.base_minutes, run)
                 made[arm.name] = run, known, _train(run, plan, folder, known, watch, f"{arm.name}, seed {seed}")
                 if study.boxes is not None:
                     _ask(study.boxes, *made[arm.name], plan, folder, watch)
@@ -163,7 +171,9 @@ def _do(
 
 
 def _run(study: Study, plan: StudyPlan, arguments: Mapping[str, Any], fields: Mapping[str, str], seed: int) -> Run:
-    given: dict[str, Any] = {**study.arguments, "data": str(plan.data), "steps": MANY_STEPS, "seed": seed, **arguments}
+    given: dict[str, Any] = {
+        **study.arguments, **plan.arguments, "data": str(plan.data), "steps": MANY_STEPS, "seed": seed, **arguments,
+    }  # fmt: skip
     if plan.scenes is not None:
         given["scenes"] = str(plan.scenes)
     return override(find_recipe(study.recipe)(**given), fields)
@@ -246,8 +256,10 @@ def _ask(begin: str, run: Run, trained: str, checkpoint: Path, plan: StudyPlan, 
     _do(plan, folder, "answers", digest(trained, questions), folder / "answers" / ANSWERS_FILE, work)
 
 
-def _hashes(plan: StudyPlan) -> list[str]:
-    """What the data sets hold."""
+def _hashes(run: Run) -> list[str]:
+    """What the data sets of the run, and of the one before it, hold."""
     from visuomotor.data.lerobot import Dataset
 
-    return [Dataset(path).hash() for path in (plan.data, plan.scenes) if path is not None]
+    stages = [stage for made in (run, run.before) if made is not None for stage in made.stages.values()]
+    paths = sorted({source.path for stage in stages for source in stage.mixture.sources if source.path})
+    return [Dataset(path).hash() for path in paths]

@@ -47,6 +47,9 @@ def test_unknown_task_names_the_nearest():
 def test_task_lists():
     assert resolve_tasks("drawer-open-v3, pair:window-open") == ("drawer-open", "pair:window-open")
     assert resolve_tasks("pairs") == PAIR_TASKS
+    grasps = resolve_tasks("grasps")
+    assert {"hammer", "assembly"} < set(grasps)
+    assert all(TASKS[name].grasp and not TASKS[name].hidden_goal for name in grasps)
     assert len(PAIR_TASKS) == 10
     assert resolve_tasks(None) == tuple(TASKS)
     assert len(TASKS) == 50

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from visuomotor.simulation.metaworld.pairs import PAIRS, PREFIX
 from visuomotor.spelling import did_you_mean
 
-__all__ = ["PAIR_TASKS", "TASKS", "Task", "resolve_tasks"]
+__all__ = ["GRASP_TASKS", "PAIR_TASKS", "TASKS", "Task", "resolve_tasks"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,17 +130,20 @@ TASKS: dict[str, Task] = {
 }
 
 PAIR_TASKS = tuple(PREFIX + task for pair in PAIRS for task in pair.tasks)
+GRASP_TASKS = tuple(name for name, task in TASKS.items() if task.grasp and not task.hidden_goal)
 
 
 def resolve_tasks(tasks: str | Sequence[str] | None) -> tuple[str, ...]:
-    """Task names from a sequence, a comma-separated string, `pairs` (the ten pair tasks), or None (all 50).
+    """Task names from a sequence or a comma-separated string, or of a group.
+
+    Groups are `pairs` (the ten pair tasks), `grasps` (reach, take hold, act; the goal can be seen) and None (all 50).
 
     The benchmark's own spelling `drawer-open-v3` is accepted. An unknown name raises ValueError with the nearest.
     """
     if tasks is None or tasks == "all":
         return tuple(TASKS)
-    if tasks == "pairs":
-        return PAIR_TASKS
+    if tasks in ("pairs", "grasps"):
+        return PAIR_TASKS if tasks == "pairs" else GRASP_TASKS
     names = [name.strip() for name in tasks.split(",")] if isinstance(tasks, str) else list(tasks)
     if not names:
         raise ValueError("No Meta-World task given: name at least one, or leave `tasks` out for all 50.")
