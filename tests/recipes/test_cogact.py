@@ -70,6 +70,7 @@ def test_published_settings_with_public_words(data: str, tmp_path: Path) -> None
     last = train(override(recipe, TINY), tmp_path / "run", threads=1)
     policy = load_policy(last)
     assert policy.processor.tokenizer.empty_id is not None
+    assert policy.processor.config.binary_grippers  # as published
     assert policy.provenance["weights"]["sources"] == {"llm": "llama"}
     assert np.isfinite(policy.infer([look(data)])[0].actions).all()
     tuned = find_recipe("finetune")(data=data, start=str(last), freeze_prefix=True)

@@ -98,6 +98,7 @@ def test_what_stands_still_is_the_papers_or_the_adapters(data: Path) -> None:
     released = recipe(data=arm, vlm="qwen", expert="file")
     assert released.weights == {"vlm": "qwen", "head": "file"}
     assert released.config.time_table == "bfloat16"  # as the released trunk has learned
+    assert released.processor["augment"].crop == 0.05  # and published photographs are cropped and turned
     assert recipe(data=arm, expert=str(data)).config.time_table == recipe(data=arm).config.time_table == "float32"
     assert list(recipe(data=arm).stages) == ["align"]
     with pytest.raises(ValueError, match="adapt is 1"):

@@ -79,7 +79,7 @@ def cogact_nano(
 def _evaluation(world: World, tasks: str | None, vocabulary: str) -> EvalPlan:
     plan = EvalPlan(environment=world, splits=("train",), execute=4, think=())
     if world == "metaworld":
-        return replace(plan, options={"tasks": tasks or "grasps"})
+        return replace(plan, execute=8, options={"tasks": tasks or "grasps"})
     chosen: dict[str, Any] = {"tasks": [name.strip() for name in tasks.split(",")]} if tasks else {}
     return replace(plan, splits=("train", "heldout_combination"), options={"vocabulary": vocabulary, **chosen})
 
@@ -128,7 +128,7 @@ def cogact(
     processor: dict[str, Any] = {
         "image_roles": robot.roles[:views], "horizon": config.horizon, "action_width": config.action_dim,
         "state_width": max(1, robot.state_dim), "levels": {}, "prompt": "cogact", "past_end": "still",
-        "clip_actions": True, "near_constant": 0.0,
+        "clip_actions": True, "near_constant": 0.0, "binary_grippers": True,
     }  # fmt: skip
     if llm:
         processor["tokenizer"] = llm

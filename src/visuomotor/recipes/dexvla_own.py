@@ -8,6 +8,7 @@ from visuomotor.contract import Mixture, Run, Source, Stage
 from visuomotor.data.config import ProcessorConfig
 from visuomotor.data.lerobot import Dataset
 from visuomotor.models import make_config
+from visuomotor.models.dexvla.convert import AUGMENT
 from visuomotor.recipes.dexvla import NORMALIZATION
 from visuomotor.recipes.own_data import available_levels
 
@@ -110,7 +111,7 @@ def dexvla(
     processor: dict[str, Any] = {
         "image_roles": robot.roles, "image_size": None, "horizon": config.horizon, "action_width": config.action_dim,
         "state_width": config.state_dim, "prompt": "qwen2_vl", "max_text": 512,
-        "levels": available_levels(dataset, {"subtask": 1.0}), **NORMALIZATION,
+        "levels": available_levels(dataset, {"subtask": 1.0}), "augment": AUGMENT, **NORMALIZATION,
         **({"tokenizer": vlm} if vlm else {}),
     }  # fmt: skip
     still = ("vision",) if freeze_vision and vlm else ()

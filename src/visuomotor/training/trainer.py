@@ -271,7 +271,8 @@ class Trainer:
             self.parents["before"] = parent_of(earlier)
         generator = torch.Generator().manual_seed(seed_for(self.stages[0].seed, "public weights"))
         report = self.model.load_backbones(sources, generator=generator)
-        log.log(logging.INFO if report.complete else logging.WARNING, "Starting from %s: %s.", sources, report)
+        expected = report.complete or earlier is not None  # a run before has another model, of which a part moves on
+        log.log(logging.INFO if expected else logging.WARNING, "Starting from %s: %s.", sources, report)
         self.weights = public_weights(sources, report, self.model)
         self._keep("public weights", sources, report)
 
