@@ -428,20 +428,17 @@ def load_policy(
     Args:
         think: levels that it writes before it acts; None keeps what the checkpoint says.
         precision: of the weights; "file" keeps the types they were saved with, e.g. those of a converted DM0.
-        settings: other options of Policy, in place of the checkpoint's, e.g. actions_from="tokens".
+        settings: other options of Policy, in place of the checkpoint's, e.g. actions_from="tokens", and the model's own
+            (`Model.sampling_fields`), e.g. routing="soft".
         embodiment: the robot that will be driven, one of the checkpoint's; refused when it means other numbers.
 
     Raises:
         FileNotFoundError: the folder or a file of it is missing. ValueError: a file is damaged, the weights do not
         fit the configuration, the embodiment differs, or a setting is unknown.
     """
-    from visuomotor.models import config_from_json, make_model
+    from visuomotor.models import config_from_json, make_model, sampling_fields
 
     path = Path(path)
-    for name in settings:
-        if name not in SETTINGS:
-            hint = did_you_mean(name, SETTINGS) or f" Known: {', '.join(SETTINGS)}."
-            raise ValueError(f"A policy has no setting {name!r}.{hint}")
     missing = [name for name in FILES if not (path / name).exists()]
     if missing:
         raise FileNotFoundError(
@@ -458,9 +455,16 @@ def load_policy(
             embodiment.require_compatible(robot, this="The robot", that=f"checkpoint {path}")
         robot = meant[0]
     try:
-        model = make_model(*config_from_json(config))
+        kind, dimensions = config_from_json(config)
+        model = make_model(kind, dimensions)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path / 'config.json'} does not describe a model of this version: {error}") from error
+    known = (*SETTINGS, *sampling_fields(kind))
+    for name in settings:
+        if name not in known:
+            raise ValueError(f"A policy has no setting {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}.")
+    own = {name: value for name, value in settings.items() if name not in SETTINGS}
+    model.config = replace(dimensions, **own)
     try:
         if precision == "file":
             take_types(model, path / "model.safetensors")
@@ -472,7 +476,9 @@ def load_policy(
         ) from error
     except RuntimeError as error:
         raise ValueError(f"The weights in {path} do not fit its config.json: {error}") from error
-    chosen = settings if think is None else {**settings, "think": tuple(think)}
-    policy = Policy(model.to(device), processor, robot, provenance, **{**config.get("policy", {}), **chosen})
+    chosen = {**config.get("policy", {}), **{name: value for name, value in settings.items() if name not in own}}
+    if think is not None:
+        chosen["think"] = tuple(think)
+    policy = Policy(model.to(device), processor, robot, provenance, **chosen)
     policy.path = path
     return policy

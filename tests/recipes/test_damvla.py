@@ -1,3 +1,6 @@
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +10,7 @@ from visuomotor.data.processor import Processor, ProcessorConfig
 from visuomotor.data.weighting import WeightingConfig
 from visuomotor.models import make_model
 from visuomotor.models.damvla import COMBINATIONS
+from visuomotor.policy import Policy, load_policy
 from visuomotor.recipes import find_recipe, override
 
 
@@ -62,3 +66,18 @@ def test_worlds_have_their_own_robot_words_and_tasks() -> None:
     assert find_recipe("cogact-nano")(world="metaworld").corpus == sawyer.corpus != tabletop.corpus
     with pytest.raises(ValueError, match="choose 'tabletop' or 'metaworld'"):
         find_recipe("cogact-nano")(world="kitchen")
+
+
+def test_a_finished_policy_may_route_otherwise(tmp_path: Path) -> None:
+    run = find_recipe("damvla-nano")(signal="speed", horizon=4)
+    processor = Processor.build(ProcessorConfig(**run.processor), [FakeDataset()], CORPUS)
+    words = replace(run.config, vocab_size=processor.tokenizer.vocab_size)
+    folder = Policy(make_model(run.model, words), processor).save(tmp_path / "policy")
+    soft = load_policy(folder, routing="soft", guidance=1.0, steps=5)
+    assert soft.model.config == replace(words, routing="soft", guidance=1.0)
+    assert soft.steps == 5
+    assert load_policy(folder).model.config == words
+    with pytest.raises(ValueError, match="routing"):
+        load_policy(folder, routing="softly")
+    with pytest.raises(ValueError, match=r"no setting 'horizon'.*hysteresis"):
+        load_policy(folder, horizon=3)

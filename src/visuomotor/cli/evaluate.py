@@ -43,7 +43,8 @@ class Options:
     actions_from: Literal["flow", "tokens"] | None = None
     """Chunks from the flow, or the action tokens that the policy writes (default: what the checkpoint says)."""
     policy: Annotated[dict[str, str], tyro.conf.arg(metavar="NAME VALUE")] = field(default_factory=dict)
-    """Other settings of the policy, e.g. --policy think_every 2 think_seconds 0.1 num_samples 8."""
+    """Other settings of the policy, e.g. --policy think_every 2 think_seconds 0.1 num_samples 8, and of its model, e.g.
+    routing soft."""
     wording: Literal["canonical", "heldout"] = "canonical"
     """How the policy is told, if it was trained with templates: heldout takes those that training never used."""
     data: tuple[Path, ...] = ()

@@ -7,7 +7,7 @@ from typing import Any
 from visuomotor.models.base import Cost, Model
 from visuomotor.spelling import did_you_mean
 
-__all__ = ["Cost", "Model", "config_from_json", "config_to_json", "make_config", "make_model"]
+__all__ = ["Cost", "Model", "config_from_json", "config_to_json", "make_config", "make_model", "sampling_fields"]
 
 _MODELS = {
     "dm0": ("visuomotor.models.dm0", "DM0", "DM0Config"),
@@ -39,6 +39,12 @@ def make_model(name: str, config: Any) -> Model:
     if not isinstance(config, getattr(module, config_name)):
         raise TypeError(f"Model {name!r} takes a {config_name}, not a {type(config).__name__}; use make_config.")
     return getattr(module, model_name)(config)
+
+
+def sampling_fields(name: str) -> tuple[str, ...]:
+    """The fields of the configuration that a finished model may be given anew: they change only how it samples."""
+    module, model_name, _ = _find(name)
+    return getattr(module, model_name).sampling_fields
 
 
 def config_to_json(name: str, config: Any) -> dict[str, Any]:

@@ -26,11 +26,13 @@ class Cost:
 class Model(nn.Module, ABC):
     """A policy network between normalised batches and normalised actions. `config` is its frozen configuration.
 
-    `chunk_guidance`: the kinds of nn.guidance.Guidance that its `sample` takes under this name.
+    `chunk_guidance`: the kinds of nn.guidance.Guidance that its `sample` takes under this name; `sampling_fields`:
+    those of its configuration that change what it samples and not what it has learnt.
     """
 
     config: Any
     chunk_guidance: tuple[str, ...] = ()
+    sampling_fields: tuple[str, ...] = ()
 
     @abstractmethod
     def loss(

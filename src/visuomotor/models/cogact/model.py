@@ -26,6 +26,8 @@ SCALES = ("trajectory", "chunk")
 class CogACT(Model):
     """A vision-language model (`vlm`) whose cognition feature an action model (`action_model`) is told."""
 
+    sampling_fields = ("guidance",)
+
     def __init__(self, config: CogACTConfig) -> None:
         super().__init__()
         self.config: CogACTConfig = config

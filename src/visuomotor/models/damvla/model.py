@@ -50,6 +50,8 @@ class DAMVLA(Model):
     `action_model` is the arm head, or the single one.
     """
 
+    sampling_fields = ("guidance", "routing", "hysteresis")
+
     def __init__(self, config: DAMVLAConfig) -> None:
         super().__init__()
         self.config: DAMVLAConfig = config
