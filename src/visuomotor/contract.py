@@ -21,6 +21,7 @@ from visuomotor.embodiment import Camera, Component, Embodiment
 __all__ = [
     "ActionChunk", "Annotation", "Batch", "Camera", "Component", "Embodiment", "Episode", "EvalPlan", "Losses",
     "Mixture", "Observation", "Run", "Sampled", "Scenario", "Source", "Stage", "Term", "TextKind",
+    "mean_of",
 ]  # fmt: skip
 
 
@@ -151,6 +152,7 @@ class Batch:
 class Term:
     """A loss as a sum over `count` entries; the mean is taken after adding micro-batches and ranks.
 
+    count: may be a sum of weights, so below 1; where it is 0 the sum is 0, too, and so is the mean.
     rows: float[2, B], sum and count of each sample without gradient, for losses by source; None: not known.
     """
 
@@ -168,7 +170,12 @@ class Losses:
 
     @property
     def total(self) -> Tensor:
-        return sum((t.weight * t.sum / t.count.clamp_min(1) for t in self.terms.values()), torch.zeros(()))
+        return sum((t.weight * mean_of(t.sum, t.count) for t in self.terms.values()), torch.zeros(()))
+
+
+def mean_of(total: Tensor, count: Tensor) -> Tensor:
+    """total / count, total where nothing was counted."""
+    return total / count.where(count > 0, 1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -62,6 +62,8 @@ def test_the_gripper_s_signal_does_not_depend_on_which_value_is_open() -> None:
     other.embodiment = replace(robot, action=(*robot.action[:-1], swapped))
     other.columns["action"][:, -1] *= -1
     assert frames_on(other) == frames_on(dataset)
+    other.columns["action"][:, -1] = dataset.columns["action"][:, -1] = 0.0  # half way is open, as for the robot
+    assert frames_on(other) == frames_on(dataset) == []
 
 
 def test_weights_of_an_episode_do_not_see_its_neighbours() -> None:

@@ -76,14 +76,13 @@ def require_signal(embodiment: Embodiment, signal: Signal) -> None:
 
 
 def _closed(dataset: Any, frames: slice) -> Bool[np.ndarray, "F S"]:
-    """Per gripper, whether it is commanded to be more closed than open."""
+    """Per gripper, whether it is commanded to be more closed than open; half way is open, as for the robot."""
     embodiment = dataset.require_embodiment()
     slices, columns = embodiment.action_slices(), []
     for component in embodiment.action:
         if component.kind == "gripper":
-            middle = (component.opened + component.closed) / 2
             command = dataset.columns["action"][frames, slices[component.name]].mean(axis=1)
-            columns.append((command > middle) == (component.closed > component.opened))
+            columns.append(np.abs(command - component.closed) < np.abs(command - component.opened))
     return np.stack(columns, axis=1)
 
 

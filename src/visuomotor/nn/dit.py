@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["MLP", "Block", "SelfAttention", "TimeEmbedding", "modulate", "sinusoids"]
+__all__ = ["MLP", "Block", "SelfAttention", "TimeEmbedding", "modulate", "per_sample", "sinusoids"]
 
 
 def sinusoids(
@@ -36,6 +36,12 @@ def sinusoids(
     angle = time.to(inner)[:, None] * frequency.to(dtype).to(inner)
     parts = (angle.sin(), angle.cos()) if sine_first else (angle.cos(), angle.sin())
     return torch.cat(parts, dim=-1).to(dtype)
+
+
+def per_sample(time: Tensor | int, x: Float[Tensor, "B ..."]) -> Tensor:
+    """One time for each row of `x`; a single one is everybody's."""
+    time = torch.as_tensor(time, device=x.device)
+    return time.expand(len(x)) if time.ndim == 0 else time
 
 
 class TimeEmbedding(nn.Module):

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from visuomotor.contract import Batch, Losses
+from visuomotor.contract import Batch, Losses, mean_of
 from visuomotor.models.base import Model
 from visuomotor.spelling import did_you_mean
 from visuomotor.training.sources import SourceLosses
@@ -110,7 +110,7 @@ def accumulate_gradients(
             weight = weights.get(name, term.weight)
             count = (counts[name] if counts else term.count).detach()
             if weight:
-                total = total + weight * term.sum / count.clamp_min(1)
+                total = total + weight * mean_of(term.sum, count)
             before = found[name][0] if name in found else 0
             found[name] = (before + term.sum.detach(), count, weight)
         if isinstance(total, Tensor) and total.requires_grad:

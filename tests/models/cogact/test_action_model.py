@@ -48,6 +48,7 @@ def test_names_are_the_published_ones(model: ActionModel) -> None:
 def test_forward_follows_the_formulas(model: ActionModel, inputs: tuple[Tensor, ...]) -> None:
     """Written anew with pytorch's encoder layers and diffusers' sinusoids."""
     x, t, z = inputs
+    torch.testing.assert_close(model(x, 7, z), model(x, torch.full_like(t, 7), z))
     own = model.state_dict()
 
     def linear(name: str, value: Tensor) -> Tensor:

@@ -199,6 +199,11 @@ def test_a_mean_over_weights_is_an_option(make_damvla: Make, weighed: Weighed) -
     total = (batch.weights["trajectory"] * batch.weights["chunk"]).sum()
     torch.testing.assert_close(divided.count, 2 * 3 * total)
     assert plain.count == 2 * 3 * 4 * 3
+    batch.weights["trajectory"] *= 0.01  # hardly a switch in sight, and the mean is as large
+    losses = make_damvla(normalise="weights", mask_padded=False, router_weight=0.0, move_weight=0.0)
+    sparse = losses.loss(batch, generator=seeded())
+    assert sparse.terms["mani"].count < 1
+    torch.testing.assert_close(sparse.total, divided.sum / divided.count, rtol=1e-4, atol=0)
     assert divided.rows is not None
     torch.testing.assert_close(divided.rows.sum(1), torch.stack([divided.sum, divided.count]).detach())
 

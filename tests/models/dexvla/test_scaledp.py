@@ -75,6 +75,7 @@ def test_forward_is_the_specification(make_scaledp: Make, make_inputs: Callable,
     expected = literal(head.state_dict(), x, t, cond, state, heads=2)
     assert expected.std() > 0.1
     torch.testing.assert_close(head(x, t, cond, state), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(head(x, 7, cond, state), head(x, torch.full_like(t, 7), cond, state))
 
 
 def test_actions_see_each_other_both_ways(make_scaledp: Make, make_inputs: Callable) -> None:

@@ -55,6 +55,8 @@ def literal(weights: dict[str, Tensor], x: Tensor, t: Tensor, cond: Tensor, robo
 def test_forward_is_the_specification_and_uses_every_weight(make_unet: Make, make_inputs: Callable) -> None:
     head = make_unet()
     inputs = make_inputs(head)
+    x, t, *told = inputs.all()
+    torch.testing.assert_close(head(x, 7, *told), head(x, torch.full_like(t, 7), *told))
     used: set[str] = set()
 
     class Watched(dict):

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from visuomotor.models.cogact.config import ActionModelConfig
 from visuomotor.nn.diffusion import Schedule, ddim, ddpm, spaced_times, squared_cosine
-from visuomotor.nn.dit import Block, TimeEmbedding
+from visuomotor.nn.dit import Block, TimeEmbedding, per_sample
 from visuomotor.nn.random import integers, normal, uniform
 
 __all__ = ["ActionModel"]
@@ -87,13 +87,13 @@ class ActionModel(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "B T A"],
-        t: Int64[Tensor, "B"],
+        t: Int64[Tensor, "B"] | int,
         z: Float[Tensor, "B 1 C"],
         drop: Bool[Tensor, "B"] | None = None,
     ) -> Float[Tensor, "B T A"]:
         """The noise predicted in x at diffusion times t, given cognition features z; `drop` marks rows without z."""
         self._require_shapes(x, z)
-        return self.denoise(x, t, self.z_embedder(z, drop))
+        return self.denoise(x, per_sample(t, x), self.z_embedder(z, drop))
 
     def denoise(
         self, x: Float[Tensor, "B T A"], t: Int64[Tensor, "B"], condition: Float[Tensor, "B 1 W"]

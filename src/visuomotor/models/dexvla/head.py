@@ -34,12 +34,13 @@ class DiffusionHead(nn.Module, ABC):
     def forward(
         self,
         x: Float[Tensor, "B T A"],
-        t: Int64[Tensor, "B"],
+        t: Int64[Tensor, "B"] | int,
         cond: Float[Tensor, "B N D"],
         state: Float[Tensor, "B S"],
         embodiment: Int64[Tensor, "B"] | None = None,
     ) -> Float[Tensor, "B T A"]:
-        """The noise in `x` at times `t`; `embodiment` indexes `HeadConfig.robots`, None where one serves all.
+        """The noise in `x` at times `t`, one each or one for all; `embodiment` indexes `HeadConfig.robots`, None where
+        one serves all.
 
         Raises:
             ValueError: a tensor of another shape than the configuration says, or an unknown embodiment.

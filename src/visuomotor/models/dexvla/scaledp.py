@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from visuomotor.models.dexvla.config import ScaleDPConfig
 from visuomotor.models.dexvla.embodiments import Grouping, group_rows
 from visuomotor.models.dexvla.head import DiffusionHead, Predictor
-from visuomotor.nn.dit import Block, TimeEmbedding, modulate
+from visuomotor.nn.dit import Block, TimeEmbedding, modulate, per_sample
 
 __all__ = ["RobotLayers", "ScaleDP"]
 
@@ -72,12 +72,13 @@ class ScaleDP(DiffusionHead):
     def forward(
         self,
         x: Float[Tensor, "B T A"],
-        t: Int64[Tensor, "B"],
+        t: Int64[Tensor, "B"] | int,
         cond: Float[Tensor, "B N D"],
         state: Float[Tensor, "B S"],
         embodiment: Int64[Tensor, "B"] | None = None,
     ) -> Float[Tensor, "B T A"]:
         """See `DiffusionHead.forward`. Each robot's rows go through its own layers; its padded columns are 0."""
+        t = per_sample(t, x)
         self._require_shapes(x, t, cond, state)
         group = group_rows(embodiment, len(self.config.robots), len(x))
         told = self._condition(group.sort(cond), group.sort(state), group)

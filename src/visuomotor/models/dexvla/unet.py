@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from visuomotor.models.dexvla.config import UNetConfig
 from visuomotor.models.dexvla.head import DiffusionHead
-from visuomotor.nn.dit import sinusoids
+from visuomotor.nn.dit import per_sample, sinusoids
 
 __all__ = ["UNet"]
 
@@ -91,7 +91,7 @@ class UNet(DiffusionHead):
     def forward(
         self,
         x: Float[Tensor, "B T A"],
-        t: Int64[Tensor, "B"],
+        t: Int64[Tensor, "B"] | int,
         cond: Float[Tensor, "B N D"],
         state: Float[Tensor, "B S"],
         embodiment: Int64[Tensor, "B"] | None = None,
@@ -100,6 +100,7 @@ class UNet(DiffusionHead):
 
         The length may be any multiple of `UNetConfig.length_unit`.
         """
+        t = per_sample(t, x)
         self._require_shapes(x, t, cond, state)
         if x.shape[1] % self.config.length_unit:
             raise ValueError(f"A chunk of {x.shape[1]} actions is not divisible by {self.config.length_unit}.")
