@@ -55,9 +55,9 @@ def test_switches_and_signals_are_set_on_the_command_line() -> None:
 
 
 def test_worlds_have_their_own_robot_words_and_tasks() -> None:
-    tabletop = find_recipe("damvla-nano")(tasks="lift, put_on", vocabulary="full")
+    tabletop = find_recipe("damvla-nano")(tasks="lift, put_on", vocabulary="full", distractors=0)
     assert tabletop.evaluation is not None
-    assert tabletop.evaluation.options == {"vocabulary": "full", "tasks": ["lift", "put_on"]}
+    assert tabletop.evaluation.options == {"vocabulary": "full", "tasks": "lift, put_on", "distractors": 0}
     sawyer = find_recipe("damvla-nano")(world="metaworld", combination="vt-acw")
     assert sawyer.evaluation is not None
     assert (sawyer.evaluation.environment, sawyer.evaluation.options) == ("metaworld", {"tasks": "grasps"})

@@ -1,12 +1,12 @@
 """CogACT: from nothing in a simulated world, and from public weights on one's own data as it was published."""
 
-from dataclasses import replace
 from typing import Any, Literal
 
 from visuomotor.contract import EvalPlan, Mixture, Run, Source, Stage
 from visuomotor.data.config import ProcessorConfig
 from visuomotor.data.lerobot import Dataset
 from visuomotor.models import make_config
+from visuomotor.recipes.tabletop import tabletop_evaluation
 from visuomotor.simulation.metaworld.sentences import SENTENCES
 from visuomotor.simulation.tabletop.language import corpus, get_vocabulary
 
@@ -20,6 +20,7 @@ def cogact_nano(
     data: str = "runs/demo/data",
     world: World = "tabletop",
     tasks: str | None = None,
+    distractors: int | None = None,
     steps: int = 4000,
     minutes: float | None = None,
     batch_size: int = 32,
@@ -36,6 +37,7 @@ def cogact_nano(
 
     data: demonstrations; tasks: those that it is rolled out on, with commas between them (default: all of the
     tabletop's vocabulary, and of Meta-World those that reach, take hold and act, "grasps");
+    distractors: things on the table beside those that a task names, None for the tabletop's own number;
     start: a checkpoint whose weights and processor it goes on from.
 
     Raises:
@@ -70,18 +72,17 @@ def cogact_nano(
         model="cogact",
         config=config,
         stages={stage.name: stage},
-        evaluation=_evaluation(world, tasks, vocabulary),
+        evaluation=_evaluation(world, tasks, distractors, vocabulary),
         processor={"checkpoint": start} if start else processor,
         corpus=tuple(sorted(_sentences(world, vocabulary))),
     )
 
 
-def _evaluation(world: World, tasks: str | None, vocabulary: str) -> EvalPlan:
-    plan = EvalPlan(environment=world, splits=("train",), execute=4, think=())
-    if world == "metaworld":
-        return replace(plan, execute=8, options={"tasks": tasks or "grasps"})
-    chosen: dict[str, Any] = {"tasks": [name.strip() for name in tasks.split(",")]} if tasks else {}
-    return replace(plan, splits=("train", "heldout_combination"), options={"vocabulary": vocabulary, **chosen})
+def _evaluation(world: World, tasks: str | None, distractors: int | None, vocabulary: str) -> EvalPlan:
+    if world == "tabletop":
+        return tabletop_evaluation(vocabulary, tasks=tasks, distractors=distractors)
+    options = {"tasks": tasks or "grasps"}
+    return EvalPlan(environment=world, splits=("train",), execute=8, think=(), options=options)
 
 
 def _sentences(world: World, vocabulary: str) -> set[str]:

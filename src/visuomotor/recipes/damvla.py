@@ -16,6 +16,7 @@ def damvla_nano(
     data: str = "runs/demo/data",
     world: World = "tabletop",
     tasks: str | None = None,
+    distractors: int | None = None,
     combination: str = "full",
     signal: Signal = "gripper",
     covers: Literal["changes", "phases"] = "changes",
@@ -31,7 +32,7 @@ def damvla_nano(
 ) -> Run:
     """Nano DAM-VLA on demonstrations of the tabletop or of Meta-World, for a laptop without a GPU.
 
-    world, tasks: as in cogact-nano.
+    world, tasks, distractors: as in cogact-nano.
     combination: of the switches VT, ACW, TW, DAM, DL, as published: base (none, which is CogACT), vt-acw, vt-acw-tw,
     vt-acw-tw-dam, full, no-vt, dam-dl; single ones are set by --config.vt false and so on.
     signal, covers: what tells that the robot manipulates: gripper (published), contact, speed or proximity; its changes
@@ -42,6 +43,7 @@ def damvla_nano(
         data=data,
         world=world,
         tasks=tasks,
+        distractors=distractors,
         steps=steps,
         minutes=minutes,
         batch_size=batch_size,

@@ -3,8 +3,9 @@
 from dataclasses import replace
 from typing import Any, Literal
 
-from visuomotor.contract import EvalPlan, Mixture, Run, Source, Stage
+from visuomotor.contract import Mixture, Run, Source, Stage
 from visuomotor.models import make_config
+from visuomotor.recipes.tabletop import tabletop_evaluation
 from visuomotor.simulation.tabletop.language import corpus, get_vocabulary
 
 __all__ = ["dexvla_nano"]
@@ -22,6 +23,8 @@ def dexvla_nano(
     data: str = "runs/dexvla/tabletop",
     sawyer: str | None = "runs/dexvla/sawyer",
     task: str | None = "runs/dexvla/task",
+    tasks: str | None = None,
+    distractors: int | None = None,
     expert: float = 0.5,
     adapt: float = 0.15,
     steps: int = 3000,
@@ -45,6 +48,7 @@ def dexvla_nano(
 
     data: demonstrations of the tabletop; sawyer: of Meta-World, None leaves it out; task: of one of the tabletop's
     tasks, for Stage 3, which otherwise takes `data`;
+    tasks, distractors: for rollouts, as in cogact-nano;
     expert, adapt: shares of Stage 1 and Stage 3 in the training, 0 leaves one out;
     substeps: sub-step text in both stages, only as the output of Stage 2, or nowhere;
     freeze_vision: the vision tower stands still, as in the paper; for one that starts from nothing it must not.
@@ -93,12 +97,8 @@ def dexvla_nano(
         model="dexvla",
         config=make_config("dexvla", "nano", **config, head=head),
         stages=stages,
-        evaluation=EvalPlan(
-            environment="tabletop",
-            splits=("train", "heldout_combination"),
-            execute=4,
-            think=() if substeps == "none" else ("subtask",),
-            options={"vocabulary": vocabulary},
+        evaluation=tabletop_evaluation(
+            vocabulary, think=() if substeps == "none" else ("subtask",), tasks=tasks, distractors=distractors
         ),
         weights={"head": "before"} if expert else {},
         processor={**processor, "prompt": "qwen2_vl", "levels": {"subtask": float(substeps != "none")}},

@@ -1,12 +1,13 @@
 """The tabletop world: first looking, then demonstrations beside a stream of grounding questions, then acting alone."""
 
 from dataclasses import replace
+from typing import Any
 
 from visuomotor.contract import EvalPlan, Run, Source
 from visuomotor.recipes.nano import nano_run
 from visuomotor.simulation.tabletop.language import corpus, get_vocabulary
 
-__all__ = ["tabletop_nano", "tabletop_pretrain"]
+__all__ = ["tabletop_evaluation", "tabletop_nano", "tabletop_pretrain"]
 
 SCRATCH_RATE, START_RATE = 2e-3, 5e-4
 
@@ -55,13 +56,7 @@ def tabletop_nano(
     run = nano_run(
         "tabletop-nano",
         sources=(*robot, *looking, *asking),
-        evaluation=EvalPlan(
-            environment="tabletop",
-            splits=("train", "heldout_combination"),
-            execute=4,
-            think=("subtask", "box"),
-            options={"vocabulary": vocabulary},
-        ),
+        evaluation=tabletop_evaluation(vocabulary, think=("subtask", "box")),
         corpus=tuple(sorted(set(corpus(get_vocabulary(vocabulary))))),
         image_size=image_size,
         horizon=horizon,
@@ -73,6 +68,20 @@ def tabletop_nano(
         levels={"subtask": 0.7, "box": 0.9, "action": 0.5},
     )
     return _staged(run, see=see if grounding > 0 and not start else 0.0, act=act, boxes=boxes, robot=tuple(robot))
+
+
+def tabletop_evaluation(
+    vocabulary: str, *, think: tuple[str, ...] = (), tasks: str | None = None, distractors: int | None = None
+) -> EvalPlan:
+    """Rollouts on the tabletop; tasks: of the vocabulary, with commas between them, None for all; distractors: things
+    beside those that a task names, None for the world's own number."""
+    options: dict[str, Any] = {"vocabulary": vocabulary}
+    if tasks:
+        options["tasks"] = tasks
+    if distractors is not None:
+        options["distractors"] = distractors
+    splits = ("train", "heldout_combination")
+    return EvalPlan(environment="tabletop", splits=splits, execute=4, think=think, options=options)
 
 
 def tabletop_pretrain(

@@ -212,6 +212,8 @@ def test_sentences_belong_to_their_split() -> None:
 def test_scenarios_of_chosen_tasks() -> None:
     assert {s.options["kind"] for s in scenarios("train", 10, 0, tasks=["push"])} == {"push left", "push right"}
     assert {s.options["kind"] for s in scenarios("train", 10, 0, tasks=["push left"])} == {"push left"}
+    mixed = scenarios("train", 10, 0, tasks="lift, push left")
+    assert {s.options["kind"] for s in mixed} == {"lift", "push left"}
     with pytest.raises(ValueError, match="'small' has no task 'fold'"):
         scenarios("train", 1, 0, tasks=["fold"])
     with pytest.raises(ValueError, match="Unknown split 'test'"):

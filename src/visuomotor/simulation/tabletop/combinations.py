@@ -52,9 +52,9 @@ def scenarios(
 ) -> list[Scenario]:
     """`count` scenarios of a split, balanced over task kinds and, within a kind, over objects.
 
-    `tasks` keeps only these relations (`push`) or kinds (`push left`). Half of the sentences are canonical, the
-    others paraphrases; `paraphrase=False` makes all canonical (held-out paraphrases stay paraphrases). The first n
-    of more scenarios are the same as n scenarios.
+    `tasks` keeps only these relations (`push`) or kinds (`push left`), a sequence or a text with commas. Half of the
+    sentences are canonical, the others paraphrases; `paraphrase=False` makes all canonical (held-out paraphrases stay
+    paraphrases). The first n of more scenarios are the same as n scenarios.
     """
     if split not in SPLITS:
         raise ValueError(f"Unknown split {split!r} of the tabletop world. Available: {', '.join(SPLITS)}.")
@@ -134,7 +134,7 @@ def _selected(vocabulary: Vocabulary, tasks: Sequence[str] | None) -> list[Kind]
     if tasks is None:
         return list(vocabulary.kinds)
     if isinstance(tasks, str):
-        tasks = [tasks]
+        tasks = [name.strip() for name in tasks.split(",")]
     known = {name for kind in vocabulary.kinds for name in (kind[0], kind_name(kind))}
     if unknown := [task for task in tasks if task not in known]:
         raise ValueError(
