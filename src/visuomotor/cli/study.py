@@ -97,6 +97,7 @@ def run(arguments: list[str]) -> int:
     from visuomotor.cli.train import pairs, recipe_arguments
     from visuomotor.recipes import find_recipe
     from visuomotor.studies import STUDIES, StudyPlan, run_study, summarise
+    from visuomotor.studies.report import told, write_report
 
     if arguments[:1] == ["list"]:
         for name, study in STUDIES.items():
@@ -123,10 +124,10 @@ def run(arguments: list[str]) -> int:
             return bars.enter_context(progress_bar(title, transient=True))
 
         run_study(study, plan, watch, say)
-    for summary in summarise(study, plan):
+    summaries = summarise(study, plan)
+    for summary in summaries:
         columns, rows = summary.table()
         table(f"{study.question} ({summary.condition})", columns, rows)
-        count = plan.seeds * plan.episodes
-        say(f"{count} rollouts an arm show differences of {100 * summary.detectable:.0f} points with 80 % power.")
-    say(f"details: {(plan.out / 'study.json').resolve()}")
+        say(told(summary, plan))
+    say(f"report: {write_report(study, plan, summaries).resolve()}, details beside it in study.json")
     return 0
