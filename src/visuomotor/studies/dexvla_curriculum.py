@@ -5,6 +5,7 @@ An arm with a Stage 1 spends half of that time on it, from --data and the Sawyer
 """
 
 from visuomotor.studies.engine import Arm, Study
+from visuomotor.studies.held_out import measure_held_out
 
 __all__ = ["DEXVLA_CURRICULUM"]
 
@@ -16,6 +17,7 @@ DEXVLA_CURRICULUM = Study(
     question="What do Stage 1, sub-step text, the diffusion transformer and layers for each robot add to DexVLA?",
     recipe="dexvla-nano",
     arguments={"adapt": 0.0, "task": None},  # Stage 3 would give every arm the same
+    measure=measure_held_out,
     arms=(
         Arm(name="stage-2", adds="Stage 2 alone, with sub-step text", arguments=ALONE, think=THOUGHT),
         Arm(

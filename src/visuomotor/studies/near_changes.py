@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from scipy.stats import mannwhitneyu
 
-from visuomotor.contract import Batch, Mixture
+from visuomotor.contract import Batch
 from visuomotor.data.lerobot import Dataset
-from visuomotor.data.loader import held_out
 from visuomotor.data.prepared import spread_rows
 from visuomotor.evaluation.results import EpisodeRecord
 from visuomotor.policy import Policy, load_policy
 from visuomotor.studies.attention_maps import draw_attention
+from visuomotor.studies.held_out import held_out_rows
 
 __all__ = ["measure_near_changes"]
 
@@ -41,10 +41,7 @@ def measure_near_changes(checkpoint: Path, data: Path, rollouts: list[EpisodeRec
             f"{checkpoint} was trained without trajectory weights and router labels; set processor.weights to "
             f"trajectory,chunk and processor.router to true."
         )
-    held = np.flatnonzero(held_out(dataset.num_episodes, Mixture(sources=()).validation))
-    slices = [dataset.episode_slice(int(episode)) for episode in held]
-    rows = np.concatenate([np.arange(s.start, s.stop) for s in slices])
-    rows = rows[spread_rows(len(rows), FRAMES)]
+    slices, rows = held_out_rows(dataset, FRAMES)
     near, elsewhere, said, labels = [], [], [], []
     for batch in _batches(policy, dataset, rows):
         shape = (batch.size, 1, config.horizon, config.action_width)
