@@ -27,7 +27,7 @@ def dexvla_nano(
     distractors: int | None = None,
     expert: float = 0.5,
     adapt: float = 0.15,
-    steps: int = 3000,
+    steps: int = 2600,
     minutes: float | None = None,
     substeps: Literal["both", "stage2", "none"] = "both",
     head: Literal["scaledp", "unet"] = "scaledp",
