@@ -385,6 +385,14 @@ def test_of_several_samples_the_medoid_is_the_answer() -> None:
         Policy(dm0(), PROCESSOR, num_samples=3, actions_from="tokens")
 
 
+@pytest.mark.parametrize(
+    "setting", [{"num_samples": 0}, {"think_every": 0}, {"steps": "abc"}, {"think_seconds": "x"}, {"think_seconds": -1}]
+)
+def test_settings_that_are_no_such_number_are_refused(setting: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(setting))} is .*; give"):
+        Policy(dm0(), PROCESSOR, **setting)
+
+
 @pytest.mark.parametrize("kind", ["guided", "identity", "prefix"])
 def test_a_chunk_goes_on_from_the_one_that_runs(kind: str, caplog: pytest.LogCaptureFixture) -> None:
     policy = Policy(dm0(), PROCESSOR, num_samples=2, steps=10)

@@ -100,13 +100,14 @@ class Policy:
         self.think_seconds, self.constrain, self.box_names = think_seconds, constrain, tuple(box_names)
         if actions_from not in ("flow", "tokens"):
             raise ValueError(f"actions_from is {actions_from!r}; choose 'flow' or 'tokens'.")
-        if think_seconds is not None and think_seconds < 0:
-            raise ValueError(f"think_seconds is {think_seconds}; give at least 0, or None for no limit.")
-        if num_samples < 1 or (num_samples > 1 and actions_from == "tokens"):
-            raise ValueError(
-                f"num_samples is {num_samples} with actions_from {actions_from!r}; give at least 1, and 1 where the "
-                f"policy writes its actions, which it does without noise."
-            )
+        counts = {"think_every": think_every, "num_samples": num_samples, "steps": 1 if steps is None else steps}
+        for name, value in counts.items():
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} is {value!r}; give a whole number, at least 1.")
+        if think_seconds is not None and not (isinstance(think_seconds, int | float) and think_seconds >= 0):
+            raise ValueError(f"think_seconds is {think_seconds!r}; give at least 0, or None for no limit.")
+        if num_samples > 1 and actions_from == "tokens":
+            raise ValueError(f"num_samples is {num_samples}, but actions that a policy writes know no noise; give 1.")
         self.actions_from, self.num_samples = actions_from, num_samples
         self.malformed = 0
         self._warned = False
@@ -464,6 +465,9 @@ def load_policy(
         if name not in known:
             raise ValueError(f"A policy has no setting {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}.")
     own = {name: value for name, value in settings.items() if name not in SETTINGS}
+    for name, value in own.items():
+        if isinstance(getattr(dimensions, name), float) and not isinstance(value, int | float):
+            raise ValueError(f"{name} is {value!r}; give a number.")
     model.config = replace(dimensions, **own)
     try:
         if precision == "file":

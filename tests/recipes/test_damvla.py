@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests.data.fakes import CORPUS, FakeDataset
+from tests.data.recording import write
 from visuomotor.data.processor import Processor, ProcessorConfig
 from visuomotor.data.weighting import WeightingConfig
 from visuomotor.models import make_model
@@ -66,6 +67,17 @@ def test_worlds_have_their_own_robot_words_and_tasks() -> None:
     assert find_recipe("cogact-nano")(world="metaworld").corpus == sawyer.corpus != tabletop.corpus
     with pytest.raises(ValueError, match="choose 'tabletop' or 'metaworld'"):
         find_recipe("cogact-nano")(world="kitchen")
+    with pytest.raises(ValueError, match="'hamer'.*hammer"):
+        find_recipe("cogact-nano")(world="metaworld", tasks="hammer, hamer")
+    with pytest.raises(ValueError, match="no task 'fold'"):
+        find_recipe("damvla-nano")(tasks="fold")
+
+
+def test_data_of_another_robot_than_the_world_s_is_refused_before_training(tmp_path: Path) -> None:
+    data = str(write(tmp_path / "arm").root)  # six numbers
+    for recipe, options in (("damvla-nano", {"world": "metaworld"}), ("cogact-nano", {}), ("dexvla-nano", {})):
+        with pytest.raises(ValueError, match=r"recorded with 'arm', whose actions have 6 numbers.* have [47]\."):
+            find_recipe(recipe)(data=data, **options)
 
 
 def test_a_finished_policy_may_route_otherwise(tmp_path: Path) -> None:
@@ -79,5 +91,7 @@ def test_a_finished_policy_may_route_otherwise(tmp_path: Path) -> None:
     assert load_policy(folder).model.config == words
     with pytest.raises(ValueError, match="routing"):
         load_policy(folder, routing="softly")
+    with pytest.raises(ValueError, match="hysteresis is 'a'; give a number"):
+        load_policy(folder, hysteresis="a")
     with pytest.raises(ValueError, match=r"no setting 'horizon'.*hysteresis"):
         load_policy(folder, horizon=3)

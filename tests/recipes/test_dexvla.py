@@ -126,6 +126,15 @@ def test_all_three_stages_train_and_the_trunk_moves_on(whole: Path) -> None:
     assert ("subtask" in chunk.text) != (chunk.extras.get("unfinished") == ["subtask"])
 
 
+def test_a_policy_drives_the_robot_that_it_learnt_last() -> None:
+    run = small(adapt=0.25, task="sawyer")
+    datasets = assembly.open_datasets(run, Path("cache"))
+    processor = assembly.build_processor(run, datasets)
+    assert [known.name for known in processor.embodiments] == ["arm", "sawyer"]
+    assert assembly.driven_robot(run, datasets, processor).name == "sawyer"
+    assert assembly.driven_robot(small(adapt=0.0), datasets, processor).name == "arm"
+
+
 def test_batches_of_stage_1_mix_the_robots() -> None:
     run = small().before
     assert run is not None

@@ -89,13 +89,14 @@ def test_what_learns_may_be_limited(parent: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_parts_that_act_are_those_of_the_model() -> None:
-    for model, config in (("dm0", {}), ("dexvla", {})):
+    for model, fields in (("dm0", {}), ("dexvla", {}), ("cogact", {}), ("damvla", {}), ("damvla", {"dam": False})):
+        config = make_config(model, **fields)
         with torch.device("meta"):
-            parts = make_model(model, make_config(model, **config)).parts()
+            parts = make_model(model, config).parts()
         assert (
-            {"llm", *module._learning_parts(model, 0, True)}
-            == set(module._learning_parts(model, 4, False))
+            {"llm", *module._learning_parts(model, config, 0, True)}
+            == set(module._learning_parts(model, config, 4, False))
             < parts.keys()
         )
     with pytest.raises(ValueError, match="'fake'"):
-        module._learning_parts("fake", 4, False)
+        module._learning_parts("fake", None, 4, False)

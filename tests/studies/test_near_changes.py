@@ -7,6 +7,7 @@ from PIL import Image
 from tests.data.recording import ARM, write
 from tests.models.damvla.conftest import SMALL
 from tests.studies.test_summary import record
+from visuomotor.contract import Episode
 from visuomotor.data.lerobot import Dataset
 from visuomotor.data.processor import Processor, ProcessorConfig
 from visuomotor.models.damvla import DAMVLA, DAMVLAConfig, switches
@@ -39,6 +40,18 @@ def test_errors_near_changes_and_what_the_router_says(tmp_path: Path) -> None:
         assert measure_near_changes(folder, tmp_path / "data", rollouts, out) == found
         assert {path.name for path in out.iterdir()} == ({"routing.png", "attention.png"} if known else set())
     assert Image.open(tmp_path / "full-out" / "attention.png").size[0] > 500
+
+
+def test_where_nothing_changes_there_is_no_error_near_a_change(tmp_path: Path) -> None:
+    def still(recorded: Episode) -> Episode:
+        actions = recorded.actions.copy()
+        actions[:, -1] = 1.0
+        return replace(recorded, actions=actions)
+
+    folder = checkpoint(tmp_path, write(tmp_path / "data", still), PROCESSOR, "full")
+    out = tmp_path / "out"
+    out.mkdir()
+    assert measure_near_changes(folder, tmp_path / "data", [], out).keys() == {"error elsewhere"}
 
 
 def test_without_weights_nobody_knows_where_changes_are(tmp_path: Path) -> None:

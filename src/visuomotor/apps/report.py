@@ -31,8 +31,8 @@ def write_report(folder: Path, out: Path | None = None, title: str | None = None
     parts = evaluation_part(folder) | answers_part(folder) | training_part(folder) | data_part(folder)
     if not parts:
         raise FileNotFoundError(
-            f"{folder} holds neither data/, train/ nor eval/ (nor answers/) with something in it: there is nothing to "
-            "report. Give the folder of the run, in which they lie."
+            f"{folder} holds neither data/, train/ nor eval/ (nor answers/) with something in it, and is no training "
+            "either: there is nothing to report. Give the folder of the run, in which they lie."
         )
     records = {name: parts.pop(name, {}) for name in ("data", "provenance", "run")}
     provenance = records["run"].get("checkpoint_provenance") or records["provenance"]
@@ -73,14 +73,15 @@ def lead(parts: dict[str, Any], world: str | None) -> str:
 
 
 def training_part(folder: Path) -> dict[str, Any]:
-    """Learning curves and the last checkpoint's provenance, of train/."""
-    path = folder / "train" / "metrics.jsonl"
+    """Learning curves and the last checkpoint's provenance, of train/, or of a folder that is a training itself."""
+    folder = folder / "train" if (folder / "train").is_dir() else folder
+    path = folder / "metrics.jsonl"
     records = read_metrics(path)
     if not records:
         return {}
-    last, provenance = folder / "train" / "last", {}
+    last, provenance = folder / "last", {}
     if last.exists():
-        file = folder / "train" / "checkpoints" / last.read_text().strip() / "provenance.json"
+        file = folder / "checkpoints" / last.read_text().strip() / "provenance.json"
         provenance = json.loads(file.read_text()) if file.exists() else {}
     notes = [f"{records[-1]['step']} steps"]
     means = {

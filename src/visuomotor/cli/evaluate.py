@@ -104,7 +104,10 @@ def run(arguments: list[str]) -> int:
     if options.stages:
         records = read_records(options.out / RECORDS_FILE)
         for condition in results.conditions:
-            columns, rows = stage_table(by_stage(r for r in records if r.condition == condition.name))
-            table(f"how far episodes came: {condition.name}", columns, rows)
+            reached = by_stage(r for r in records if r.condition == condition.name)
+            if reached:
+                table(f"how far episodes came: {condition.name}", *stage_table(reached))
+            else:
+                say(f"{condition.name}: the tasks of {options.environment} have no stages.")
     say(f"results: {options.out / 'results.json'}")
     return 0

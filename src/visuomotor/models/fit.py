@@ -27,6 +27,12 @@ def require_fit(model: Any, processor: Processor) -> None:
     if processor.config.image_size is not None:  # otherwise images would be resized twice
         wanted["image_size"] = processor.config.image_size
         wanted["image_pad"] = "grey"
+    prompt = getattr(model.config, "prompt", processor.config.prompt)
+    if prompt != processor.config.prompt:
+        raise ValueError(
+            f"The model reads texts of the layout {prompt!r} but the processor makes {processor.config.prompt!r}; set "
+            f"the processor's prompt to {prompt!r}, or start from a checkpoint of this kind of model."
+        )
     for name, value in wanted.items():
         given = getattr(model.config, name, value)
         if given != value:
@@ -34,12 +40,6 @@ def require_fit(model: Any, processor: Processor) -> None:
                 f"The model has {name} {given} but the processor {value}; build the model's configuration with "
                 f"{name}={value}."
             )
-    prompt = getattr(model.config, "prompt", processor.config.prompt)
-    if prompt != processor.config.prompt:
-        raise ValueError(
-            f"The model reads texts of the layout {prompt!r} but the processor makes {processor.config.prompt!r}; set "
-            f"the processor's prompt to {prompt!r}."
-        )
     vocabulary = getattr(model.config, "vocab_size", processor.tokenizer.vocab_size)
     if vocabulary < processor.tokenizer.vocab_size:
         raise ValueError(

@@ -2,18 +2,13 @@
 
 from typing import Any, Literal
 
-from visuomotor.contract import EvalPlan, Mixture, Run, Source, Stage
+from visuomotor.contract import Mixture, Run, Source, Stage
 from visuomotor.data.config import ProcessorConfig
 from visuomotor.data.lerobot import Dataset
 from visuomotor.models import make_config
-from visuomotor.recipes.tabletop import tabletop_evaluation
-from visuomotor.simulation.metaworld.sentences import SENTENCES
-from visuomotor.simulation.tabletop.language import corpus, get_vocabulary
+from visuomotor.recipes.worlds import WIDTHS, World, evaluation, require_robot_of, sentences
 
-__all__ = ["World", "cogact", "cogact_nano"]
-
-World = Literal["tabletop", "metaworld"]
-WIDTHS: dict[World, int] = {"tabletop": 7, "metaworld": 4}  # numbers of an action, and of the state that it is not told
+__all__ = ["cogact", "cogact_nano"]
 
 
 def cogact_nano(
@@ -41,10 +36,10 @@ def cogact_nano(
     start: a checkpoint whose weights and processor it goes on from.
 
     Raises:
-        ValueError: another world.
+        ValueError: another world, data of another robot, or tasks that the world lacks.
     """
-    if world not in WIDTHS:
-        raise ValueError(f"world is {world!r}; choose 'tabletop' or 'metaworld'.")
+    plan = evaluation(world, tasks=tasks, distractors=distractors, vocabulary=vocabulary)
+    require_robot_of(world, data)
     width = WIDTHS[world]
     config = make_config("cogact", "nano", image_size=image_size, horizon=horizon, action_dim=width)
     processor = {
@@ -72,24 +67,10 @@ def cogact_nano(
         model="cogact",
         config=config,
         stages={stage.name: stage},
-        evaluation=_evaluation(world, tasks, distractors, vocabulary),
+        evaluation=plan,
         processor={"checkpoint": start} if start else processor,
-        corpus=tuple(sorted(_sentences(world, vocabulary))),
+        corpus=sentences(world, vocabulary),
     )
-
-
-def _evaluation(world: World, tasks: str | None, distractors: int | None, vocabulary: str) -> EvalPlan:
-    if world == "tabletop":
-        return tabletop_evaluation(vocabulary, tasks=tasks, distractors=distractors)
-    options = {"tasks": tasks or "grasps"}
-    return EvalPlan(environment=world, splits=("train",), execute=8, think=(), options=options)
-
-
-def _sentences(world: World, vocabulary: str) -> set[str]:
-    """What the tokenizer is trained on."""
-    if world == "metaworld":
-        return {text for sentences in SENTENCES.values() for text in sentences.train}
-    return set(corpus(get_vocabulary(vocabulary)))
 
 
 def cogact(

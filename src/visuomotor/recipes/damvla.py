@@ -7,7 +7,8 @@ from visuomotor.contract import Run
 from visuomotor.data.weighting import Signal, WeightingConfig
 from visuomotor.models import make_config
 from visuomotor.models.damvla import switches
-from visuomotor.recipes.cogact import World, cogact_nano
+from visuomotor.recipes.cogact import cogact_nano
+from visuomotor.recipes.worlds import World
 
 __all__ = ["damvla_nano"]
 

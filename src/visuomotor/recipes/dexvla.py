@@ -5,8 +5,7 @@ from typing import Any, Literal
 
 from visuomotor.contract import Mixture, Run, Source, Stage
 from visuomotor.models import make_config
-from visuomotor.recipes.tabletop import tabletop_evaluation
-from visuomotor.simulation.tabletop.language import corpus, get_vocabulary
+from visuomotor.recipes.worlds import evaluation, require_robot_of, sentences
 
 __all__ = ["dexvla_nano"]
 
@@ -54,7 +53,8 @@ def dexvla_nano(
     freeze_vision: the vision tower stands still, as in the paper; for one that starts from nothing it must not.
 
     Raises:
-        ValueError: a UNet head with a Stage 1, which is ScaleDP's; shares that leave nothing for Stage 2.
+        ValueError: a UNet head with a Stage 1, which is ScaleDP's; shares that leave nothing for Stage 2; data of
+        another robot, or tasks that the tabletop lacks.
     """
     if min(expert, adapt) < 0 or expert + adapt >= 1:
         raise ValueError(f"expert is {expert} and adapt {adapt}; they are shares of the training, below 1 in all.")
@@ -62,6 +62,8 @@ def dexvla_nano(
         raise ValueError("Stage 1 trains a ScaleDP, which no UNet can take over; set expert to 0.")
     if substeps not in ("both", "stage2", "none"):
         raise ValueError(f"substeps is {substeps!r}; choose 'both', 'stage2' or 'none'.")
+    for path in (data, *([task] if task and adapt else [])):
+        require_robot_of("tabletop", path)
     own = [Source(name="tabletop", path=data), *([Source(name="task", path=task)] if task and adapt else [])]
     every = [*own, *([Source(name="sawyer", path=sawyer)] if sawyer else [])]
     processor: dict[str, Any] = {
@@ -97,11 +99,15 @@ def dexvla_nano(
         model="dexvla",
         config=make_config("dexvla", "nano", **config, head=head),
         stages=stages,
-        evaluation=tabletop_evaluation(
-            vocabulary, think=() if substeps == "none" else ("subtask",), tasks=tasks, distractors=distractors
+        evaluation=evaluation(
+            "tabletop",
+            think=() if substeps == "none" else ("subtask",),
+            tasks=tasks,
+            distractors=distractors,
+            vocabulary=vocabulary,
         ),
         weights={"head": "before"} if expert else {},
         processor={**processor, "prompt": "qwen2_vl", "levels": {"subtask": float(substeps != "none")}},
-        corpus=tuple(sorted(set(corpus(get_vocabulary(vocabulary))))),
+        corpus=sentences("tabletop", vocabulary),
         before=before if expert else None,
     )

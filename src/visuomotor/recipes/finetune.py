@@ -15,6 +15,7 @@ __all__ = ["finetune"]
 ACTING = {  # parts behind a language model
     "dm0": ("expert", "action_io"),
     "cogact": ("action_model",),
+    "damvla": ("action_model", "gripper_model", "router"),
     "dexvla": ("projectors", "film", "head"),
 }
 
@@ -57,7 +58,7 @@ def finetune(
     if new_robot:
         processor |= {"embodiment": "data", "statistics": "data", "image_roles": _fitting_roles(dataset, parent, start)}
     else:
-        _require_same_robot(dataset, data, folder)
+        _require_known_robot(dataset, data, parent, folder)
         if statistics == "data":
             processor["statistics"] = "data"
     levels = available_levels(dataset, parent.config.levels)
@@ -72,7 +73,7 @@ def finetune(
         steps=steps,
         batch_size=batch_size,
         mixture=Mixture(sources=(Source(name="robot", path=data), *conversation_sources(conversations))),
-        trains={part: learning_rate for part in _learning_parts(model, lora, freeze_prefix)},
+        trains={part: learning_rate for part in _learning_parts(model, config, lora, freeze_prefix)},
         lora=lora,
         start=start,
         validate_every=250,
@@ -82,20 +83,23 @@ def finetune(
     return Run(name="finetune", model=model, config=config, stages={"train": stage}, processor=processor)
 
 
-def _learning_parts(model: str, lora: int, freeze_prefix: bool) -> tuple[str, ...]:
+def _learning_parts(model: str, config: Any, lora: int, freeze_prefix: bool) -> tuple[str, ...]:
     if lora and freeze_prefix:
         raise ValueError(f"lora {lora} teaches the language model, but freeze_prefix keeps it still; choose one.")
     if not (lora or freeze_prefix):
         return ("*",)
     if model not in ACTING:
         raise ValueError(f"Neither lora nor freeze_prefix is known for {model!r}, only for {', '.join(ACTING)}.")
-    return ACTING[model] if freeze_prefix else ("llm", *ACTING[model])
+    acting = ACTING[model] if getattr(config, "dam", True) else ("action_model",)
+    return acting if freeze_prefix else ("llm", *acting)
 
 
-def _require_same_robot(dataset: Dataset, data: str, folder: Path) -> None:
-    robot = Embodiment.load(folder / "embodiment.json")
+def _require_known_robot(dataset: Dataset, data: str, parent: Processor, folder: Path) -> None:
+    robot, driven = dataset.require_embodiment(), Embodiment.load(folder / "embodiment.json")
+    if not all(known.differences(robot) for known in parent.embodiments):
+        return
     try:
-        dataset.require_embodiment().require_compatible(robot, this=f"Data set {data}", that=f"checkpoint {folder}")
+        robot.require_compatible(driven, this=f"Data set {data}", that=f"checkpoint {folder}")
     except ValueError as error:
         raise ValueError(
             f"{error} To teach the checkpoint a new robot, pass --new-robot true (its action statistics then come "

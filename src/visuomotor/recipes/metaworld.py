@@ -2,7 +2,7 @@
 
 from visuomotor.contract import EvalPlan, Run, Source
 from visuomotor.recipes.nano import nano_run
-from visuomotor.simulation.metaworld.sentences import SENTENCES
+from visuomotor.recipes.worlds import sentences
 
 __all__ = ["metaworld_pairs"]
 
@@ -33,7 +33,7 @@ def metaworld_pairs(
             think=("subtask",),
             options={"tasks": tasks},
         ),
-        corpus=tuple(sorted({text for s in SENTENCES.values() for text in s.train})),
+        corpus=sentences("metaworld"),
         image_size=image_size,
         horizon=horizon,
         steps=steps,

@@ -1,13 +1,12 @@
 """The tabletop world: first looking, then demonstrations beside a stream of grounding questions, then acting alone."""
 
 from dataclasses import replace
-from typing import Any
 
-from visuomotor.contract import EvalPlan, Run, Source
+from visuomotor.contract import Run, Source
 from visuomotor.recipes.nano import nano_run
-from visuomotor.simulation.tabletop.language import corpus, get_vocabulary
+from visuomotor.recipes.worlds import evaluation, sentences
 
-__all__ = ["tabletop_evaluation", "tabletop_nano", "tabletop_pretrain"]
+__all__ = ["tabletop_nano", "tabletop_pretrain"]
 
 SCRATCH_RATE, START_RATE = 2e-3, 5e-4
 
@@ -56,8 +55,8 @@ def tabletop_nano(
     run = nano_run(
         "tabletop-nano",
         sources=(*robot, *looking, *asking),
-        evaluation=tabletop_evaluation(vocabulary, think=("subtask", "box")),
-        corpus=tuple(sorted(set(corpus(get_vocabulary(vocabulary))))),
+        evaluation=evaluation("tabletop", think=("subtask", "box"), vocabulary=vocabulary),
+        corpus=sentences("tabletop", vocabulary),
         image_size=image_size,
         horizon=horizon,
         steps=steps,
@@ -68,20 +67,6 @@ def tabletop_nano(
         levels={"subtask": 0.7, "box": 0.9, "action": 0.5},
     )
     return _staged(run, see=see if grounding > 0 and not start else 0.0, act=act, boxes=boxes, robot=tuple(robot))
-
-
-def tabletop_evaluation(
-    vocabulary: str, *, think: tuple[str, ...] = (), tasks: str | None = None, distractors: int | None = None
-) -> EvalPlan:
-    """Rollouts on the tabletop; tasks: of the vocabulary, with commas between them, None for all; distractors: things
-    beside those that a task names, None for the world's own number."""
-    options: dict[str, Any] = {"vocabulary": vocabulary}
-    if tasks:
-        options["tasks"] = tasks
-    if distractors is not None:
-        options["distractors"] = distractors
-    splits = ("train", "heldout_combination")
-    return EvalPlan(environment="tabletop", splits=splits, execute=4, think=think, options=options)
 
 
 def tabletop_pretrain(

@@ -4,6 +4,7 @@ import inspect
 from typing import Any
 
 from visuomotor.simulation.interface import World
+from visuomotor.spelling import did_you_mean
 
 
 def split_options(world: World, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -23,7 +24,7 @@ def split_options(world: World, options: dict[str, Any]) -> tuple[dict[str, Any]
             takers = takes_any
         if not any(takers):
             known = sorted((named[0] | named[1]) - {"split", "count", "seed"})
-            raise ValueError(f"The world has no option {name!r}; it has {', '.join(known)}.")
+            raise ValueError(f"The world has no option {name!r}.{did_you_mean(name, known)} It has {', '.join(known)}.")
         for part, taken in zip(split, takers, strict=True):
             if taken:
                 part[name] = value

@@ -29,7 +29,7 @@ def measure_near_changes(checkpoint: Path, data: Path, rollouts: list[EpisodeRec
     """On held-out demonstrations, the mean error of the executed steps in normalised units, "error near" changes of
     phase and "error elsewhere", and with a router its "router AUC" for the labels. `out`/routing.png has its
     probability along demonstrations and along `rollouts`, `out`/attention.png what the class token and registers of
-    a policy with visual tokens look at.
+    a policy with visual tokens look at. What has no frame, as without any change, is left out.
 
     Raises:
         ValueError: the policy's samples carry no trajectory weights or labels, so nobody knows where changes are.
@@ -55,9 +55,12 @@ def measure_near_changes(checkpoint: Path, data: Path, rollouts: list[EpisodeRec
         labels.append(batch.labels["router"])
         if "router" in sampled.extras:
             said.append(sampled.extras["router"])
-    found = {"error near": float(torch.cat(near).mean()), "error elsewhere": float(torch.cat(elsewhere).mean())}
+    errors = {"error near": torch.cat(near), "error elsewhere": torch.cat(elsewhere)}
+    found = {name: float(values.mean()) for name, values in errors.items() if len(values)}
     if said:
-        found["router AUC"] = _auc(torch.cat(said).cpu().numpy(), torch.cat(labels).cpu().numpy() > 0)
+        manipulates = torch.cat(labels).cpu().numpy() > 0
+        if manipulates.any() and not manipulates.all():
+            found["router AUC"] = _auc(torch.cat(said).cpu().numpy(), manipulates)
         _draw(policy, dataset, slices[:EPISODES], rollouts[:EPISODES], out / "routing.png")
     if getattr(policy.model.config, "vt", False):
         manipulates = torch.cat(labels).cpu().numpy() > 0
@@ -88,9 +91,7 @@ def _valid(batch: Batch) -> torch.Tensor:
 
 
 def _auc(scores: np.ndarray, positive: np.ndarray) -> float:
-    """Chance that a positive frame scores above a negative one; NaN where there is only one kind."""
-    if positive.all() or not positive.any():
-        return float("nan")
+    """Chance that a positive frame scores above a negative one."""
     pairs = positive.sum() * (~positive).sum()
     return float(mannwhitneyu(scores[positive], scores[~positive]).statistic / pairs)
 
@@ -116,6 +117,8 @@ def _draw(policy: Policy, dataset: Dataset, episodes: list[slice], rollouts: lis
     for axis, record in zip(axes[1], rollouts, strict=False):
         axis.plot([look[0] for look in record.router], [look[1] for look in record.router], marker=".")
         _title(axis, f"{record.task}: {'success' if record.success else 'failure'}", "step of a rollout")
+    for axis in (*axes[0, len(episodes) :], *axes[1, len(rollouts) :]):
+        axis.set_visible(False)
     axes[0, 0].legend(fontsize=7)
     figure.tight_layout()
     figure.savefig(path, dpi=100)

@@ -64,7 +64,9 @@ class Summary:
         """Column names and rows of text."""
         measured = list(dict.fromkeys(name for arm in self.arms for name in arm.measured))
         told = any(arm.published for arm in self.arms)
-        columns = ["arm", "success", "by seed", "against", "difference", "p", "verdict", "per observation", "boxes"]
+        asked = any(arm.boxes for arm in self.arms)
+        columns = ["arm", "success", "by seed", "against", "difference", "p", "verdict", "per observation"]
+        columns += ["boxes"] * asked + measured + ["published"] * told
         rows = []
         for arm in self.arms:
             seeds = " ".join(f"{100 * rate.value:.0f}" for rate in arm.by_seed)
@@ -74,11 +76,11 @@ class Summary:
             else:
                 interval = f"[{100 * arm.low:+.0f}, {100 * arm.high:+.0f}]"
                 row += [f"{100 * arm.difference:+.0f} {interval}", f"{arm.p_value:.2g}", arm.verdict or ""]
-            boxes = "" if arm.boxes is None else str(arm.boxes)
-            row += [f"{1000 * arm.seconds_per_observation:.0f} ms", boxes]
+            row += [f"{1000 * arm.seconds_per_observation:.0f} ms"]
+            row += ["" if arm.boxes is None else str(arm.boxes)] * asked
             row += [" ".join(f"{value:.3g}" for value in arm.measured.get(name, ())) for name in measured]
             rows.append(row + [arm.published] * told)
-        return columns + measured + ["published"] * told, rows
+        return columns, rows
 
 
 def summarise(study: Study, plan: StudyPlan) -> list[Summary]:
@@ -160,7 +162,10 @@ def _arm(arm: Arm, out: Path, runs: list[list[EpisodeRecord]], *, asked: bool) -
         seconds_per_observation=sum(calls) / max(1, len(calls)),
         boxes=_pooled([_boxes(folder) for folder in trained]) if asked else None,
         published=arm.published,
-        measured={name: tuple(values[name] for values in numbers) for name in (numbers[0] if numbers else ())},
+        measured={
+            name: tuple(values[name] for values in numbers if name in values)
+            for name in dict.fromkeys(name for values in numbers for name in values)
+        },
     )
 
 

@@ -126,6 +126,14 @@ def _corpus(run: Run) -> tuple[str, ...]:
     return (*run.corpus, *scene_questions.PHRASES) if asks else run.corpus
 
 
+def driven_robot(run: Run, datasets: Mapping[str, Any], processor: Processor) -> Embodiment:
+    """Whose policy the run makes: that of the first robot in its last stage."""
+    for source in list(run.stages.values())[-1].mixture.sources:
+        if not isinstance(datasets[source.name], Conversations):
+            return processor.embodiments[processor.embodiment_index(datasets[source.name].require_embodiment())]
+    return processor.embodiments[0]
+
+
 def load_processor(folder: Path) -> Processor:
     """The processor that a run under way has saved."""
     return Processor.load(folder)

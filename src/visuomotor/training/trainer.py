@@ -178,7 +178,8 @@ class Trainer:
         if last is None and run.weights:
             self._load_public(run.weights, earlier)
         self.model.to(self.device)
-        self.policy = Policy(self.model, self.processor, think=_think(run, self.processor))
+        robot = assembly.driven_robot(run, self.datasets, self.processor)
+        self.policy = Policy(self.model, self.processor, robot, think=_think(run, self.processor))
         self._hashes = {name: dataset.hash() for name, dataset in self.datasets.items()}
 
     def fit(self) -> Path:

@@ -25,6 +25,9 @@ def test_the_published_file_is_read_without_running_code(tmp_path: Path) -> None
     torch.save({"nets": {"nets": {"policy": Path("x")}}}, tmp_path / "code.ckpt")  # a pickled object of a class
     with pytest.raises(ValueError, match="cannot be read as weights alone"):
         read_stage1(tmp_path / "code.ckpt")
+    (tmp_path / "text.ckpt").write_text("no weights at all")
+    with pytest.raises(ValueError, match="cannot be read as weights alone"):
+        read_stage1(tmp_path / "text.ckpt")
 
 
 @pytest.mark.parametrize("content", [{"nets": torch.zeros(1)}, {"state_dict": {}}, torch.zeros(1)])

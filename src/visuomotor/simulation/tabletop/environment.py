@@ -29,6 +29,7 @@ from visuomotor.simulation.tabletop.scene import BOWLS, TIMESTEP, compile_scene
 from visuomotor.simulation.tabletop.state import SceneState, set_pose
 from visuomotor.simulation.tabletop.taskspec import TaskSpec, get_vocabulary
 from visuomotor.simulation.tabletop.variation import Layout, Variation, sample_layout, sample_start, stream, vary_model
+from visuomotor.spelling import did_you_mean
 
 __all__ = ["EMBODIMENT", "TabletopEnvironment"]
 
@@ -292,5 +293,7 @@ def _variation(base: Variation, options: dict[str, Any]) -> Variation:
     known = set(asdict(base))
     unknown = sorted(set(options) - known)
     if unknown:
-        raise ValueError(f"Unknown tabletop option {unknown[0]!r}; there are {', '.join(sorted(known))}.")
+        there = sorted({*known, "tasks", "vocabulary"})
+        hint = did_you_mean(unknown[0], there)
+        raise ValueError(f"Unknown tabletop option {unknown[0]!r}.{hint} There are {', '.join(there)}.")
     return replace(base, **options)

@@ -1,0 +1,66 @@
+"""The simulated worlds that nano policies are trained for: their robots' widths, rollouts and words."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from visuomotor.contract import EvalPlan
+from visuomotor.data.lerobot import Dataset
+from visuomotor.simulation.metaworld.sentences import SENTENCES
+from visuomotor.simulation.metaworld.tasks import resolve_tasks
+from visuomotor.simulation.tabletop.language import corpus, get_vocabulary, scenarios
+
+__all__ = ["WIDTHS", "World", "evaluation", "require_robot_of", "sentences"]
+
+World = Literal["tabletop", "metaworld"]
+WIDTHS: dict[World, int] = {"tabletop": 7, "metaworld": 4}  # numbers of an action; as many of a state
+
+
+def evaluation(
+    world: World,
+    *,
+    think: tuple[str, ...] = (),
+    tasks: str | None = None,
+    distractors: int | None = None,
+    vocabulary: str = "small",
+) -> EvalPlan:
+    """Rollouts in `world`.
+
+    tasks: names with commas between them, None for all of the tabletop's vocabulary, or for Meta-World's "grasps";
+    distractors: things on the table beside those that a task names, None for the tabletop's own number.
+
+    Raises:
+        ValueError: another world, or a task that it lacks.
+    """
+    if world == "metaworld":
+        resolve_tasks(tasks or "grasps")
+        options: dict[str, Any] = {"tasks": tasks or "grasps"}
+        return EvalPlan(environment=world, splits=("train",), execute=8, think=think, options=options)
+    if world != "tabletop":
+        raise ValueError(f"world is {world!r}; choose 'tabletop' or 'metaworld'.")
+    options = {"vocabulary": vocabulary}
+    if tasks:
+        scenarios("train", 1, 0, vocabulary, tasks=tasks)
+        options["tasks"] = tasks
+    if distractors is not None:
+        options["distractors"] = distractors
+    splits = ("train", "heldout_combination")
+    return EvalPlan(environment=world, splits=splits, execute=4, think=think, options=options)
+
+
+def sentences(world: World, vocabulary: str = "small") -> tuple[str, ...]:
+    """What a tokenizer for `world` is trained on."""
+    if world == "metaworld":
+        return tuple(sorted({text for own in SENTENCES.values() for text in own.train}))
+    return tuple(sorted(set(corpus(get_vocabulary(vocabulary)))))
+
+
+def require_robot_of(world: World, data: str) -> None:
+    """ValueError if `data`, where it is there already, was recorded with a robot of another width than the world's."""
+    if not (Path(data) / "meta").is_dir():
+        return
+    robot = Dataset(data).require_embodiment()
+    if robot.action_dim != WIDTHS[world]:
+        raise ValueError(
+            f"{data} was recorded with {robot.name!r}, whose actions have {robot.action_dim} numbers; those of the "
+            f"{world} have {WIDTHS[world]}. Name the world or the data that belongs to it (--world, --data)."
+        )
