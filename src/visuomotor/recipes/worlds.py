@@ -14,6 +14,8 @@ __all__ = ["WIDTHS", "World", "evaluation", "require_robot_of", "sentences"]
 World = Literal["tabletop", "metaworld"]
 WIDTHS: dict[World, int] = {"tabletop": 7, "metaworld": 4}  # numbers of an action; as many of a state
 
+ROBOTS: dict[World, str] = {"tabletop": "tabletop_arm", "metaworld": "metaworld_sawyer"}
+
 
 def evaluation(
     world: World,
@@ -55,12 +57,10 @@ def sentences(world: World, vocabulary: str = "small") -> tuple[str, ...]:
 
 
 def require_robot_of(world: World, data: str) -> None:
-    """ValueError if `data`, where it is there already, was recorded with a robot of another width than the world's."""
+    """ValueError if `data`, where it is there already, was recorded in the other world."""
     if not (Path(data) / "meta").is_dir():
         return
-    robot = Dataset(data).require_embodiment()
-    if robot.action_dim != WIDTHS[world]:
-        raise ValueError(
-            f"{data} was recorded with {robot.name!r}, whose actions have {robot.action_dim} numbers; those of the "
-            f"{world} have {WIDTHS[world]}. Name the world or the data that belongs to it (--world, --data)."
-        )
+    robot = Dataset(data).require_embodiment().name
+    for other, name in ROBOTS.items():
+        if other != world and name == robot:
+            raise ValueError(f"{data} was recorded with the {name} of {other}, but the policy is for {world}.")
