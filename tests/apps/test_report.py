@@ -159,11 +159,14 @@ def test_text_is_text(tmp_path: Path) -> None:
     assert page.tags.count("b") == 2  # the two figures; none from the instruction
 
 
+def test_the_folder_of_a_training_itself_has_a_report(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 20, "loss": 0.5, "samples_per_second": 30}\n')
+    assert "20 steps, 30 samples/s" in Page(write_report(tmp_path)).text
+
+
 def test_a_folder_with_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="holds neither data/, train/ nor eval/"):
         write_report(tmp_path)
-    (tmp_path / "metrics.jsonl").write_text('{"step": 20, "loss": 0.5, "samples_per_second": 30}\n')
-    assert "20 steps, 30 samples/s" in Page(write_report(tmp_path)).text  # the folder of a training itself
     with pytest.raises(FileNotFoundError, match="is not a folder"):
         write_report(tmp_path / "none")
     assert not list(tmp_path.iterdir())

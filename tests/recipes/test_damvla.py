@@ -59,12 +59,12 @@ def test_worlds_have_their_own_robot_words_and_tasks() -> None:
     tabletop = find_recipe("damvla-nano")(tasks="lift, put_on", vocabulary="full", distractors=0)
     assert tabletop.evaluation is not None
     assert tabletop.evaluation.options == {"vocabulary": "full", "tasks": "lift, put_on", "distractors": 0}
-    sawyer = find_recipe("damvla-nano")(world="metaworld", combination="vt-acw")
+    sawyer = find_recipe("damvla-nano")(data="sawyer", world="metaworld", combination="vt-acw")
     assert sawyer.evaluation is not None
     assert (sawyer.evaluation.environment, sawyer.evaluation.options) == ("metaworld", {"tasks": "grasps"})
     assert sawyer.config.action_dim == sawyer.processor["action_width"] == 4
     assert "hit the nail with the hammer" in sawyer.corpus
-    assert find_recipe("cogact-nano")(world="metaworld").corpus == sawyer.corpus != tabletop.corpus
+    assert find_recipe("cogact-nano")(data="sawyer", world="metaworld").corpus == sawyer.corpus != tabletop.corpus
     with pytest.raises(ValueError, match="choose 'tabletop' or 'metaworld'"):
         find_recipe("cogact-nano")(world="kitchen")
     with pytest.raises(ValueError, match=r"'hamer'.*hammer"):

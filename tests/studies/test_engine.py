@@ -25,6 +25,7 @@ Calls = list[tuple[str, str]]
 trained: dict[str, Run] = {}  # by folder, of the latest training
 contents: dict[str, str] = {}  # by name, of data sets
 NAMES = [arm.name for arm in DM0_MECHANISMS.arms]
+CURRICULUM = replace(DEXVLA_CURRICULUM, measure=None)
 TRAINED = [arm.name for arm in DM0_MECHANISMS.arms if arm.weights_of is None]
 
 
@@ -141,24 +142,24 @@ def test_overrides_reach_the_arms_and_what_is_no_stage_the_base(calls: Calls, tm
 
 def test_arguments_of_the_recipe_reach_all_arms_but_those_that_differ(calls: Calls, tmp_path: Path) -> None:
     plan = StudyPlan(out=tmp_path, data=tmp_path / "data", seeds=1, arguments={"sawyer": "robots/mine"})
-    run_study(DEXVLA_CURRICULUM, plan, watch)
+    run_study(CURRICULUM, plan, watch)
     before = trained["seed-0"].before
     assert before is not None
     assert [s.path for s in before.stages["expert"].mixture.sources] == [str(plan.data), "robots/mine"]
     with pytest.raises(ValueError, match="--head: study 'dexvla-curriculum' sets it itself"):
-        run_study(DEXVLA_CURRICULUM, replace(plan, arguments={"head": "unet"}), watch)
+        run_study(CURRICULUM, replace(plan, arguments={"head": "unet"}), watch)
     with pytest.raises(ValueError, match="--seed: study"):
-        run_study(DEXVLA_CURRICULUM, replace(plan, arguments={"seed": 3}), watch)
+        run_study(CURRICULUM, replace(plan, arguments={"seed": 3}), watch)
 
 
 def test_other_demonstrations_of_any_robot_are_not_what_an_arm_was_made_of(
     calls: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = StudyPlan(out=tmp_path, data=tmp_path / "data", seeds=1)
-    run_study(DEXVLA_CURRICULUM, plan, watch)
+    run_study(CURRICULUM, plan, watch)
     monkeypatch.setitem(contents, "sawyer", "others")
     with pytest.raises(FileExistsError, match=r"curriculum.*train was made with other"):
-        run_study(DEXVLA_CURRICULUM, plan, watch)  # stage-2 and unet, without the Sawyer, stand
+        run_study(CURRICULUM, plan, watch)  # stage-2 and unet, without the Sawyer, stand
 
 
 def test_some_arms_are_a_study_of_their_own(calls: Calls, tmp_path: Path) -> None:

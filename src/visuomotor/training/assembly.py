@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 
-from visuomotor.contract import Batch, Mixture, Run, Stage
+from visuomotor.contract import Batch, Embodiment, Mixture, Run, Stage
 from visuomotor.data import chat, scene_questions
 from visuomotor.data.conversations import Conversations
 from visuomotor.data.lerobot import Dataset
