@@ -69,6 +69,8 @@ def test_worlds_have_their_own_robot_words_and_tasks() -> None:
         find_recipe("cogact-nano")(world="kitchen")
     with pytest.raises(ValueError, match=r"'hamer'.*hammer"):
         find_recipe("cogact-nano")(world="metaworld", tasks="hammer, hamer")
+    with pytest.raises(ValueError, match="distractors is 2, but Meta-World"):
+        find_recipe("cogact-nano")(world="metaworld", distractors=2)
     with pytest.raises(ValueError, match="no task 'fold'"):
         find_recipe("damvla-nano")(tasks="fold")
 

@@ -1,4 +1,4 @@
-"""The simulated worlds that nano policies are trained for: their robots' widths, rollouts and words."""
+"""The simulated worlds that nano policies are trained for: their robots, rollouts and words."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +13,6 @@ __all__ = ["WIDTHS", "World", "evaluation", "require_robot_of", "sentences"]
 
 World = Literal["tabletop", "metaworld"]
 WIDTHS: dict[World, int] = {"tabletop": 7, "metaworld": 4}  # numbers of an action; as many of a state
-
 ROBOTS: dict[World, str] = {"tabletop": "tabletop_arm", "metaworld": "metaworld_sawyer"}
 
 
@@ -31,10 +30,12 @@ def evaluation(
     distractors: things on the table beside those that a task names, None for the tabletop's own number.
 
     Raises:
-        ValueError: another world, or a task that it lacks.
+        ValueError: another world, or a task or an option that it lacks.
     """
     if world == "metaworld":
         resolve_tasks(tasks or "grasps")
+        if distractors is not None:
+            raise ValueError(f"distractors is {distractors}, but Meta-World's scenes are as they are; leave it out.")
         options: dict[str, Any] = {"tasks": tasks or "grasps"}
         return EvalPlan(environment=world, splits=("train",), execute=8, think=think, options=options)
     if world != "tabletop":
