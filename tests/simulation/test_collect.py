@@ -223,5 +223,5 @@ def test_a_plan_that_makes_no_sense_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="workers must be at least 1, but 0"):
         plan_at(tmp_path, workers=0)
     for _ in range(2):  # the first refusal leaves nothing that would change the second
-        with pytest.raises(ValueError, match="no option 'colour'. It has delay, places, render_quality, trouble"):
+        with pytest.raises(ValueError, match=r"no option 'colour'\. It has delay, places, render_quality, trouble"):
             collect(plan_at(tmp_path / "set", options={"colour": 1}))
