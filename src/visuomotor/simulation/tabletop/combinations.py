@@ -117,7 +117,10 @@ def other_instruction(
     ]
     known = [other for other in possible if not is_heldout(other, words)] or possible
     if not known:
-        raise ValueError(f"No other task is possible beside {spec.id!r} with the objects {list(scene_objects)}.")
+        raise ValueError(
+            f"No other task is possible beside {spec.id!r} with the objects {list(scene_objects)}; put more of them on "
+            f"the table (distractors), or do without controls."
+        )
     kinds = sorted({other.kind for other in known})
     kind = kinds[int(rng.integers(len(kinds)))]
     candidates = [other for other in known if other.kind == kind]
