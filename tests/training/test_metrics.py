@@ -2,9 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from visuomotor.training.metrics import append, flatten, read_metrics, truncate
+from visuomotor.training.metrics import Meter, append, flatten, read_metrics, truncate
 from visuomotor.training.plot import plot_metrics, series
 from visuomotor.training.progress import Rate, clock, progress_bar
+from visuomotor.training.step import StepResult
 from visuomotor.training.validation import horizon_steps
 
 
@@ -74,3 +75,11 @@ def test_progress_bar_draws_a_state() -> None:
 
 def test_horizon_steps() -> None:
     assert [horizon_steps(t) for t in (1, 2, 8, 50)] == [(1,), (1, 2), (1, 4, 8), (1, 25, 50)]
+
+
+def test_means_over_weights_below_one_are_logged_as_they_are_learnt() -> None:
+    meter = Meter()
+    meter.add(StepResult(loss=0.5, terms={"mani": (0.05, 0.1), "none": (0.0, 0.0)}, grad_norm=1.0), samples=4)
+    entry = meter.entry(0.0)
+    assert entry["loss/mani"] == pytest.approx(0.5)
+    assert entry["loss/none"] == 0.0

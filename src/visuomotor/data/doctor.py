@@ -1,7 +1,8 @@
 """Look for what makes training fail in a data set: numbers, conventions, times and pictures.
 
-    for finding in doctor(Dataset("my-data")):
-        print(finding.severity, finding.where, finding.what, finding.remedy)
+    errors = [finding for finding in doctor(Dataset("my-data")) if finding.severity == "error"]
+
+A finding has `severity`, `where`, `what` and `remedy`.
 
 Every check looks at all frames of the tables; pictures are decoded at the beginning, middle and end of each episode.
 """

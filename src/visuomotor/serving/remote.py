@@ -34,11 +34,11 @@ def open_policy(name: str, robot: Embodiment | None = None) -> Acting:
     environment variable VISUOMOTOR_API_KEY. `robot`: which one a checkpoint that has learnt several is to drive."""
     if name.startswith(("ws://", "wss://")):
         return RemotePolicy(name, api_key=os.environ.get(API_KEY))
+    from visuomotor.data.processor import Processor
     from visuomotor.policy import load_policy
 
-    policy = load_policy(Path(name))
-    several = robot is not None and len(policy.processor.embodiments) > 1
-    return load_policy(Path(name), embodiment=robot) if several else policy
+    several = robot is not None and len(Processor.load(Path(name)).embodiments) > 1
+    return load_policy(Path(name), embodiment=robot if several else None)
 
 
 class RemotePolicy:

@@ -57,13 +57,12 @@ def measure_near_changes(checkpoint: Path, data: Path, rollouts: list[EpisodeRec
             said.append(sampled.extras["router"])
     errors = {"error near": torch.cat(near), "error elsewhere": torch.cat(elsewhere)}
     found = {name: float(values.mean()) for name, values in errors.items() if len(values)}
+    manipulates = torch.cat(labels).cpu().numpy() > 0
     if said:
-        manipulates = torch.cat(labels).cpu().numpy() > 0
         if manipulates.any() and not manipulates.all():
             found["router AUC"] = _auc(torch.cat(said).cpu().numpy(), manipulates)
         _draw(policy, dataset, slices[:EPISODES], rollouts[:EPISODES], out / "routing.png")
     if getattr(policy.model.config, "vt", False):
-        manipulates = torch.cat(labels).cpu().numpy() > 0
         chosen = [rows[kind][spread_rows(int(kind.sum()), DRAWN)] for kind in (manipulates, ~manipulates) if kind.any()]
         draw_attention(policy.model.vlm, next(_batches(policy, dataset, np.concatenate(chosen))), out / "attention.png")
     return found

@@ -95,7 +95,7 @@ class Meter:
         seconds = max(1e-9, time.perf_counter() - self._started)
         return {
             "loss": self._total / self._steps,
-            **{f"loss/{name}": total / max(1.0, count) for name, (total, count) in self._sums.items()},
+            **{f"loss/{name}": total / (count or 1.0) for name, (total, count) in self._sums.items()},
             "grad_norm": self._norms / self._steps,
             "samples_per_second": round(self._samples / seconds, 2),
             "data_wait": round(min(1.0, (waited - self._waited) / seconds), 4),

@@ -131,7 +131,7 @@ def clip_and_check(
     values = torch.stack([norm.float().to(sums[0].device) if sums else norm.float(), *sums, *counts]).tolist()
     n = len(terms)
     numbers = {name: (values[1 + i], values[1 + n + i]) for i, name in enumerate(terms)}
-    loss = sum(terms[name][2] * s / max(1.0, c) for name, (s, c) in numbers.items())
+    loss = sum(terms[name][2] * s / (c or 1.0) for name, (s, c) in numbers.items())
     return StepResult(loss=loss, terms=numbers, grad_norm=values[0])
 
 
@@ -139,7 +139,7 @@ def require_finite(result: StepResult, batch: Batch, step: int, stage: str, sour
     """Raise Diverged naming step, loss terms, sources of the rows and inputs that are not finite."""
     if math.isfinite(result.grad_norm) and all(math.isfinite(s) for s, _ in result.terms.values()):
         return
-    terms = ", ".join(f"{name} {s / max(1.0, c):.4g}" for name, (s, c) in result.terms.items())
+    terms = ", ".join(f"{name} {s / (c or 1.0):.4g}" for name, (s, c) in result.terms.items())
     counted = Counter(batch.source.tolist())
     rows = ", ".join(f"{n} from {sources[i] if i < len(sources) else i!r}" for i, n in sorted(counted.items()))
     bad = []

@@ -57,7 +57,7 @@ def validate(
         _add_errors(errors, model, batch, generator, autocast)
     model.train(training)
     found: dict[str, Any] = {
-        "loss": {name: total / max(1.0, count) for name, (total, count) in sums.items()},
+        "loss": {name: total / (count or 1.0) for name, (total, count) in sums.items()},
         "samples": sum(b.size for b in batches),
     }
     if named := by_source.means():

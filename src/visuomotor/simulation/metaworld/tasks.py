@@ -131,19 +131,19 @@ TASKS: dict[str, Task] = {
 
 PAIR_TASKS = tuple(PREFIX + task for pair in PAIRS for task in pair.tasks)
 GRASP_TASKS = tuple(name for name, task in TASKS.items() if task.grasp and not task.hidden_goal)
+GROUPS = {"all": tuple(TASKS), "pairs": PAIR_TASKS, "grasps": GRASP_TASKS}
 
 
 def resolve_tasks(tasks: str | Sequence[str] | None) -> tuple[str, ...]:
     """Task names from a sequence or a comma-separated string, or of a group.
 
-    Groups are `pairs` (the ten pair tasks), `grasps` (reach, take hold, act; the goal can be seen) and None (all 50).
+    Groups are `pairs` (the ten pair tasks), `grasps` (reach, take hold, act; the goal can be seen), `all` and None.
 
     The benchmark's own spelling `drawer-open-v3` is accepted. An unknown name raises ValueError with the nearest.
     """
-    if tasks is None or tasks == "all":
-        return tuple(TASKS)
-    if tasks in ("pairs", "grasps"):
-        return PAIR_TASKS if tasks == "pairs" else GRASP_TASKS
+    group = "all" if tasks is None else tasks
+    if isinstance(group, str) and group in GROUPS:
+        return GROUPS[group]
     names = [name.strip() for name in tasks.split(",")] if isinstance(tasks, str) else list(tasks)
     if not names:
         raise ValueError("No Meta-World task given: name at least one, or leave `tasks` out for all 50.")
