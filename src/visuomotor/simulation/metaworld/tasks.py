@@ -141,9 +141,10 @@ def resolve_tasks(tasks: str | Sequence[str] | None) -> tuple[str, ...]:
 
     The benchmark's own spelling `drawer-open-v3` is accepted. An unknown name raises ValueError with the nearest.
     """
-    group = "all" if tasks is None else tasks
-    if isinstance(group, str) and group in GROUPS:
-        return GROUPS[group]
+    if tasks is None:
+        tasks = "all"
+    if isinstance(tasks, str) and tasks in GROUPS:
+        return GROUPS[tasks]
     names = [name.strip() for name in tasks.split(",")] if isinstance(tasks, str) else list(tasks)
     if not names:
         raise ValueError("No Meta-World task given: name at least one, or leave `tasks` out for all 50.")
