@@ -3,14 +3,12 @@
 import re
 import socket
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from urllib.request import urlopen
 
 import pytest
 
 from tests.cli.conftest import Command
-from tests.evaluation.fake_world import EMBODIMENT
 from visuomotor.apps.live.play import Play
 
 
@@ -38,7 +36,8 @@ def test_the_page_is_served_while_the_world_runs(
 
 
 def test_what_does_not_fit_is_said(command: Command, line_checkpoint: Path, tmp_path: Path) -> None:
-    assert "The policy is for embodiment 'point' but" in command("play", line_checkpoint, "--port", 0).sentence
+    other = command("play", line_checkpoint, "--port", 0).sentence
+    assert "The robot is for embodiment 'tabletop_arm' but" in other
     assert "preview -1.0 s" in command("play", line_checkpoint, "--env", "line", "--preview", -1).sentence
     (tmp_path / "limits.json").write_text('{"step": 1}')
     limits = command("play", line_checkpoint, "--env", "line", "--safety-limits", tmp_path / "limits.json").sentence
@@ -48,14 +47,11 @@ def test_what_does_not_fit_is_said(command: Command, line_checkpoint: Path, tmp_
         assert "address already in use" in command("play", line_checkpoint, "--env", "line", "--port", port).sentence
 
 
-def test_a_checkpoint_of_several_robots_drives_the_worlds(
+def test_a_checkpoint_drives_the_robot_of_the_world(
     command: Command, line_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def load(path: Path, embodiment: Any = None) -> Any:
-        if embodiment is not None:
-            raise ValueError(f"asked for {embodiment.name}")
-        return SimpleNamespace(processor=SimpleNamespace(embodiments=("arm", "point")), embodiment=EMBODIMENT)
+        raise ValueError(f"asked for {embodiment.name}")
 
     monkeypatch.setattr("visuomotor.policy.load_policy", load)
-    monkeypatch.setattr(Play, "run", lambda play: None)
     assert command("play", line_checkpoint, "--env", "line", "--port", 0).sentence.endswith("asked for point")

@@ -31,14 +31,12 @@ class Acting(Protocol):
 
 def open_policy(name: str, robot: Embodiment | None = None) -> Acting:
     """The policy in a checkpoint's folder, or the one that a server at ws:// or wss:// has; its API key comes from the
-    environment variable VISUOMOTOR_API_KEY. `robot`: which one a checkpoint that has learnt several is to drive."""
+    environment variable VISUOMOTOR_API_KEY. `robot`: the one that a checkpoint is to drive, None for its own."""
     if name.startswith(("ws://", "wss://")):
         return RemotePolicy(name, api_key=os.environ.get(API_KEY))
-    from visuomotor.data.processor import Processor
     from visuomotor.policy import load_policy
 
-    several = robot is not None and len(Processor.load(Path(name)).embodiments) > 1
-    return load_policy(Path(name), embodiment=robot if several else None)
+    return load_policy(Path(name), embodiment=robot)
 
 
 class RemotePolicy:
