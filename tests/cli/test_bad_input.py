@@ -150,6 +150,9 @@ def test_a_checkpoint_for_another_embodiment(
         in answer.sentence
     )
     assert "--new-robot true" in answer.sentence
+    run = line_checkpoint.parents[1]
+    again = command("train", "finetune", "--data", recorded, "--from", run, "--out", tmp_path / "run")
+    assert again.sentence == answer.sentence  # a training's folder stands for its newest checkpoint
     answer = command("eval", arm_checkpoint, "--environment", "line", "--out", tmp_path / "eval")
     assert "for embodiment 'arm'" in answer.sentence
     assert "environment 'line' is for 'point'" in answer.sentence
@@ -205,7 +208,18 @@ def test_refusal_to_overwrite(command: Command, recorded: Path, line_checkpoint:
     run, rolled, data = tmp_path / "run", tmp_path / "eval", tmp_path / "data"
     for again in (
         ("train", "own-data", "--data", recorded, "--out", run, "--steps", 1, *TRAIN),
-        ("eval", line_checkpoint, "--environment", "line", "--out", rolled, "--episodes", 2, "--control-episodes", 0),
+        (
+            "eval",
+            line_checkpoint.parents[1],
+            "--environment",
+            "line",
+            "--out",
+            rolled,
+            "--episodes",
+            2,
+            "--control-episodes",
+            0,
+        ),
         ("collect", "reach", "--out", data, "--episodes", 2, "--workers", 1),
     ):
         first = command(*again)

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from visuomotor.cli.console import PathOrNone, parse, progress_bar, say, table
+from visuomotor.cli.values import newest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +15,7 @@ class Options:
     """Ask a checkpoint questions on held-out images: exact match with 95 % Wilson intervals, overlap of boxes."""
 
     checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
-    """A checkpoint's folder, such as runs/train/checkpoints/step-000500."""
+    """A checkpoint's folder, such as runs/train/checkpoints/step-000500, or a training's, whose newest it takes."""
     data: Path
     """An annotated LeRobot folder, or a LLaVA conversation file (.json, .jsonl)."""
     images: PathOrNone = None
@@ -55,8 +56,9 @@ def run(arguments: list[str]) -> int:
         begin=options.begin,
         seed=options.seed,
     )
+    checkpoint = newest(options.checkpoint)
     with progress_bar("asking") as update:
-        scores = evaluate_answers(options.checkpoint, plan, options.out, overwrite=options.overwrite, progress=update)
+        scores = evaluate_answers(checkpoint, plan, options.out, overwrite=options.overwrite, progress=update)
     table("answers", COLUMNS, [s.row() for s in scores])
     say(f"results: {options.out / RESULTS_FILE}")
     return 0

@@ -14,7 +14,7 @@ class Options:
     """Roll a checkpoint out in a simulator: success with 95 % Wilson intervals, controls, videos."""
 
     checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
-    """A checkpoint's folder, such as runs/train/checkpoints/step-000500."""
+    """A checkpoint's folder, such as runs/train/checkpoints/step-000500, or a training's, whose newest it takes."""
     environment: str = "tabletop"
     """The world: tabletop or metaworld."""
     out: Path = Path("runs/eval")
@@ -66,7 +66,7 @@ class Options:
 def run(arguments: list[str]) -> int:
     options = parse("eval", Options, arguments)
     from visuomotor.apps.evaluation import evaluate_checkpoint
-    from visuomotor.cli.values import typed
+    from visuomotor.cli.values import newest, typed
     from visuomotor.contract import EvalPlan
     from visuomotor.evaluation.results import RECORDS_FILE, read_records
     from visuomotor.evaluation.stages import by_stage, stage_table
@@ -90,7 +90,7 @@ def run(arguments: list[str]) -> int:
     )
     with progress_bar(f"evaluating in {options.environment}") as update:
         results = evaluate_checkpoint(
-            options.checkpoint,
+            newest(options.checkpoint),
             plan,
             options.out,
             data=options.data,

@@ -19,8 +19,8 @@ class Options:
     robot do it, move objects under its hand, stop it."""
 
     checkpoint: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[CHECKPOINT]")] = None
-    """A checkpoint's folder, or the address of a server that has one, ws://... (default: the small one that comes with
-    the package)."""
+    """A checkpoint's or a training's folder, or the address of a server that has one, ws://... (default: the small one
+    that comes with the package)."""
     env: str = "tabletop"
     """The world: tabletop or metaworld."""
     port: int = 8080
@@ -44,7 +44,7 @@ def run(arguments: list[str]) -> int:
     from visuomotor.apps.demo import SHIPPED
     from visuomotor.apps.live.page import LivePage
     from visuomotor.apps.live.play import Play, PlaySettings
-    from visuomotor.cli.values import typed
+    from visuomotor.cli.values import newest, typed
     from visuomotor.execution.safety import SafetyLimits
     from visuomotor.serving.config import read_safety_limits
     from visuomotor.serving.remote import open_policy
@@ -58,7 +58,7 @@ def run(arguments: list[str]) -> int:
     given = {key: typed(value) for key, value in options.option.items()}
     for_environment, for_scenarios = split_options(load_world(options.env), given)
     environment = make_environment(options.env, **for_environment)
-    policy = open_policy(options.checkpoint or str(SHIPPED), environment.embodiment)
+    policy = open_policy(newest(options.checkpoint or str(SHIPPED)), environment.embodiment)
     page = LivePage(lambda command: play.command(command), left=lambda: play.command({"do": "pause"}))
     play = Play(
         environment,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from visuomotor.cli.console import Number, PathOrNone, parse, progress_bar, say, table
+from visuomotor.cli.values import newest
 
 if TYPE_CHECKING:
     from visuomotor.serving.remote import Acting
@@ -27,8 +28,8 @@ class Options:
     platform on this computer, with faults on demand, to rehearse on."""
 
     checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
-    """A checkpoint's folder; the address of a server that has one, ws://...; or "hold", which sends the robot's own
-    pose back: all is tried, and nothing moves."""
+    """A checkpoint's or a training's folder; the address of a server that has one, ws://...; or "hold", which sends the
+    robot's own pose back: all is tried, and nothing moves."""
     address: str
     """Of the platform, e.g. http://127.0.0.1:9098."""
     collection: str
@@ -124,7 +125,7 @@ def find_policy(options: Options) -> "tuple[Acting, str]":
             both = tuple(replace(c, name=f"{side}_{c.name}") for side in ("left", "right") for c in poses)
             embodiment = replace(embodiment, state=both, action=both)
         return Hold(embodiment=embodiment), options.robot
-    policy = open_policy(options.checkpoint)
+    policy = open_policy(newest(options.checkpoint))
     name = options.robot or policy.embodiment.name
     if name not in ROBOTS:
         raise ValueError(

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from visuomotor.cli.console import Number, PathOrNone, parse, say
-from visuomotor.cli.values import typed
+from visuomotor.cli.values import newest, typed
 from visuomotor.embodiment import Embodiment
 from visuomotor.execution.safety import SafetyLimits
 from visuomotor.serving.config import Limits, ServeConfig, read_api_keys, read_safety_limits
@@ -22,7 +22,7 @@ class Options:
     """Serve a checkpoint to robots (openpi's protocol) and to benchmarks (vla-eval's), until Ctrl-C."""
 
     checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
-    """A checkpoint's folder, such as runs/train/checkpoints/step-000500."""
+    """A checkpoint's folder, such as runs/train/checkpoints/step-000500, or a training's, whose newest it takes."""
     host: str = "127.0.0.1"
     """Address to listen on; others than loopback want --api-keys and --tls, or --insecure."""
     openpi_port: Port = 8000
@@ -92,7 +92,9 @@ def run(arguments: list[str]) -> int:
     configure(json_lines=options.log == "json", level=options.log_level)
     settings = {name: typed(value) for name, value in options.policy.items()}
     given = None if options.embodiment is None else Embodiment.load(options.embodiment)
-    policy = load_policy(options.checkpoint, embodiment=given, think=options.think, device=options.device, **settings)
+    policy = load_policy(
+        newest(options.checkpoint), embodiment=given, think=options.think, device=options.device, **settings
+    )
     robot = policy.embodiment
     libero = "vla-eval" if options.vla_eval_layout else None
     keys = {

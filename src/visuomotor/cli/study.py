@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from visuomotor.cli.console import Number, PathOrNone, parse, progress_bar, say, table
+from visuomotor.cli.values import newest
 from visuomotor.spelling import did_you_mean
 
 
@@ -50,7 +51,7 @@ class ExecutionOptions:
     an action, jerk where one chunk takes over from another. What is done already is reused."""
 
     checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
-    """A checkpoint's folder, such as runs/train/checkpoints/step-000500."""
+    """A checkpoint's folder, such as runs/train/checkpoints/step-000500, or a training's, whose newest it takes."""
     out: Path = Path("runs/execution")
     """Folder of the study."""
     executors: Annotated[tuple[str, ...], tyro.conf.arg(metavar="[NAME ...]")] = ()
@@ -80,7 +81,7 @@ def run_execution(arguments: list[str]) -> int:
     chosen = {name: getattr(options, name) for name in vars(options) if name != "executors"}
     if options.executors:
         chosen["executors"] = tuple(dict.fromkeys((execution.REFERENCE, *options.executors)))
-    plan = execution.ExecutionPlan(**chosen)
+    plan = execution.ExecutionPlan(**{**chosen, "checkpoint": newest(options.checkpoint)})
     with ExitStack() as bars:
 
         def watch(title: str) -> Callable[[int, int, str], None]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 import tyro
 
 from visuomotor.cli.console import Number, parse, say
+from visuomotor.cli.values import newest
 from visuomotor.spelling import did_you_mean
 
 FLAGS = {"data": "--data DIR", "start": "--from CHECKPOINT"}
@@ -31,7 +32,7 @@ class Options:
     data: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """A LeRobot v3 data set to train on instead of the recipe's own."""
     start: Annotated[Path | None, tyro.conf.arg(name="from", metavar="CHECKPOINT")] = None
-    """A checkpoint to start from."""
+    """A checkpoint to start from, or a training's folder."""
     resume: bool = False
     """Continue an interrupted run exactly where it was."""
     overwrite: bool = False
@@ -56,7 +57,7 @@ def run(arguments: list[str]) -> int:
     from visuomotor.training.trainer import train
 
     recipe = find_recipe(options.recipe)
-    given = {"data": options.data, "start": options.start}
+    given = {"data": options.data, "start": None if options.start is None else newest(options.start)}
     own, fields = recipe_arguments(recipe, pairs(unknown))
     own |= {name: str(value) for name, value in given.items() if value is not None}
     require_complete(options.recipe, recipe, own)

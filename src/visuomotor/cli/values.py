@@ -1,7 +1,10 @@
-"""Text from the command line to plain values."""
+"""What stands on the command line, as values."""
 
 import json
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
+
+Name = TypeVar("Name", str, Path)
 
 
 def typed(text: str) -> Any:
@@ -10,3 +13,12 @@ def typed(text: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError:
         return text
+
+
+def newest(name: Name) -> Name:
+    """The newest checkpoint in the place of a training's folder; a checkpoint's folder, or an address, as it is."""
+    if not (Path(name) / "last").is_file():
+        return name
+    from visuomotor.training.checkpoint import last_checkpoint
+
+    return type(name)(last_checkpoint(Path(name)))

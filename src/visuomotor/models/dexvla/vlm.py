@@ -21,9 +21,10 @@ ROPE_THETA, NORM_EPS, MAX_POSITIONS = 1e6, 1e-6, 32768
 def vision_tower(config: DexVLAConfig) -> Any:
     """Fresh `visual.*`: patches to tokens of the language model's width."""
     from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLVisionConfig
-    from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransformerPretrainedModel
 
-    tower = Qwen2VisionTransformerPretrainedModel(
+    from visuomotor.models.dexvla.vision import VisionTower
+
+    tower = VisionTower(
         Qwen2VLVisionConfig(
             depth=config.vision_layers,
             embed_dim=config.vision_width,
