@@ -10,7 +10,6 @@ from visuomotor.models.dexvla import SCALEDP_SIZES, ScaleDPConfig, UNetConfig
         ({"state_dim": -1}, "state_dim is -1"),
         ({"denoise_steps": 101}, "101 denoise_steps do not fit into 100"),
         ({"mean_over": "most"}, "mean_over is 'most'"),
-        ({"state_dropout": 1.1}, "state_dropout is 1.1"),
         ({"time_table": "float16"}, "time_table is 'float16'"),
         ({"width": 30, "heads": 4}, "width 30 with 4 heads"),
         ({"time_size": 7}, "time_size is 7"),

@@ -62,20 +62,6 @@ def test_the_published_mean_is_over_padding_too(data: dict) -> None:
     torch.testing.assert_close(term.sum / term.count, expected)
 
 
-def test_training_hides_the_state_from_a_share_of_the_chunks(data: dict) -> None:
-    data = {name: tensor.repeat(50, *[1] * (tensor.ndim - 1)) for name, tensor in data.items()}
-    head, state = Echo(state_dropout=0.3, noise_draws=4), data["state"].repeat_interleave(4, 0)
-    head.loss(**data)
-    told = head.given[3]
-    hidden = (told == 0).all(1)
-    assert 0.23 < hidden.float().mean() < 0.37
-    assert hidden.unflatten(0, (-1, 4)).sum(1).unique().numel() > 2  # each draw for itself
-    assert torch.equal(told[~hidden], state[~hidden])
-    assert head.given[2].abs().min() > 0  # the condition is never hidden
-    head.eval().loss(**data)
-    assert torch.equal(head.given[3], state)
-
-
 def test_noise_draws_share_one_time_for_each_sample(data: dict) -> None:
     head = Echo(noise_draws=3)
     data = {name: tensor.repeat(16, *[1] * (tensor.ndim - 1)) for name, tensor in data.items()}

@@ -20,8 +20,6 @@ class HeadConfig:
     mean_over               the loss is a mean over the entries that are not padding ("valid"), or over all of them,
                             where padding adds nothing to the sum and still counts ("all", published)
     time_table              precision of the sinusoids of time; the released weights learned with bfloat16
-    state_dropout           share of noised chunks in training that are not told the robot's state (zeros in its place;
-                            published: 0). A head that reads a state may follow it alone, and then nothing learns to see
     """
 
     action_dim: int = 14
@@ -33,11 +31,8 @@ class HeadConfig:
     noise_draws: int = 1
     mean_over: Literal["valid", "all"] = "valid"
     time_table: TimeTable = "float32"
-    state_dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.state_dropout <= 1:
-            raise ValueError(f"state_dropout is {self.state_dropout}, but must be in [0, 1].")
         for name in ("action_dim", "cond_dim", "horizon", "training_steps", "denoise_steps", "noise_draws"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1.")

@@ -48,7 +48,6 @@ class DexVLAExpertConfig:
     noise_draws: int = 4
     mean_over: Literal["valid", "all"] = "valid"
     time_table: TimeTable = "float32"
-    state_dropout: float = 0.0
 
     def __post_init__(self) -> None:
         if self.encoder not in RESNET_SIZES:

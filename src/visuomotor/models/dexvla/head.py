@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from visuomotor.contract import Term
 from visuomotor.models.dexvla.config import HeadConfig
 from visuomotor.nn.diffusion import Schedule, ddim, squared_cosine
-from visuomotor.nn.random import integers, normal, uniform
+from visuomotor.nn.random import integers, normal
 
 __all__ = ["DiffusionHead"]
 
@@ -105,9 +105,6 @@ class DiffusionHead(nn.Module, ABC):
             time = time.expand(-1, draws)
         x = self._schedule_on(actions.device).noised(actions[:, None], noise, time)
         told = [t if t is None else t.repeat_interleave(draws, dim=0) for t in (cond, state, embodiment)]
-        if self.training and self.config.state_dropout:
-            kept = uniform((len(actions) * draws, 1), generator, actions.device) >= self.config.state_dropout
-            told[1] = told[1].where(kept, 0.0)
         found = self(x.flatten(0, 1), time.flatten(), *told).unflatten(0, (-1, draws))
         valid = valid.any(-1, keepdim=True) & self._own(embodiment, actions)
         error = (found.float() - noise.float()).square().mul(valid[:, None]).flatten(1).sum(1)

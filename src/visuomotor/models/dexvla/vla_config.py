@@ -72,7 +72,6 @@ class DexVLAConfig:
     noise_draws: int = 4
     mean_over: Literal["valid", "all"] = "valid"
     time_table: TimeTable = "float32"
-    state_dropout: float = 0.0
     text_weight: float = 1.0
 
     end_id: int = 2
@@ -112,7 +111,7 @@ class DexVLAConfig:
         shared: dict[str, Any] = {
             "action_dim": self.action_dim, "state_dim": self.state_dim, "cond_dim": self.width,
             "horizon": self.horizon, "denoise_steps": self.denoise_steps, "noise_draws": self.noise_draws,
-            "mean_over": self.mean_over, "time_table": self.time_table, "state_dropout": self.state_dropout,
+            "mean_over": self.mean_over, "time_table": self.time_table,
         }  # fmt: skip
         if self.head == "unet":
             return UNetConfig(**shared, channels=self.unet_channels, step_width=self.unet_step_width)
