@@ -11,7 +11,7 @@ __all__ = ["dexvla_nano"]
 
 WIDTH = 8  # action and state numbers, padded
 NORMALIZATION = {"action_normalization": "min_max", "state_normalization": "z_score"}
-# A constant learning rate and no decay, as in the paper's Stages 1 and 2.
+# A constant learning rate and no decay, as in the paper's Stage 1.
 STAGE = Stage(
     name="", steps=1, mixture=Mixture(sources=()), batch_size=32, optimiser="muon", weight_decay=0.0, final_lr=1.0,
     ema=0.999, validate_every=250, validation_batches=2, checkpoint_every=250,
@@ -24,9 +24,9 @@ def dexvla_nano(
     task: str | None = "runs/dexvla/task",
     tasks: str | None = None,
     distractors: int | None = None,
-    expert: float = 0.5,
+    expert: float = 0.35,
     adapt: float = 0.15,
-    steps: int = 2600,
+    steps: int = 2800,
     minutes: float | None = None,
     substeps: Literal["both", "stage2", "none"] = "both",
     head: Literal["scaledp", "unet"] = "scaledp",
@@ -35,6 +35,8 @@ def dexvla_nano(
     image_size: int = 96,
     horizon: int = 8,
     learning_rate: float = 1e-3,
+    align_final_lr: float = 0.02,
+    text_weight: float = 0.05,
     vocabulary: str = "small",
     seed: int = 0,
 ) -> Run:
@@ -43,14 +45,18 @@ def dexvla_nano(
     Stage 1 ("expert", a run of its own) trains the diffusion expert behind image encoders, from all robots in mixed
     batches, told the sub-step. Stage 2 ("align") drops the encoders and trains everything with a vision-language model
     that reads the instruction and writes the sub-step, from one robot. Stage 3 ("adapt") goes on with one task's
-    demonstrations. Stages 1 and 2 have a constant learning rate, 3 a cosine.
+    demonstrations. Stage 1 has a constant learning rate, 2 and 3 a cosine.
 
     data: demonstrations of the tabletop; sawyer: of Meta-World, None leaves it out; task: of one of the tabletop's
     tasks, for Stage 3, which otherwise takes `data`;
     tasks, distractors: for rollouts, as in cogact-nano;
     expert, adapt: shares of Stage 1 and Stage 3 in the training, 0 leaves one out;
     substeps: sub-step text in both stages, only as the output of Stage 2, or nowhere;
-    freeze_vision: the vision tower stands still, as in the paper; for one that starts from nothing it must not.
+    freeze_vision: the vision tower stands still, as in the paper; for one that starts from nothing it must not;
+    align_final_lr: where the cosine of Stage 2 ends, as a share of its start; 1 is the paper's constant rate, at which
+    a model from nothing does not settle in minutes;
+    text_weight: alpha, which weighs the sub-steps beside the actions. The paper's is 1, at which the gradient of a
+    vision tower from nothing is nine tenths the text's.
 
     Raises:
         ValueError: a UNet head with a Stage 1, which is ScaleDP's; shares that leave nothing for Stage 2; data of
@@ -91,13 +97,13 @@ def dexvla_nano(
         },
     )  # fmt: skip
     trains = {"*": learning_rate, **({"vision": 0.0} if freeze_vision else {})}
-    stages = stage("align", 1 - expert - adapt, own[:1], trains=trains)
+    stages = stage("align", 1 - expert - adapt, own[:1], trains=trains, final_lr=align_final_lr)
     if adapt:
         stages |= stage("adapt", adapt, own[-1:], trains=trains, final_lr=0.0)
     return Run(
         name="dexvla-nano",
         model="dexvla",
-        config=make_config("dexvla", "nano", **config, head=head),
+        config=make_config("dexvla", "nano", **config, head=head, text_weight=text_weight),
         stages=stages,
         evaluation=evaluation(
             "tabletop",

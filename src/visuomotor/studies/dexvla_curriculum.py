@@ -1,6 +1,7 @@
 """What DexVLA's curriculum, its sub-steps and its head are worth at nano size, all arms trained for equal time.
 
-An arm with a Stage 1 spends half of that time on it, from --data and the Sawyer's demonstrations in runs/dexvla/sawyer.
+An arm with a Stage 1 spends a third of that time on it, from --data and the Sawyer's demonstrations in
+runs/dexvla/sawyer.
 `benchmarks/dexvla_joint.py` has the speed of Stage 1 alone.
 """
 

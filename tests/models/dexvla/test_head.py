@@ -72,6 +72,9 @@ def test_noise_draws_share_one_time_for_each_sample(data: dict) -> None:
     assert (time == time[:, :1]).all()
     assert 0 <= time.min() < 20
     assert 80 < time.max() < 100
+    own = Echo(noise_draws=3, shared_time=False)
+    own.loss(**data)
+    assert (own.given[1].unflatten(0, (64, 3)).diff(dim=1) != 0).float().mean() > 0.9
     again = head.loss(**data, generator=torch.Generator().manual_seed(5))
     torch.testing.assert_close(first.sum, again.sum, atol=0, rtol=0)
     other = head.loss(**data, generator=torch.Generator().manual_seed(6))

@@ -16,7 +16,8 @@ class HeadConfig:
     cond_dim                width of the condition
     horizon                 actions in a chunk
     training_steps          times of the noise schedule, `denoise_steps` of which sampling visits
-    noise_draws             noise samples per chunk and training step, which share its time
+    noise_draws             noise samples per chunk and training step
+    shared_time             which share one time (published); else each has its own, and the loss is less noisy
     mean_over               the loss is a mean over the entries that are not padding ("valid"), or over all of them,
                             where padding adds nothing to the sum and still counts ("all", published)
     time_table              precision of the sinusoids of time; the released weights learned with bfloat16
@@ -29,6 +30,7 @@ class HeadConfig:
     training_steps: int = 100
     denoise_steps: int = 10
     noise_draws: int = 1
+    shared_time: bool = True
     mean_over: Literal["valid", "all"] = "valid"
     time_table: TimeTable = "float32"
 

@@ -46,6 +46,7 @@ class DexVLAExpertConfig:
     initialisation: Literal["dit", "published"] = "dit"
     denoise_steps: int = 10
     noise_draws: int = 4
+    shared_time: bool = False
     mean_over: Literal["valid", "all"] = "valid"
     time_table: TimeTable = "float32"
 
@@ -82,7 +83,7 @@ def _paper(size: str) -> dict:
     """ResNet-50 for each of three cameras, DistilBERT's 768 numbers, chunks of 50 actions of up to 14 numbers."""
     return {
         "image_roles": ("scene", "left_wrist", "right_wrist"), "image_size": 320, "encoder": "50", "sentence_dim": 768,
-        "action_dim": 14, "state_dim": 14, "cond_dim": 1536, "horizon": 50, "noise_draws": 1,
+        "action_dim": 14, "state_dim": 14, "cond_dim": 1536, "horizon": 50, "noise_draws": 1, "shared_time": True,
         "head_combine_width": 1024,
         **{f"head_{name}": value for name, value in SCALEDP_SIZES[size].items()},
     }  # fmt: skip

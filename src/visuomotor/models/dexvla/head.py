@@ -93,15 +93,16 @@ class DiffusionHead(nn.Module, ABC):
 
         Steps are padding or not, as published. Columns beyond a robot's actions that its layers have nevertheless (one
         set of layers for robots of several widths) are learnt as zeros: sampling starts from noise in them, too, and
-        where that leads would be untaught. `noise` and `time` replace the random draws: one time for each sample,
-        shared by its `noise_draws`. Samples without a valid entry have no actions, and count nowhere.
+        where that leads would be untaught. `noise` and `time` replace the random draws. Samples without a valid entry
+        have no actions, and count nowhere.
         """
         if noise is None:
             shape = (len(actions), self.config.noise_draws, *actions.shape[1:])
             noise = normal(shape, generator, actions.device)
         draws = noise.shape[1]
         if time is None:
-            time = integers(self.config.training_steps, (len(actions), 1), generator, actions.device)
+            times = 1 if self.config.shared_time else draws
+            time = integers(self.config.training_steps, (len(actions), times), generator, actions.device)
             time = time.expand(-1, draws)
         x = self._schedule_on(actions.device).noised(actions[:, None], noise, time)
         told = [t if t is None else t.repeat_interleave(draws, dim=0) for t in (cond, state, embodiment)]

@@ -69,7 +69,8 @@ class DexVLAConfig:
     unet_channels: tuple[int, ...] = (64, 128, 256)
     unet_step_width: int = 64
     denoise_steps: int = 10
-    noise_draws: int = 4
+    noise_draws: int = 8
+    shared_time: bool = False
     mean_over: Literal["valid", "all"] = "valid"
     time_table: TimeTable = "float32"
     text_weight: float = 1.0
@@ -111,6 +112,7 @@ class DexVLAConfig:
         shared: dict[str, Any] = {
             "action_dim": self.action_dim, "state_dim": self.state_dim, "cond_dim": self.width,
             "horizon": self.horizon, "denoise_steps": self.denoise_steps, "noise_draws": self.noise_draws,
+            "shared_time": self.shared_time,
             "mean_over": self.mean_over, "time_table": self.time_table,
         }  # fmt: skip
         if self.head == "unet":
@@ -159,6 +161,7 @@ _BASE = {
     "unet_channels": (256, 512, 1024),
     "unet_step_width": 256,
     "noise_draws": 1,
+    "shared_time": True,
     "end_id": 151645,
     "image_id": 151655,
     "pad_id": 151643,
