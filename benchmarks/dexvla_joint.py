@@ -64,7 +64,7 @@ def main() -> None:
     torch.manual_seed(0)
     robots = {"embodiments": ("arm", "sawyer"), "action_dims": (7, 4), "state_dims": (7, 4)}
     alone = make_model("dexvla-expert", make_config("dexvla-expert", **robots))
-    config = make_config("dexvla", head_per_embodiment=True, **robots)
+    config = make_config("dexvla", head_per_embodiment=True, noise_draws=alone.config.noise_draws, **robots)
     batch = training_batch(given.batch, given.text, config.image_id)
     found = interleaved(training_step(alone, batch), training_step(make_model("dexvla", config), batch), given.pairs)
     print(f"expert alone {found.fast_ms:.0f} ms, with the vision-language model {found.slow_ms:.0f} ms")

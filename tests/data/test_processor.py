@@ -254,6 +254,20 @@ def test_bad_observations_are_refused(change: dict[str, object], message: str) -
         processor.observations([dataclasses.replace(dataset.observation(0), **change)])  # type: ignore[arg-type]
 
 
+def test_a_state_that_is_not_told_is_zeros_and_still_checked(tmp_path: Path) -> None:
+    dataset = FakeDataset()
+    build(dataset, tell_state=False, action_reference="chunk_start").save(tmp_path)
+    processor, told = Processor.load(tmp_path), build(dataset, action_reference="chunk_start")
+    hidden, known = (sample(p, dataset, 4) for p in (processor, told))
+    assert known.state.any()
+    assert not hidden.state.any()
+    assert not processor.observations([dataset.observation(3)]).state.any()
+    assert np.array_equal(hidden.actions, known.actions)  # type: ignore[arg-type]
+    bad = dataclasses.replace(dataset.observation(0), state=np.array([0, 0, np.nan, 0, 0, 0]))
+    with pytest.raises(ValueError, match="state dimension 2"):
+        processor.observations([bad])
+
+
 def test_nan_actions_name_the_row_that_holds_them() -> None:
     dataset = FakeDataset()
     processor = build(dataset)

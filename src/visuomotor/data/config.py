@@ -35,6 +35,8 @@ class ProcessorConfig:
     router: samples carry the label "router", whether the robot manipulates now; `weighting`: how both are made.
     action_normalization, state_normalization: "embodiment" takes what each component says; "min_max" and "z_score" are
         DexVLA's (data/normalization.py), for all of them. Its head bounds actions to [-1, 1], where min_max puts them.
+    tell_state: off, zeros stand in the place of the robot's state, in training as at inference: a policy that is told
+        its state may follow it instead of looking.
     near_constant: dimensions whose range is below it are centred instead of stretched (published: 0).
     coordinates: the side of an image in the coordinates of texts; with at most 100, a tokenizer trained here has one
         token for each, which is learnt faster (nano: 100).
@@ -72,6 +74,7 @@ class ProcessorConfig:
     wrap_angles: bool = True
     action_normalization: Method = "embodiment"
     state_normalization: Method = "embodiment"
+    tell_state: bool = True
     near_constant: float = NEAR_CONSTANT
     coordinates: int = 1000
     level_order: tuple[str, ...] = LEVELS

@@ -460,8 +460,11 @@ def _sentences(dataset: Any) -> set[str]:
 def _units(config: ProcessorConfig, embodiment: Embodiment, statistics: Statistics) -> Units:
     near, of_state, of_action = config.near_constant, config.state_normalization, config.action_normalization
     action = normalizer(embodiment.action, statistics.action, config.action_width, "action", near, of_action)
+    state = normalizer(embodiment.state, statistics.state, config.state_width, "state", near, of_state)
+    if not config.tell_state:
+        state = dataclasses.replace(state, scale=np.full_like(state.scale, np.inf))  # whatever it is, it becomes 0
     return Units(
-        state=normalizer(embodiment.state, statistics.state, config.state_width, "state", near, of_state),
+        state=state,
         action=dataclasses.replace(action, clip=config.clip_actions),
         reference=_reference(config, embodiment),
         still=step_dimensions(embodiment) if config.past_end == "still" else (),

@@ -37,6 +37,7 @@ def dexvla_nano(
     learning_rate: float = 1e-3,
     align_final_lr: float = 0.02,
     text_weight: float = 0.05,
+    state: bool = False,
     vocabulary: str = "small",
     seed: int = 0,
 ) -> Run:
@@ -56,7 +57,8 @@ def dexvla_nano(
     align_final_lr: where the cosine of Stage 2 ends, as a share of its start; 1 is the paper's constant rate, at which
     a model from nothing does not settle in minutes;
     text_weight: alpha, which weighs the sub-steps beside the actions. The paper's is 1, at which the gradient of a
-    vision tower from nothing is nine tenths the text's.
+    vision tower from nothing is nine tenths the text's;
+    state: whether the head is told the robot's state, as in the paper. One from nothing follows it instead of looking.
 
     Raises:
         ValueError: a UNet head with a Stage 1, which is ScaleDP's; shares that leave nothing for Stage 2; data of
@@ -74,7 +76,7 @@ def dexvla_nano(
     every = [*own, *([Source(name="sawyer", path=sawyer)] if sawyer else [])]
     processor: dict[str, Any] = {
         "image_size": image_size, "horizon": horizon, "action_width": WIDTH, "state_width": WIDTH,
-        **NORMALIZATION,
+        "tell_state": state, **NORMALIZATION,
     }  # fmt: skip
     config = {
         "horizon": horizon, "action_dim": WIDTH, "state_dim": WIDTH,
