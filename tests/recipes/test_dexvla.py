@@ -58,10 +58,12 @@ def small(steps: int = 4, **arguments: Any) -> Run:
 
 def test_the_three_stages_are_those_of_the_paper() -> None:
     given = {"data": "arm", "sawyer": "s", "task": "t", "steps": 100, "minutes": 20, "expert": 0.5, "adapt": 0.2}
-    run = find_recipe("dexvla-nano")(**given, align_final_lr=1.0, text_weight=1.0, state=True)
+    run = find_recipe("dexvla-nano")(**given, align_final_lr=1.0, text_weight=1.0)
     assert run.before is not None
     assert run.config.text_weight == 1
     assert run.processor["tell_state"] is run.before.processor["tell_state"] is True
+    blind = find_recipe("dexvla-nano")(**given, state=False)
+    assert blind.processor["tell_state"] is blind.before.processor["tell_state"] is False
     assert find_recipe("dexvla-nano")(**given).stages["align"].final_lr < 1
     expert, align, adapt = *run.before.stages.values(), *run.stages.values()
     assert [s.steps for s in (expert, align, adapt)] == [50, 30, 20]

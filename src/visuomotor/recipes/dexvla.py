@@ -37,7 +37,7 @@ def dexvla_nano(
     learning_rate: float = 1e-3,
     align_final_lr: float = 0.02,
     text_weight: float = 0.05,
-    state: bool = False,
+    state: bool = True,
     vocabulary: str = "small",
     seed: int = 0,
 ) -> Run:
@@ -58,7 +58,7 @@ def dexvla_nano(
     a model from nothing does not settle in minutes;
     text_weight: alpha, which weighs the sub-steps beside the actions. The paper's is 1, at which the gradient of a
     vision tower from nothing is nine tenths the text's;
-    state: whether the head is told the robot's state, as in the paper. One from nothing follows it instead of looking.
+    state: whether the head is told the robot's state, as in the paper.
 
     Raises:
         ValueError: a UNet head with a Stage 1, which is ScaleDP's; shares that leave nothing for Stage 2; data of
