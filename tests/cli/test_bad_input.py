@@ -206,20 +206,10 @@ def test_a_cut_off_checkpoint_is_no_start(
 
 def test_refusal_to_overwrite(command: Command, recorded: Path, line_checkpoint: Path, tmp_path: Path) -> None:
     run, rolled, data = tmp_path / "run", tmp_path / "eval", tmp_path / "data"
+    trained = line_checkpoint.parents[1]
     for again in (
         ("train", "own-data", "--data", recorded, "--out", run, "--steps", 1, *TRAIN),
-        (
-            "eval",
-            line_checkpoint.parents[1],
-            "--environment",
-            "line",
-            "--out",
-            rolled,
-            "--episodes",
-            2,
-            "--control-episodes",
-            0,
-        ),
+        ("eval", trained, "--environment", "line", "--out", rolled, "--episodes", 2, "--control-episodes", 0),
         ("collect", "reach", "--out", data, "--episodes", 2, "--workers", 1),
     ):
         first = command(*again)

@@ -54,10 +54,9 @@ def dexvla_nano(
     expert, adapt: shares of Stage 1 and Stage 3 in the training, 0 leaves one out;
     substeps: sub-step text in both stages, only as the output of Stage 2, or nowhere;
     freeze_vision: the vision tower stands still, as in the paper; for one that starts from nothing it must not;
-    align_final_lr: where the cosine of Stage 2 ends, as a share of its start; 1 is the paper's constant rate, at which
-    a model from nothing does not settle in minutes;
-    text_weight: alpha, which weighs the sub-steps beside the actions. The paper's is 1, at which the gradient of a
-    vision tower from nothing is nine tenths the text's;
+    align_final_lr: where the cosine of Stage 2 ends, as a share of its start; 1 is the paper's constant rate;
+    text_weight: alpha, which weighs the sub-steps beside the actions. The paper's is 1, at which the text's gradient on
+    a vision tower from nothing was ten times the actions' (LOG.md);
     state: whether the head is told the robot's state, as in the paper.
 
     Raises:
