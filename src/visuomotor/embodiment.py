@@ -6,6 +6,7 @@ Every data set, checkpoint, environment and server carries one. Two embodiments 
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -33,7 +34,8 @@ class Component:
     `chunk_start` (DM0), or difference per `step` (CogACT, Meta-World). `low` and `high` are the
     limits that the robot accepts, one per dimension, in `unit`. `rotation` is the rotation format
     with its Euler order where it has one (`axis_angle`, `euler_xyz`, `quat_xyzw`, `rot6d`).
-    `opened` and `closed` are the gripper's values.
+    `opened` and `closed` are the gripper's values. `velocity` is the highest speed of each
+    dimension, in `unit` per second, which the safety filter keeps for joints.
     """
 
     name: str
@@ -48,13 +50,16 @@ class Component:
     normalization: Normalization = "quantile"
     opened: float | None = None
     closed: float | None = None
+    velocity: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        for side, limit in (("low", self.low), ("high", self.high)):
+        for side, limit in (("low", self.low), ("high", self.high), ("velocity", self.velocity)):
             if limit is not None and len(limit) != len(self.dims):
                 raise ValueError(
                     f"Component {self.name!r} has {len(self.dims)} dimensions but {len(limit)} values in {side}."
                 )
+        if self.velocity is not None and not all(0 < speed < math.inf for speed in self.velocity):
+            raise ValueError(f"Component {self.name!r} has velocity {self.velocity}; give finite numbers above 0.")
         if self.kind == "gripper" and (self.opened is None or self.closed is None):
             raise ValueError(f"Gripper component {self.name!r} must say its opened and its closed value.")
         if self.kind == "rotation" and self.rotation is None:

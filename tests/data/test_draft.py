@@ -150,3 +150,18 @@ def test_state_of_other_quantities_leaves_the_reference_open(tmp_path):
         )
     _, questions = draft_embodiment(Dataset(tmp_path / "d"))
     asked(questions, "action.position", "'absolute' (nothing in the numbers shows it")
+
+
+def test_joints_of_a_known_robot_get_its_limits(foreign):
+    names = [f"joint_{i}" for i in range(6)]
+    for column in ("action", "observation.state"):
+        rename(foreign, column, names)
+        foreign.columns[column] = foreign.columns["observation.state"][:, :6].copy()
+    foreign.robot_type = "ur5e"
+    draft, questions = draft_embodiment(foreign)
+    assert draft["action"][0]["high"][2] == 3.14159
+    asked(questions, "action.joint: are low, high and velocity those of your ur5e", "robosuite 1.5.2")
+    foreign.columns["action"][0, 2] = 3.5  # beyond the elbow's range: another robot, or other units
+    draft, questions = draft_embodiment(foreign)
+    assert draft["action"][0]["high"] is None
+    asked(questions, "action.joint: which limits", "leaves them open")

@@ -216,16 +216,24 @@ def test_hold_is_the_last_target_for_absolute_actions_and_zero_for_differences()
 def test_a_watchdog_holds_when_observations_or_actions_stop() -> None:
     safety, state = SafetyFilter(ARM, SafetyLimits(watchdog=0.5)), np.array([0.1, 0.2, 0.5, 0.5])
     safety.apply([0.3, 0.3, 0.4, 1.0], state, now=0.0)
-    out = safety.apply([0.4, 0.3, 0.4, 1.0], None, now=0.4)
-    np.testing.assert_allclose(out, [0.4, 0.3, 0.4, 1.0], rtol=1e-6)
-    out = safety.apply([0.9, 0.3, 0.4, 1.0], None, now=0.6)  # no observation since 0.0
-    np.testing.assert_allclose(out, [0.4, 0.3, 0.4, 1.0], rtol=1e-6)
+    safety.hold(state, now=0.4)
+    assert not safety.overdue(0.4)
+    assert safety.overdue(0.6)  # no action since 0.0
+    safety.hold(state, now=0.6)
     assert safety.counts == {"watchdog": 1}
-    safety.hold(state, now=1.0)
-    assert not safety.overdue(1.0)
-    assert safety.overdue(1.2)  # no action since 0.6
-    safety.hold(state, now=1.2)
-    assert safety.counts == {"watchdog": 2}
+    out = safety.apply([0.4, 0.3, 0.4, 1.0], state, now=0.7)
+    np.testing.assert_allclose(out, [0.4, 0.3, 0.4, 1.0], rtol=1e-6)
+    out = safety.apply([0.9, 0.3, 0.4, 1.0], None, now=1.0)  # a state that is missing holds at once
+    np.testing.assert_allclose(out, [0.4, 0.3, 0.4, 1.0], rtol=1e-6)
+    assert safety.counts == {"watchdog": 1, "state": 1}
+    assert safety.stopped is None
+    safety.apply([0.9, 0.3, 0.4, 1.0], None, now=1.3)  # none since 0.7
+    assert safety.stopped == "no state for more than 0.5 s"
+    out = safety.apply([0.9, 0.3, 0.4, 1.0], state, now=1.4)  # and only a release ends that
+    np.testing.assert_allclose(out, [0.4, 0.3, 0.4, 1.0], rtol=1e-6)
+    safety.release()
+    out = safety.apply([0.9, 0.3, 0.4, 1.0], state, now=1.5)
+    np.testing.assert_allclose(out, [0.9, 0.3, 0.4, 1.0], rtol=1e-6)
 
 
 def test_an_old_chunk_is_not_executed() -> None:
@@ -276,7 +284,10 @@ def test_differences_to_the_chunks_start_are_limited_as_places() -> None:
     np.testing.assert_allclose(out, [0.1, 0, 0], atol=1e-6)
     assert safety.counts == {"workspace": 1}
     np.testing.assert_allclose(safety.hold(state, start=np.array([0.1, 0, 0.3])), [0.2, 0, 0], atol=1e-6)
-    assert safety.apply([0.3, 0, 0], state) is None  # nobody knows where the chunk began
+    # A difference to an unknown start is replaced by a hold, counted from the last start that was known.
+    np.testing.assert_allclose(safety.apply([0.3, 0, 0], state), [0.2, 0, 0], atol=1e-6)
+    assert safety.counts == {"workspace": 2, "start": 1}
+    assert SafetyFilter(robot([PLACE], [place])).apply([0.3, 0, 0], state) is None
 
 
 @pytest.mark.parametrize("form", ["euler_xyz", "axis_angle"])
@@ -330,3 +341,141 @@ def test_impossible_limits_are_refused() -> None:
         SafetyFilter(ARM, mode="off")
     with pytest.raises(ValueError, match="which is no rotation"):
         SafetyFilter(robot([TURN], [{**TURN, "reference": "chunk_start"}]))
+
+
+JOINT_STEP = component("joints", "joint", 2, unit="rad", reference="step")
+JOINT_STATE = component("joints", "joint", 2, unit="rad", low=[-2.0] * 2, high=[2.0] * 2)
+STEPPED = robot([JOINT_STATE], [JOINT_STEP])
+
+
+@pytest.mark.parametrize("lost", [None, [math.nan, math.nan], [0.0]])
+@pytest.mark.parametrize("ending", ["stop", "hold", "watchdog"])
+def test_a_robot_whose_state_is_lost_stands_still(lost: Any, ending: str) -> None:
+    """Without a measured position, a joint once repeated its last velocity for ever, 13.7 rad in 15 s."""
+    safety = SafetyFilter(STEPPED, SafetyLimits(acceleration=5.0, watchdog=0.3))
+    position, now = np.zeros(2), 0.0
+    for _ in range(8):
+        now += 0.1
+        sent = safety.apply([0.3, -0.3], position, now=now)
+        position = position + sent
+    if ending == "stop":
+        safety.stop()
+    path = [position]
+    for _ in range(150):
+        now += 0.1
+        arguments = {} if ending == "hold" else {"action": [0.3, -0.3]}
+        call = safety.hold if ending == "hold" else safety.apply
+        path.append(path[-1] + call(*arguments.values(), lost, now=now))
+    assert (np.abs(path) <= 2.0 + 1e-6).all()
+    speed = np.abs(sent[0])
+    assert np.abs(path[-1] - position).max() <= speed**2 / (2 * 0.05) + speed
+    np.testing.assert_array_equal(path[-1], path[20])
+
+
+def test_a_state_that_repeats_itself_is_integrated() -> None:
+    """A sensor that is stuck says that there is room for ever; the commands say otherwise."""
+    safety, position = SafetyFilter(STEPPED), np.zeros(2)
+    for _ in range(40):
+        position = position + safety.apply([0.1, 0.1], np.zeros(2))
+    np.testing.assert_allclose(position, 2.0, atol=1e-5)
+    np.testing.assert_allclose(safety.apply([0.1, 0.1], np.full(2, 0.5)), 0.1, atol=1e-6)  # it measures again
+
+
+def test_a_late_state_holds_at_once_and_stops_after_the_watchdog() -> None:
+    safety = SafetyFilter(STEPPED, SafetyLimits(watchdog=0.5, state_age=0.15))
+    state = np.zeros(2)
+    assert safety.apply([0.1, 0.1], state, now=1.0, state_time=0.9)[0] > 0
+    assert safety.apply([0.1, 0.1], state, now=1.1, state_time=0.9)[0] == 0
+    assert safety.apply([0.1, 0.1], state, now=1.2, state_time=1.3)[0] == 0  # measured later than now
+    assert safety.counts == {"state_late": 2}
+    assert safety.stopped is None
+    safety.hold(state, now=1.6, state_time=0.9)
+    assert safety.stopped == "no state for more than 0.5 s"
+
+
+@pytest.mark.parametrize(
+    ("now", "time", "reason"),
+    [
+        (math.nan, 1.0, "clock"),
+        (math.inf, 1.0, "clock"),
+        ("soon", 1.0, "clock"),
+        (0.5, 0.4, "clock"),
+        (1.1, math.nan, "clock"),
+        (1.1, "then", "clock"),
+        (1.1, 1.2, "chunk_future"),
+        (9.0, 1.0, "chunk_age"),
+    ],
+)
+def test_a_clock_that_cannot_be_believed_holds(now: Any, time: Any, reason: str) -> None:
+    safety = SafetyFilter(STEPPED, SafetyLimits(watchdog=0.5, chunk_age=2.0))
+    assert safety.apply([0.1, 0.1], np.zeros(2), now=1.0, time=1.0)[0] > 0
+    assert safety.apply([0.1, 0.1], np.full(2, 0.1), now=now, time=time)[0] == 0
+    assert safety.counts[reason] == 1
+    if reason == "clock" and time == 1.0:
+        assert safety.overdue(now)
+
+
+@pytest.mark.parametrize("bad", [[10**400, 0], 10**400, [1j, 0], ["1", "x"], [[0.1, 0.1]], object()])
+def test_what_is_no_command_is_held(bad: Any) -> None:
+    class Raises:
+        def __array__(self, *_: Any, **__: Any) -> np.ndarray:
+            raise RuntimeError("a tensor that requires a gradient")
+
+    safety = SafetyFilter(STEPPED)
+    for command in (bad, Raises()):
+        assert safety.apply(command, np.zeros(2))[0] == 0
+        assert safety.apply([0.1, 0.1], command)[0] == 0
+    assert safety.counts == {"shape": 2, "state": 2}
+
+
+def test_without_states_limits_of_a_position_are_refused() -> None:
+    free = robot([], [component("joints", "joint", 2, unit="rad", reference="step")])
+    safety = SafetyFilter(free, SafetyLimits(velocity=1.0, acceleration=5.0), state="none")
+    moves = [safety.apply([9.0, 0.0])[0] for _ in range(3)]
+    np.testing.assert_allclose(moves, [0.05, 0.1, 0.1], atol=1e-6)
+    with pytest.raises(
+        ValueError, match=r"limits low and high of the state of action .*'joints'.*state='none'"
+    ):
+        SafetyFilter(STEPPED, state="none")
+    with pytest.raises(ValueError, match="limits velocity of action component 'joints' depend on its measured"):
+        SafetyFilter(ARM, SafetyLimits(velocity=1.0), state="none")
+    with pytest.raises(ValueError, match="limits keep_out of action component 'place'"):
+        SafetyFilter(END_EFFECTOR, SafetyLimits(keep_out=(BOX,)), state="none")
+    with pytest.raises(ValueError, match="Unknown promise of states 'maybe'"):
+        SafetyFilter(ARM, state="maybe")
+    with pytest.raises(ValueError, match="cannot stand still: zero lies outside its limits"):
+        SafetyFilter(robot([], [{**JOINT_STEP, "low": [0.1] * 2, "high": [0.2] * 2}]))
+
+
+def test_a_gripper_that_moves_by_differences_keeps_its_range() -> None:
+    hand = component("hand", "gripper", unit="opening", opened=0.8, closed=0.0, low=[0.0], high=[0.8])
+    for reference, sent in (("step", 0.3), ("chunk_start", 0.3)):
+        free = {key: value for key, value in hand.items() if key not in ("low", "high")}
+        safety = SafetyFilter(robot([hand], [{**free, "reference": reference}]))
+        np.testing.assert_allclose(safety.apply([0.5], [0.5], start=[0.5]), sent, atol=1e-6)
+        assert safety.counts == {"limit": 1}
+
+
+def test_nothing_to_hold_one_component_by_does_not_leave_the_others_unbraked() -> None:
+    """A difference to a start that nobody measures is repeated, so that the joints beside it still brake."""
+    tool = component("tool", "other", 1, reference="chunk_start")
+    joints = component("joints", "joint", 2, unit="rad")
+    safety = SafetyFilter(robot([joints], [joints, tool]), SafetyLimits(acceleration=5.0))
+    sent = [np.zeros(3)] + [safety.apply([9.0, 9.0, 0.4], np.zeros(2) + k) for k in range(3)]
+    safety.stop()
+    sent += [safety.apply([9.0, 9.0, 0.7], np.zeros(2)) for _ in range(6)]
+    change = np.diff(np.diff(np.array(sent)[:, 0]))
+    assert (np.abs(change) <= 0.05 + 1e-5).all()
+    assert [float(s[2]) for s in sent[4:]] == [np.float32(0.4)] * 6
+
+
+def test_a_robot_found_outside_its_limits_is_not_moved_by_a_stop() -> None:
+    arm = SafetyFilter(ARM)
+    arm.stop()
+    outside = np.array([1.5, 0.0, 0.5, 0.5])
+    assert arm.hold(outside) is None
+    assert arm.apply([0.0, 0.0, 0.5, 0.5], outside) is None
+    near = np.array([1.1001, 0.0, 0.5, 0.5])  # a measurement may be off a little
+    np.testing.assert_allclose(arm.hold(near), [1.1, 0.0, 0.5, 0.5], rtol=1e-6)
+    arm.release()
+    np.testing.assert_allclose(arm.hold(outside), [1.1, 0.0, 0.5, 0.5], rtol=1e-6)

@@ -319,13 +319,16 @@ def test_every_chunk_passes_the_safety_filter_and_changes_are_counted(mode: str,
 
 
 def test_a_chunk_without_a_safe_replacement_is_refused() -> None:
-    """A velocity cannot be kept by a robot that does not measure itself, and there is no place for it to hold."""
+    """A robot that does not measure itself has no position to hold before its first command."""
 
     async def run() -> None:
         hidden = replace(ROBOT, state=(replace(ROBOT.state[0], unit="deg"),))
-        async with serving(FakePolicy(embodiment=hidden), safety_limits=SafetyLimits(velocity=1.0)) as server:
+        with pytest.raises(ValueError, match="limits velocity of action component 'joints' depend on its measured"):
+            PolicyServer(FakePolicy(embodiment=hidden), ServeConfig(safety_limits=SafetyLimits(velocity=1.0)))
+        async with serving(FakePolicy(embodiment=hidden)) as server:
             client = await OpenpiClient.open(server)
-            assert "nothing that may be sent (state)" in await client.ask(observation())
+            server.service.stop_robots("test")
+            assert "nothing that may be sent (stop)" in await client.ask(observation())
 
     asyncio.run(run())
 

@@ -8,7 +8,7 @@ import pytest
 from tests.serving.fakes import ROBOT
 from visuomotor.embodiment import Component
 from visuomotor.execution.safety import SafetyFilter, SafetyLimits
-from visuomotor.serving.service import _filtered, passes
+from visuomotor.serving.service import passes
 
 POSE = (
     Component(name="place", dims=("x", "y", "z"), kind="position", unit="m", low=(-1, -1, 0), high=(1, 1, 1)),
@@ -28,7 +28,7 @@ def test_the_shortcut_agrees_with_the_filter(reference: str) -> None:
         actions = rng.uniform(0, rng.choice([0.05, 0.2, 1.1]), (4, 7)).astype(np.float32)
         safety = SafetyFilter(robot)
         answers.append(passes(safety, actions, state))
-        sent = _filtered(safety, actions, state)
+        sent = safety.chunk(actions, state)
         if answers[-1]:
             np.testing.assert_array_equal(np.array(sent), actions)
             assert not safety.counts
@@ -43,7 +43,7 @@ def test_differences_of_a_chunk_are_followed_to_where_they_lead() -> None:
     for limits, far in ((box, 0.35), (SafetyLimits(), 1.0), (SafetyLimits(step_length=0.05), 0.5)):
         safety, state = SafetyFilter(robot, limits), np.array([0.0 if far < 1 else 0.25, 0, 0.5, 0, 0, 0, 0.5])
         assert not passes(safety, actions, state)
-        sent = np.array(_filtered(safety, actions, state))
+        sent = np.array(safety.chunk(actions, state))
         assert state[0] + sent[:, 0].sum() == pytest.approx(far, abs=1e-5)
         assert (sent[:, 0] >= -1e-6).all()
         assert (sent[:, 3] == 1).all()

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from tests.serving.fakes import HORIZON, ROBOT, FakePolicy, OpenpiClient, VlaEvalClient, evaluated, observation, serving
-from visuomotor.execution.safety import SafetyLimits
-from visuomotor.serving import service as service_module
+from visuomotor.execution.safety import SafetyFilter, SafetyLimits
 from visuomotor.serving.watching import Exchange
 
 HELD = np.tile(np.array([5, 0], np.float32), (HORIZON, 1))  # where the robot of `observation(5.0)` is
@@ -99,15 +98,15 @@ def test_what_was_asked_before_the_release_is_held(protocol: str) -> None:
 
 
 def test_a_stop_while_the_filter_works_holds_the_whole_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    filtered, reached, go_on = service_module._filtered, threading.Event(), threading.Event()
+    filtered, reached, go_on = SafetyFilter.chunk, threading.Event(), threading.Event()
 
-    def slowly(*given: object) -> object:
-        commands = filtered(*given)  # type: ignore[arg-type]
+    def slowly(safety: SafetyFilter, actions: np.ndarray, state: np.ndarray) -> list[np.ndarray | None]:
+        commands = filtered(safety, actions, state)
         reached.set()
         go_on.wait(10)
         return commands
 
-    monkeypatch.setattr(service_module, "_filtered", slowly)
+    monkeypatch.setattr(SafetyFilter, "chunk", slowly)
 
     async def run() -> None:
         async with serving(safety_limits=SafetyLimits(velocity=1e4)) as server:

@@ -13,6 +13,7 @@ import numpy as np
 from visuomotor.data.conventions import FACTORS, motion_evidence, switches
 from visuomotor.data.lerobot.layout import ACTION, STATE
 from visuomotor.embodiment import Camera, Component, Embodiment, Kind
+from visuomotor.joint_limits import JOINT_LIMITS, JointLimits
 
 __all__ = ["draft_embodiment"]
 
@@ -272,8 +273,24 @@ def _with_reference(
             f"leaves the unit open."
         )
         component = replace(component, unit="unknown")
+    component = replace(component, reference=reference)
+    limits = JOINT_LIMITS.get(dataset.robot_type or "")
+    if limits is not None and reference == "absolute" and _fits(limits, component, actions):
+        questions.append(
+            f"{where}: are low, high and velocity those of your {dataset.robot_type}? The draft has them from "
+            f"{limits.source}."
+        )
+        return limits.applied(component)
     questions.append(f"{where}: which limits (low, high) does the robot accept? The draft leaves them open.")
-    return replace(component, reference=reference)
+    return component
+
+
+def _fits(limits: JointLimits, component: Component, values: np.ndarray) -> bool:
+    """Whether a component is an arm with these limits: as many joints, in radians, and recorded within the ranges."""
+    if component.kind != "joint" or component.unit != "rad" or len(component.dims) != len(limits.low):
+        return False
+    finite = values[np.isfinite(values).all(1)]
+    return bool(((finite >= np.array(limits.low) - 0.01) & (finite <= np.array(limits.high) + 0.01)).all())
 
 
 def _values(dataset: Any, column: str, components: tuple[Component, ...], wanted: Component) -> np.ndarray:

@@ -54,7 +54,7 @@ class PolicyServer:
     def __init__(self, policy: Serves, config: ServeConfig, *, keys: dict[str, ObservationKeys] | None = None) -> None:
         self.config = config
         self.service = Service(policy, config)
-        self.service.safety()  # limits that do not fit are told now
+        self.service.safety().log_missing()  # limits that do not fit are refused now
         self.keys = {name: (keys or {}).get(name) or keys_for(policy.embodiment, name) for name in HANDLERS}
         self.addresses: dict[str, str] = {}
         self._servers: list[Server] = []

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable
 from dataclasses import replace
 from typing import Any
@@ -14,7 +13,7 @@ from visuomotor_client.rotation import is_linear
 import visuomotor
 from visuomotor.contract import Embodiment, Observation
 from visuomotor.execution.chunking import ChunkError, check_chunk
-from visuomotor.execution.safety import SafetyFilter, SafetyLimits
+from visuomotor.execution.safety import SafetyFilter
 from visuomotor.serving.batching import Answer, Batcher, Overloaded, Serves
 from visuomotor.serving.config import ServeConfig
 from visuomotor.serving.connection import Inbox
@@ -147,9 +146,9 @@ class Service:
         if passes(safety, actions, state):
             return actions
         stopped = safety.stopped
-        commands = await asyncio.to_thread(_filtered, safety, actions, state)
+        commands = await asyncio.to_thread(safety.chunk, actions, state)
         if safety.stopped != stopped:  # a stop that came meanwhile holds from the first command on
-            commands = await asyncio.to_thread(_filtered, safety, actions, state)
+            commands = await asyncio.to_thread(safety.chunk, actions, state)
         return np.stack(self.counted(safety, commands))
 
     def counted(self, safety: SafetyFilter, commands: list[np.ndarray | None]) -> list[np.ndarray]:
@@ -199,7 +198,7 @@ def passes(safety: SafetyFilter, actions: np.ndarray, state: np.ndarray) -> bool
 
     The filter itself takes a tenth of a millisecond a command, milliseconds a chunk; False only means: it has to look.
     """
-    if safety.stopped is not None or safety.limits != SafetyLimits():
+    if safety.stopped is not None or safety.has_motion_limits:
         return False
     for part in safety.parts:
         values = actions[:, part.where]
@@ -213,21 +212,3 @@ def passes(safety: SafetyFilter, actions: np.ndarray, state: np.ndarray) -> bool
             if (place < part.state_low).any() or (place > part.state_high).any():
                 return False
     return True
-
-
-def _filtered(safety: SafetyFilter, actions: np.ndarray, state: np.ndarray) -> list[np.ndarray | None]:
-    safety.reset()
-    now, place, sent = time.monotonic(), np.asarray(state, np.float64), list[np.ndarray | None]()
-    for action in actions:
-        sent.append(safety.apply(action, place, now=now, start=state))
-        place = _after(safety, place, sent[-1])
-    return sent
-
-
-def _after(safety: SafetyFilter, place: np.ndarray, command: np.ndarray | None) -> np.ndarray:
-    """The state after a robot did what it was told, as far as commands are differences per step that add up."""
-    place = place.copy()
-    for part in safety.parts:
-        if command is not None and part.base == "step" and part.state is not None and part.kind != "rotation":
-            place[part.state] += command[part.where]
-    return place

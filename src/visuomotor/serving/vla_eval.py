@@ -55,13 +55,16 @@ class _Client:
         self.instruction: str | None = None
         self.forget()
 
-    def forget(self) -> None:
-        """No chunk, and another session, because a request whose time was over may still write into the old one."""
+    def forget(self, *, moving: bool = False) -> None:
+        """No chunk, and another session, because a request whose time was over may still write into the old one.
+
+        `moving`: the robot is under way, so the safety filter remembers its motion.
+        """
         self.session = self.service.session()
         self.session.executed = self.service.config.execute
         self.answer: Answer | None = None  # whose chunk is being given out, and how many actions of it
         self.given = 0
-        self.robot.reset()
+        self.robot.reset(moving=moving)
 
     async def take(self, messages: list[Message | MalformedMessage]) -> None:
         """Answer messages in their order; a run of observations that came together gets its due together."""
@@ -134,7 +137,7 @@ class _Client:
         observation = await self.service.read(self.keys, payload)
         # actions that were planned for another instruction, or before a stop, are not given out
         if self.service.released(self.robot.safety) or observation.instruction != self.instruction:
-            self.forget()
+            self.forget(moving=True)
             self.instruction = observation.instruction
         self.robot.observe(observation.state, time.monotonic())
         if self.robot.needs_chunk:

@@ -39,15 +39,22 @@ class Controller:
         self.executor, self.safety = executor, safety
         self.reset()
 
-    def reset(self) -> None:
-        """A new episode or instruction: forget chunks, state and step counts."""
+    def reset(self, *, moving: bool = False) -> None:
+        """Forget chunks, state and step counts, for a new episode with the robot at rest.
+
+        `moving`: a new instruction for a robot under way. The filter then remembers its motion.
+        """
         self.executor.reset()
-        self.safety.reset()
+        if moving:
+            self.safety.rebase()
+        else:
+            self.safety.reset()
         self.step, self.stalls = 0, 0
         self.seams: list[int] = []
         self.delays: deque[int] = deque(maxlen=1000)
         self.state: Optional[np.ndarray] = None
         self._now = 0.0
+        self._state_time: Optional[float] = None
         self._asked: Optional[_Look] = None
         self._answered: Optional[_Look] = None
 
@@ -56,9 +63,12 @@ class Controller:
         """True when the observation of this step should go to the policy."""
         return self.executor.needs_chunk
 
-    def observe(self, state: Optional[np.ndarray], now: float) -> None:
-        """The state measured at this control step, and the time in seconds."""
-        self.state, self._now = state, now
+    def observe(self, state: Optional[np.ndarray], now: float, state_time: Optional[float] = None) -> None:
+        """Take over the state float[s] of this control step, and the time in seconds.
+
+        `state_time` is when it was measured, on the same clock; None: now.
+        """
+        self.state, self._now, self._state_time = state, now, state_time
 
     def request(self) -> Optional[ChunkRequest]:
         """The observation of this step goes to the policy; returns what the policy is to be told beside it."""
@@ -88,7 +98,12 @@ class Controller:
         self.step += 1
         if not self.executor.ready:
             self.stalls += 1
-            return self.safety.hold(self.state, now=self._now, start=start)
-        action = self.executor.next_action()
-        seen = None if look is None else look.now
-        return self.safety.apply(action, self.state, now=self._now, time=seen, start=start)
+            return self.safety.hold(self.state, now=self._now, start=start, state_time=self._state_time)
+        return self.safety.apply(
+            self.executor.next_action(),
+            self.state,
+            now=self._now,
+            time=None if look is None else look.now,
+            start=start,
+            state_time=self._state_time,
+        )

@@ -15,7 +15,8 @@ Corners = tuple[Point, Point]  # low and high
 class SafetyLimits:
     """Limits of motion and time; None sets none. What the embodiment declares (`low`, `high`) always holds.
 
-    velocity           of each joint, in its unit per second; one for all, or one for each joint of the action
+    velocity           of each joint, in its unit per second; one for all, or one for each joint of the action; None:
+                       that of the embodiment, if it states one
     acceleration       of each joint, in its unit per second squared; braking in front of a position limit included
     step_length        of an end-effector's translation, in its unit per control step
     step_angle         of an end-effector's rotation, rad per control step, whatever its format
@@ -24,7 +25,9 @@ class SafetyLimits:
     gripper_rate       of a gripper, in shares of its way from closed to opened per second
     gripper_hysteresis the share of that way below which a reversal of a gripper is ignored
     chunk_age          seconds after its observation at which an action is too old
-    watchdog           seconds without an observation, or without an action, after which the robot is held
+    watchdog           seconds without an observation, or without an action, after which the robot is held; without an
+                       observation that the filter depends on, it is held until a release
+    state_age          seconds after its measurement at which a state counts as missing; None: 1.5 control steps
     """
 
     velocity: Optional[Union[float, tuple[float, ...]]] = None
@@ -37,6 +40,7 @@ class SafetyLimits:
     gripper_hysteresis: float = 0.0
     chunk_age: Optional[float] = None
     watchdog: Optional[float] = None
+    state_age: Optional[float] = None
 
     def __post_init__(self) -> None:
         for field in fields(self):

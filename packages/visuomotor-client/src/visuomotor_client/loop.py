@@ -89,18 +89,22 @@ def run(
     inference: Union[ThreadedInference, SimulatedInference],
     steps: int,
 ) -> None:
-    """Drive `robot` for `steps` control steps: `robot.state()`, `robot.observe()` where the policy looks, `robot.act`.
+    """Drive `robot` for `steps` control steps: `robot.state()`, `robot.observe()` for inference calls, `robot.act`.
 
-    A step that the robot makes late is not made up for. What the policy raises ends the loop, after the robot was told
-    to hold.
+    A robot whose states may be late has `robot.state_time()` as well: seconds on `clock` at which the last state was
+    measured. A step that the robot makes late is not made up for. An error of the policy ends the loop, after the robot
+    was sent a hold.
     """
     period = 1 / controller.safety.control_hz
+    state_time = getattr(robot, "state_time", lambda: None)
+    controller.safety.log_missing()
     due, pending = clock.now(), None
     try:
         for _ in range(steps):
             clock.sleep_until(due)
             due = max(due, clock.now() - period) + period
-            controller.observe(robot.state(), clock.now())
+            state = robot.state()
+            controller.observe(state, clock.now(), state_time())
             if pending is not None and pending.done():
                 controller.answer(pending.result())
                 pending = None

@@ -14,7 +14,8 @@ class Part:
     """One component of the action, with the component of the state that measures it (None where none does).
 
     `low`, `high` float64[n]: the limits that the robot accepts, infinite where it states none; `state_low`,
-    `state_high` those of the measured component, in the same unit. `base` names what an action is added to: nothing
+    `state_high` those of the measured component, in the same unit. `velocity` float64[n]: the highest speed, in the
+    unit per second, None where none is stated. `base` names what an action is added to: nothing
     ("absolute"), the state at the chunk's start ("chunk_start"), or the present state ("step").
     """
 
@@ -33,6 +34,7 @@ class Part:
     state_high: np.ndarray
     state_opened: Optional[float]
     state_closed: Optional[float]
+    velocity: Optional[np.ndarray] = None
 
     @property
     def size(self) -> int:
@@ -43,12 +45,25 @@ class Part:
         """Whether a command of zero leaves it where it is: differences per step, and velocities."""
         return self.base == "step" or self.kind == "velocity"
 
+    @property
+    def is_end_effector(self) -> bool:
+        """Whether workspace and keep-out boxes apply to it."""
+        return self.kind == "position" and self.size == 3
+
     def measured(self, state: np.ndarray) -> Optional[np.ndarray]:
         """float64[n]: where the state says this part is, in the action's unit; None where it does not say."""
         if self.state is None:
             return None
-        values = np.asarray(state, np.float64)[self.state]
-        if self.kind != "gripper" or self.base == "step":
+        return self._in_action_unit(np.asarray(state, np.float64)[self.state])
+
+    def measured_limits(self) -> tuple[np.ndarray, np.ndarray]:
+        """(low, high) float64[n] of the measured position, in the action's unit; infinite where there are none."""
+        ends = self._in_action_unit(self.state_low), self._in_action_unit(self.state_high)
+        return np.minimum(*ends), np.maximum(*ends)
+
+    def _in_action_unit(self, values: np.ndarray) -> np.ndarray:
+        """A gripper's state has ends of its own; a difference per step is in the state's unit as it is."""
+        if self.kind != "gripper" or self.base == "step" or self.state is None:
             return values
         travel = (self.state_opened or 0.0) - (self.state_closed or 0.0)
         share = (values - (self.state_closed or 0.0)) / travel
@@ -72,6 +87,7 @@ def parts(embodiment: Any) -> tuple[Part, ...]:
         size = len(component["dims"])
         index = _measuring(component, described)
         state = None if index is None else described["state"][index]
+        speed = component.get("velocity")
         found.append(
             Part(
                 name=component["name"],
@@ -89,6 +105,7 @@ def parts(embodiment: Any) -> tuple[Part, ...]:
                 state_high=_limits((state or {}).get("high"), size, np.inf),
                 state_opened=(state or {}).get("opened"),
                 state_closed=(state or {}).get("closed"),
+                velocity=None if speed is None else np.asarray(speed, np.float64),
             )
         )
         place += size

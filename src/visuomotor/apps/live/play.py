@@ -76,6 +76,7 @@ class Play:
         self.scene = self.steps = self.position = 0
         self._commands: queue.Queue[dict[str, Any]] = queue.Queue(maxsize=100)
         self._due, self._stops = 0.0, 0
+        self._chunk_start: np.ndarray | None = None
         self._closed = threading.Event()
 
     # From any thread ----------------------------------------------------------------------------------------------
@@ -104,6 +105,7 @@ class Play:
     def run(self) -> None:
         """Until closed. The world is made ready, and stepped, in the thread that calls this."""
         self._new_scene()
+        self.filter.log_missing()
         while not self._closed.is_set():
             self._obey(wait=0.0 if self.status == "moving" else 0.05)
             if self.status == "moving":
@@ -180,7 +182,7 @@ class Play:
         time.sleep(max(0.0, self._due - time.monotonic()))
         self._due = max(self._due, time.monotonic() - 0.5 / hz) + 1 / hz
         action = self.executor.next_action()
-        command = self.filter.apply(action, self.environment.state(), now=time.monotonic())
+        command = self.filter.apply(action, self.environment.state(), now=time.monotonic(), start=self._chunk_start)
         if self.filter.stopped is not None or command is None:
             self.status = "stopped" if self.filter.stopped is not None else "waiting"
             self.message = "" if self.filter.stopped is not None else "The safety filter let nothing pass."
@@ -200,6 +202,7 @@ class Play:
         try:
             chunk = self.policy.infer([observation], sessions=[self.session])[0]
             self.executor.update(chunk.actions)
+            self._chunk_start = observation.state
         except FAILURES as error:  # the page says it, and the robot stands
             logger.exception("The policy failed")
             self.status, self.message = "waiting", f"The policy failed: {error}"

@@ -3,14 +3,24 @@
 Units are metres and radians. Euler angles turn about the fixed axes x, y, z. Cameras stand in the model's order, under
 the names that RoboChallenge gives them. Gripper values are those the published clients send; where only the closed one
 is known, the opened one is nominal (ALOHA: its upper limit).
+
+ALOHA's joints have the ranges and speeds of its arms (see `ALOHA`). The other robots are commanded by poses, for which
+no model file states limits.
 """
 
+from dataclasses import replace
+
 from visuomotor.contract import Camera, Component, Embodiment
+from visuomotor.joint_limits import JOINT_LIMITS
 
 __all__ = ["ROBOTS"]
 
 SIDE = 728
 CONTROL_HZ = 10.0  # the published clients send one action each 0.1 s, but for a few tasks
+# The published client of Table30 clips ALOHA to the ranges of a Piper arm, but for the last joint, which it lets turn
+# by 180 degrees. A default must not cut what published policies send, so that joint gets the wider range.
+PIPER = JOINT_LIMITS["piper"]
+ALOHA = replace(PIPER, low=(*PIPER.low[:5], -3.14159), high=(*PIPER.high[:5], 3.14159))
 
 
 def _cameras(*names: str) -> tuple[Camera, ...]:
@@ -34,7 +44,7 @@ def _tool(gripper: Component) -> tuple[Component, ...]:
 def _arm(side: str) -> tuple[Component, ...]:
     joints = tuple(f"joint_{i}" for i in range(1, 7))
     return (
-        Component(name=f"{side}_arm", dims=joints, kind="joint", unit="rad"),
+        ALOHA.applied(Component(name=f"{side}_arm", dims=joints, kind="joint", unit="rad")),
         _gripper(0.1, 0.0, f"{side}_gripper"),
     )
 

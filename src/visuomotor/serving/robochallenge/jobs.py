@@ -161,6 +161,7 @@ class JobLoop:
                 offset=offset,
                 filter=SafetyFilter(rate, self.settings.limits, mode=self.settings.safety),
             )
+            drive.filter.log_missing()
             if job.status != "running":
                 self.platform.start(job.id)
             dry = self.platform.connection.show is not None
@@ -288,9 +289,7 @@ class _Drive:
 
     def _safe(self, actions: np.ndarray, state: np.ndarray) -> np.ndarray:
         """A chunk that passed the safety filter, its first action compared with the measured state."""
-        self.filter.reset()
-        now = time.monotonic()
-        passed = [self.filter.apply(a, None if i else state, now=now, start=state) for i, a in enumerate(actions)]
+        passed = self.filter.chunk(actions, state)
         self.report.interventions = self.filter.interventions
         if any(action is None for action in passed):
             raise ValueError(f"The safety filter let nothing pass ({', '.join(self.filter.counts)}); nothing was sent.")
