@@ -433,9 +433,7 @@ def test_without_states_limits_of_a_position_are_refused() -> None:
     safety = SafetyFilter(free, SafetyLimits(velocity=1.0, acceleration=5.0), state="none")
     moves = [safety.apply([9.0, 0.0])[0] for _ in range(3)]
     np.testing.assert_allclose(moves, [0.05, 0.1, 0.1], atol=1e-6)
-    with pytest.raises(
-        ValueError, match=r"limits low and high of the state of action .*'joints'.*state='none'"
-    ):
+    with pytest.raises(ValueError, match=r"limits low and high of the state of action .*'joints'.*state='none'"):
         SafetyFilter(STEPPED, state="none")
     with pytest.raises(ValueError, match="limits velocity of action component 'joints' depend on its measured"):
         SafetyFilter(ARM, SafetyLimits(velocity=1.0), state="none")
