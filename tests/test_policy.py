@@ -12,12 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from tests.data.fakes import CORPUS, FakeDataset, embodiment
+from tests.holding import holding, leave_foreign_lock, snapshot
 from visuomotor.contract import Batch, Sampled
 from visuomotor.data.grammar import Line
 from visuomotor.data.processor import Processor, ProcessorConfig
 from visuomotor.data.scaffold import LEVELS
 from visuomotor.execution.chunking import ChunkRequest
 from visuomotor.execution.controller import medoid
+from visuomotor.locks import FolderInUse
 from visuomotor.models import make_config, make_model
 from visuomotor.policy import Policy, Session, load_policy
 
@@ -335,6 +337,20 @@ def test_a_full_disk_leaves_nothing_half_written(
     with pytest.raises(OSError, match=r"could not be written.*No space left.*Free some space"):
         policy.save(tmp_path / "new")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_that_another_process_writes_is_not_saved_into(saved: Path, tmp_path: Path, overwrite: bool) -> None:
+    policy, target = load_policy(saved), copied(saved, tmp_path / "target")
+    before = snapshot(target)
+    with holding(target, beside=True) as holder, pytest.raises(FolderInUse, match=f"process {holder.pid}"):
+        policy.save(target, overwrite=overwrite)
+    leave_foreign_lock(tmp_path / ".target.lock")
+    with pytest.raises(FolderInUse, match="host elsewhere"):
+        policy.save(target, overwrite=overwrite)
+    assert snapshot(target) == before
+    policy.save(target, overwrite=True, break_lock=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["target"]
 
 
 def copied(saved: Path, to: Path) -> Path:

@@ -28,6 +28,7 @@ from visuomotor.data.dialogue import conversation_sample
 from visuomotor.data.grammar import Line
 from visuomotor.data.processor import Processor
 from visuomotor.data.scaffold import LEVELS
+from visuomotor.locks import FolderLock
 from visuomotor.models.files import read_json
 from visuomotor.models.fit import require_fit, take_types
 from visuomotor.nn.guidance import Guidance, prefix_weights
@@ -220,33 +221,44 @@ class Policy:
         written = (words.decode(ids).partition("\n")[0] for ids in sampled.text_ids.cpu().numpy())
         return [(begin + text).strip() for text in written]
 
-    def save(self, path: Path | str, provenance: dict[str, Any] | None = None, *, overwrite: bool = False) -> Path:
+    def save(
+        self,
+        path: Path | str,
+        provenance: dict[str, Any] | None = None,
+        *,
+        overwrite: bool = False,
+        break_lock: bool = False,
+    ) -> Path:
         """Write the checkpoint folder: first under a temporary name beside it, then renamed, so it is whole or absent.
 
         Raises:
-            FileExistsError: the folder exists and `overwrite` is false.
+            FileExistsError: the folder exists and `overwrite` is false. FolderInUse: somebody writes it (`FolderLock`).
             OSError: the disk is full or not writable; nothing half-written stays.
         """
         path = Path(path)
-        if path.exists() and not overwrite:
-            raise FileExistsError(f"{path} exists already; choose another folder or pass overwrite=True.")
-        try:
-            with whole_folder(path) as temporary:
-                self._write(temporary, provenance)
-        except (OSError, SafetensorError) as error:
-            raise OSError(
-                f"The checkpoint {path} could not be written: {error}. Free some space or choose another folder; "
-                f"earlier checkpoints are untouched."
-            ) from error
+        with FolderLock(path, beside=True, nested=True, break_lock=break_lock):
+            if path.exists() and not overwrite:
+                raise FileExistsError(f"{path} exists already; choose another folder or pass overwrite=True.")
+            try:
+                with whole_folder(path) as temporary:
+                    self.write(temporary, provenance)
+            except (OSError, SafetensorError) as error:
+                raise OSError(
+                    f"The checkpoint {path} could not be written: {error}. Free some space or choose another folder; "
+                    f"earlier checkpoints are untouched."
+                ) from error
         return path
 
-    def _write(self, folder: Path, provenance: dict[str, Any] | None) -> None:
+    def write(self, folder: Path, provenance: dict[str, Any] | None = None) -> None:
+        """Write a checkpoint's files into a folder that only the caller uses, and that it makes whole; see `save`."""
         from visuomotor.models import config_to_json
+
+        folder.mkdir(parents=True, exist_ok=True)
 
         name = getattr(self.model, "name", type(self.model).__name__.lower())
         config = {**config_to_json(name, self.model.config), "policy": {n: getattr(self, n) for n in SETTINGS}}
-        versions = {"visuomotor": visuomotor.__version__, "torch": torch.__version__}
-        origin = {**self.provenance, **(provenance or {}), **versions}
+        origin = {**self.provenance, **(provenance or {})}
+        origin |= {"visuomotor": visuomotor.__version__, "torch": torch.__version__}
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         (folder / "provenance.json").write_text(json.dumps(origin, indent=2) + "\n")
         self.processor.save(folder)

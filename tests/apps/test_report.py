@@ -11,6 +11,7 @@ from PIL import Image
 from statsmodels.stats.proportion import proportion_confint
 
 from tests.apps.run_folder import record, write_data, write_eval, write_train
+from tests.holding import holding
 from visuomotor.apps.facts import duration, short, software
 from visuomotor.apps.outcomes import control, latency_rows
 from visuomotor.apps.report import write_report
@@ -175,6 +176,13 @@ def test_a_folder_with_nothing_is_refused(tmp_path: Path) -> None:
 def test_another_place(whole: Path, tmp_path: Path) -> None:
     assert write_report(whole, tmp_path / "mine.html").read_text().startswith("<!doctype html>")
     assert [path.name for path in tmp_path.iterdir()] == ["mine.html"]
+
+
+def test_a_run_that_goes_on_has_a_report(whole: Path) -> None:
+    """Reports need no lock: each is written under a name of its own, and takes its place at once."""
+    with holding(whole):
+        assert write_report(whole).read_text().startswith("<!doctype html>")
+    assert not [p for p in whole.iterdir() if p.name.startswith(".")]
 
 
 def test_first_calls_stand_apart() -> None:

@@ -1,6 +1,9 @@
 """evaluate(): determinism, controls, deaths, resume, bad policies. Workers are real processes."""
 
 import errno
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,12 +12,16 @@ import numpy as np
 import pytest
 
 from tests.evaluation import fake_world
+from tests.holding import leave_foreign_lock, snapshot
 from visuomotor.contract import ActionChunk, Embodiment, EvalPlan, Observation
 from visuomotor.evaluation import rollout
 from visuomotor.evaluation.results import RECORDS_FILE, EpisodeRecord, Results, append_record, read_records
 from visuomotor.evaluation.rollout import Progress, evaluate, make_shards, noise_seed
 from visuomotor.evaluation.workers import Setup, Worker
+from visuomotor.locks import FolderInUse
 from visuomotor.policy import Session
+
+ROOT = Path(__file__).parents[2]
 
 
 class Listener:
@@ -243,3 +250,46 @@ def test_the_environment_gets_its_own_options_only(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(fake_world, "scenarios", lambda split, count, seed, tasks=None: [])
     plan = replace(PLAN, options={"tasks": ["left"], "broken_seed": 7})
     assert rollout._prepare(Listener(), plan, tmp_path)[1].options == {"broken_seed": 7}
+
+
+HOW: list[dict[str, Any]] = [{}, {"resume": True}, {"overwrite": True}, {"overwrite": True, "break_lock": True}]
+SECOND = f"""
+import sys
+from pathlib import Path
+from tests.evaluation.test_rollout import CLEAN, Listener
+from visuomotor.evaluation.rollout import evaluate
+from visuomotor.locks import FolderInUse
+from visuomotor.simulation import interface
+interface.WORLDS['fake'] = 'tests.evaluation.fake_world'
+refused = 0
+for how in {HOW!r}:
+    try:
+        evaluate(Listener(), CLEAN, Path(sys.argv[1]), workers=1, videos=0, **how)
+    except FolderInUse as error:
+        refused += 1
+        print(error)
+sys.exit(refused)
+"""
+
+
+def test_a_second_evaluation_is_refused_and_the_first_is_whole(tmp_path: Path) -> None:
+    out, answers = tmp_path / "eval", []
+
+    def meanwhile(state: Progress) -> None:
+        if state.done == 1:
+            command = [sys.executable, "-c", SECOND, str(out)]
+            answers.append(subprocess.run(command, cwd=ROOT, capture_output=True, text=True))
+
+    evaluate(Listener(), CLEAN, out, workers=1, videos=0, progress=meanwhile)
+    (answer,) = answers
+    assert answer.returncode == len(HOW), answer.stderr
+    assert answer.stdout.count(f"{out} is in use by process {os.getpid()} on host ") == len(HOW)
+    assert len(read_records(out / RECORDS_FILE)) == CLEAN.episodes
+    assert not list(tmp_path.rglob("*.lock"))
+    leave_foreign_lock(out / ".lock")
+    before = snapshot(out)
+    for how in HOW[:3]:
+        with pytest.raises(FolderInUse, match="host elsewhere"):
+            evaluate(Listener(), CLEAN, out, workers=1, videos=0, **how)
+    assert snapshot(out) == before
+    assert evaluate(Listener(), CLEAN, out, workers=1, videos=0, resume=True, break_lock=True) == Results.load(out)

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from tests.nn.time_tables import Rule, time_table
 from visuomotor.nn.dit import Block, TimeEmbedding, modulate, sinusoids
 
 
@@ -15,22 +16,34 @@ def test_sinusoids_follow_the_formula() -> None:
     torch.testing.assert_close(code, torch.tensor(expected))
     swapped = sinusoids(torch.tensor([7.0]), 8, sine_first=True)
     torch.testing.assert_close(swapped, code[1:].roll(4, dims=-1))
-    rounded = sinusoids(torch.tensor([73.0]), 256, dtype=torch.bfloat16)
-    assert 1e-3 < (rounded.float() - sinusoids(torch.tensor([73.0]), 256)).abs().max() < 1
-    frequency = torch.tensor([math.exp(-math.log(10_000) * k / 128) for k in range(128)]).bfloat16()
-    torch.testing.assert_close(rounded[0, :128], (73 * frequency.float()).cos().bfloat16(), atol=0, rtol=0)
 
 
-def test_everything_may_be_rounded() -> None:
-    """As code does that makes the whole table in bfloat16, exponents and angles included."""
-    times = torch.tensor([0, 7, 73, 99])
-    for size in (8, 64, 256):
-        steps = torch.arange(size // 2, dtype=torch.bfloat16)
-        angle = times[:, None] * torch.exp(steps * (-math.log(10_000) / (size // 2 - 1)))
-        assert angle.dtype == torch.bfloat16
-        options = {"dtype": torch.bfloat16, "sine_first": True, "reach_last": True, "round_all": True}
-        found = sinusoids(times, size, **options)
-        torch.testing.assert_close(found, torch.cat([angle.sin(), angle.cos()], dim=-1), atol=0, rtol=0)
+@pytest.mark.parametrize("size", [4, 8, 64, 256])
+@pytest.mark.parametrize("rule", ["scaledp", "unet"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_tables_are_those_of_the_definition(size: int, rule: Rule, dtype: torch.dtype) -> None:
+    unet = {"sine_first": True, "reach_last": True, "round_all": True}
+    table = sinusoids(torch.arange(100), size, dtype=dtype, **(unet if rule == "unet" else {}))
+    expected = time_table(range(100), size, dtype, rule)
+    assert table.dtype == dtype
+    # In float32 the last bit of a frequency depends on the exponential's implementation, and times multiply it.
+    tolerance = 99 * 2**-23 if dtype == torch.float32 else 0
+    torch.testing.assert_close(table, expected, atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("rule", ["scaledp", "unet"])
+def test_indices_beyond_the_integers_of_bfloat16_are_rounded(rule: Rule) -> None:
+    unet = {"sine_first": True, "reach_last": True, "round_all": True}
+    table = sinusoids(torch.tensor([1, 99]), 1024, dtype=torch.bfloat16, **(unet if rule == "unet" else {}))
+    torch.testing.assert_close(table, time_table((1, 99), 1024, torch.bfloat16, rule), atol=0, rtol=0)
+
+
+def test_tables_with_exact_exponents_are_others() -> None:
+    """Nearly half of the entries differ, by up to a fifth of the range."""
+    table = sinusoids(torch.arange(100), 256, dtype=torch.bfloat16)
+    difference = (table - time_table(range(100), 256, torch.bfloat16, "former")).abs()
+    assert difference.max() > 0.1
+    assert (difference > 0).float().mean() > 0.3
 
 
 def test_frequencies_may_end_at_the_last_one() -> None:

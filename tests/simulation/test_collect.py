@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.holding import leave_foreign_lock
 from visuomotor.data.lerobot import Dataset
+from visuomotor.locks import FolderInUse
 from visuomotor.simulation import interface
 from visuomotor.simulation.collect import CollectPlan, CollectProgress, collect
 from visuomotor.simulation.interface import load_world
@@ -140,7 +142,7 @@ def test_after_an_error_resume_continues(
     assert content(out) == content(reference)
 
 
-def test_killed_as_a_whole_and_resumed(reference: Path, tmp_path: Path) -> None:
+def test_killed_as_a_whole_and_resumed(reference: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     out = tmp_path / "set"
     staging = out.with_name("set.staging")
     plan = plan_at(out, options={"delay": 0.02})
@@ -158,11 +160,69 @@ def test_killed_as_a_whole_and_resumed(reference: Path, tmp_path: Path) -> None:
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert not out.exists()
+    assert (tmp_path / ".set.lock").exists()
     before = set(staging.glob("attempts/*"))
     seen: list[CollectProgress] = []
     collect(plan, resume=True, progress=seen.append)
+    assert f"Taking over the lock of {out}, left by process {process.pid} on host" in caplog.text
+    assert not list(tmp_path.glob(".*"))
     assert seen[0].done + seen[0].failures >= len(before) >= 2
     assert content(out) == content(reference)
+
+
+HOW: list[dict[str, Any]] = [{}, {"resume": True}, {"overwrite": True}, {"overwrite": True, "break_lock": True}]
+SECOND = f"""
+import sys
+from pathlib import Path
+from visuomotor.locks import FolderInUse
+from visuomotor.simulation import collect as c, interface
+if __name__ == '__main__':
+    sys.path.insert(0, {str(HERE)!r})
+    interface.WORLDS['fake'] = 'fake_world'
+    refused = 0
+    for how in {HOW!r}:
+        try:
+            plan = c.CollectPlan(environment='fake', out=Path(sys.argv[1]), episodes={EPISODES}, action_noise=0.5)
+            c.collect(plan, **how)
+        except FolderInUse as error:
+            refused += 1
+            print(error)
+    sys.exit(refused)
+"""
+
+
+def test_a_second_collection_is_refused_and_the_first_is_whole(reference: Path, tmp_path: Path) -> None:
+    """Into the data set's folder, and into what is the first one's staging folder."""
+    out, answers = tmp_path / "set", []
+
+    def meanwhile(state: CollectProgress) -> None:
+        if len(answers) < 2:
+            target = (out, tmp_path / "set.staging")[len(answers)]
+            command = [sys.executable, "-c", SECOND, str(target)]
+            answers.append(subprocess.run(command, capture_output=True, text=True))
+
+    report = collect(plan_at(out, workers=1), progress=meanwhile)
+    assert report.episodes == EPISODES
+    assert content(out) == content(reference)
+    for answer in answers:
+        assert answer.returncode == len(HOW), answer.stderr
+        assert answer.stdout.count(f" is in use by process {os.getpid()} on host ") == len(HOW)
+    assert [p.name for p in tmp_path.iterdir()] == ["set"]
+    assert Dataset(out).hash() == Dataset(shutil.copytree(out, tmp_path / "copy")).hash()
+    leave_foreign_lock(tmp_path / ".set.lock")
+    with pytest.raises(FolderInUse, match="host elsewhere"):
+        collect(plan_at(out), resume=True)
+    assert collect(plan_at(out), resume=True, break_lock=True).seconds == 0
+    assert not (tmp_path / ".set.lock").exists()
+
+
+def test_a_collection_leaves_no_lock_when_it_fails(tmp_path: Path) -> None:
+    flag = tmp_path / "flag"
+    flag.touch()
+    with pytest.raises(OSError, match="make room"):
+        collect(plan_at(tmp_path / "set", workers=1, options={"trouble": f"full:{flag}"}))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["flag", "set.staging"]
+    assert not list(tmp_path.rglob("*.lock"))
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:

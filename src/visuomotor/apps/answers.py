@@ -18,6 +18,7 @@ from visuomotor.data.scene_conversations import scene_conversations
 from visuomotor.data.templates import Wording
 from visuomotor.evaluation.answers import Answer, KindScore, score
 from visuomotor.evaluation.provenance import checkpoint_hash, code_version
+from visuomotor.locks import FolderLock
 from visuomotor.policy import Policy, load_policy
 
 __all__ = ["AnswerPlan", "evaluate_answers"]
@@ -69,33 +70,36 @@ def evaluate_answers(
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
     device: str = "cpu",
+    break_lock: bool = False,
 ) -> list[KindScore]:
     """Answers greedily, scores by kind, and writes answers.json into `out`.
 
     Raises:
         FileExistsError: `out` holds results and `overwrite` is false. ValueError: nothing is held out, a question of
-        a conversation file cannot be read, or the data has no boxes.
+        a conversation file cannot be read, or the data has no boxes. FolderInUse: another process or thread writes
+        into `out`; see `FolderLock`, also for `break_lock`.
     """
     path = out / RESULTS_FILE
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists already; choose another --out or pass --overwrite.")
-    policy = load_policy(checkpoint, device=device)
-    data = _open(plan)
-    answers = list(_answered(policy, plan, data, progress))
-    scores = score(answers)
-    record = {
-        "checkpoint": str(checkpoint),
-        "checkpoint_hash": checkpoint_hash(checkpoint),
-        "code_version": code_version(),
-        "data_hash": data.hash(),
-        "plan": asdict(plan),
-        "scores": [s.to_json() for s in scores],
-        "answers": [asdict(a) for a in answers],
-    }
-    out.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(record, indent=1) + "\n")
-    partial.replace(path)
+    with FolderLock(out, break_lock=break_lock):
+        if path.exists() and not overwrite:
+            raise FileExistsError(f"{path} exists already; choose another --out or pass --overwrite.")
+        policy = load_policy(checkpoint, device=device)
+        data = _open(plan)
+        answers = list(_answered(policy, plan, data, progress))
+        scores = score(answers)
+        record = {
+            "checkpoint": str(checkpoint),
+            "checkpoint_hash": checkpoint_hash(checkpoint),
+            "code_version": code_version(),
+            "data_hash": data.hash(),
+            "plan": asdict(plan),
+            "scores": [s.to_json() for s in scores],
+            "answers": [asdict(a) for a in answers],
+        }
+        out.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(record, indent=1) + "\n")
+        partial.replace(path)
     return scores
 
 

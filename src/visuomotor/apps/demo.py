@@ -12,6 +12,7 @@ from visuomotor.apps.report import write_report
 from visuomotor.apps.steps import Steps, digest, source_digest
 from visuomotor.evaluation.provenance import checkpoint_hash
 from visuomotor.evaluation.results import Results
+from visuomotor.locks import FolderLock
 
 if TYPE_CHECKING:
     from visuomotor.training.progress import Progress
@@ -68,12 +69,27 @@ class StepDone:
 Watch = Callable[[str], Callable[[int, int, str], None]]
 
 
-def run_demo(plan: DemoPlan, watch: Watch, finished: Callable[[StepDone], None] = lambda step: None) -> DemoResult:
+def run_demo(
+    plan: DemoPlan,
+    watch: Watch,
+    finished: Callable[[StepDone], None] = lambda step: None,
+    *,
+    break_lock: bool = False,
+) -> DemoResult:
     """Do the job.
 
     `watch(title)` is called as a step begins and returns its progress function (done, total, note); `finished` after
     each step.
+
+    Raises:
+        FolderInUse: another process or thread writes into `plan.out`, or into a step's folder below; see `FolderLock`,
+            also for `break_lock`.
     """
+    with FolderLock(plan.out, break_lock=break_lock):
+        return _run_steps(plan, watch, finished)
+
+
+def _run_steps(plan: DemoPlan, watch: Watch, finished: Callable[[StepDone], None]) -> DemoResult:
     steps = Steps(plan.out)
     inputs = digest(source_digest(), plan.world, plan.seed)
 

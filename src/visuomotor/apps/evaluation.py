@@ -10,6 +10,7 @@ from visuomotor.contract import Embodiment, EvalPlan
 from visuomotor.data.lerobot import Dataset
 from visuomotor.evaluation.results import Results
 from visuomotor.evaluation.rollout import evaluate
+from visuomotor.locks import FolderLock
 from visuomotor.policy import load_policy
 from visuomotor.simulation.interface import load_world, make_environment
 from visuomotor.simulation.options import split_options
@@ -18,7 +19,13 @@ logger = logging.getLogger(__name__)
 
 
 def evaluate_checkpoint(
-    checkpoint: Path, plan: EvalPlan, out: Path, *, data: Sequence[Path] = (), **options: Any
+    checkpoint: Path,
+    plan: EvalPlan,
+    out: Path,
+    *,
+    data: Sequence[Path] = (),
+    break_lock: bool = False,
+    **options: Any,
 ) -> Results:
     """Load and roll out. A checkpoint of several robots drives the world's.
 
@@ -26,7 +33,13 @@ def evaluate_checkpoint(
 
     Raises:
         ValueError: held-out wording is wanted of a policy that was trained without templates.
+        FolderInUse: another process or thread writes into `out`; see `FolderLock`, also for `break_lock`.
     """
+    with FolderLock(out, break_lock=break_lock):  # before a checkpoint is loaded, which takes long
+        return _evaluate(checkpoint, plan, out, data, **options)
+
+
+def _evaluate(checkpoint: Path, plan: EvalPlan, out: Path, data: Sequence[Path], **options: Any) -> Results:
     chosen = dict(plan.policy)
     if plan.actions_from is not None:
         chosen["actions_from"] = plan.actions_from

@@ -6,6 +6,7 @@ number is read from a file.
 """
 
 import json
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,8 @@ def write_report(folder: Path, out: Path | None = None, title: str | None = None
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    partial = path.with_name(path.name + ".partial")
+    # No lock: a report of a run that goes on is wanted, and of two that are written at once either one is right.
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     partial.write_text(environment.get_template("report.html").render(context))
     partial.replace(path)
     return path

@@ -41,6 +41,8 @@ class Options:
     """Continue a collection that was interrupted."""
     overwrite: bool = False
     """Replace an existing data set."""
+    break_lock: bool = False
+    """Take the folder's lock from a process on another host that has ended; one that runs on this host keeps it."""
 
 
 def run(arguments: list[str]) -> int:
@@ -67,6 +69,7 @@ def run(arguments: list[str]) -> int:
             plan,
             resume=options.resume,
             overwrite=options.overwrite,
+            break_lock=options.break_lock,
             progress=lambda state: update(state.done, state.total, f"{state.failures} failed"),
         )
     table("demonstrations", ("task", "kept", "failed"), [(t, *c) for t, c in sorted(report.tasks.items())])

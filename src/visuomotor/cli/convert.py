@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from visuomotor.cli.console import parse, say
+from visuomotor.locks import FolderLock
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,10 +45,18 @@ class Options:
     """The data set whose statistics a CogACT acts by (default: that of the named robot, or the only one)."""
     base: Annotated[str | None, tyro.conf.arg(metavar="FOLDER_OR_NAME")] = None
     """DexVLA: folder or Hub name of the VLM under LoRA adapters (default: the one that they name)."""
+    break_lock: bool = False
+    """Take the folder's lock from a process on another host that has ended; one that runs on this host keeps it."""
 
 
 def run(arguments: list[str]) -> int:
     options = parse("convert", Options, arguments)
+    with FolderLock(options.out, beside=True, break_lock=options.break_lock):
+        return convert(options)
+
+
+def convert(options: Options) -> int:
+    """Convert in the direction that follows from the folder."""
     if options.out.exists():
         raise FileExistsError(f"{options.out} exists already; choose another --out.")
     if (options.folder / "processor.json").exists():

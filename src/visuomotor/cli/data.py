@@ -92,6 +92,8 @@ class WriteConversations:
     """The side of an image in the coordinates of boxes; what the model's processor has (nano: 100)."""
     seed: int = 0
     """Of the questions."""
+    break_lock: bool = False
+    """Take the folder's lock from a process on another host that has ended; one that runs on this host keeps it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +118,8 @@ class Annotate:
     """No sub-task is shorter than this."""
     pause: float = 0.3
     """How slow a pause is, as a share of the episode's fast motion."""
+    break_lock: bool = False
+    """Take the folder's lock from a process on another host that has ended; one that runs on this host keeps it."""
 
 
 COMMANDS = {
@@ -276,7 +280,7 @@ def conversations(options: WriteConversations) -> int:
         raise ValueError(f"--images is {options.images}; it must be at least 1.")
     rows = spread_rows(dataset.num_frames, options.images)
     made = scene_conversations(dataset, rows, config, kinds=options.kinds, wording=options.wording, seed=options.seed)
-    say(f"wrote {write_conversations(made, options.out)}")
+    say(f"wrote {write_conversations(made, options.out, break_lock=options.break_lock)}")
     return 0
 
 
@@ -305,7 +309,7 @@ def annotate(options: Annotate) -> int:
 
     dataset = Dataset(options.folder)
     texts = substeps(dataset, SubstepRule(least_seconds=options.least_seconds, pause=options.pause))
-    write_subtasks(dataset, texts, options.out)
+    write_subtasks(dataset, texts, options.out, break_lock=options.break_lock)
     episodes = map(dataset.episode_slice, range(dataset.num_episodes))
     counts = [1 + sum(a != b for a, b in zip(texts[s], texts[s][1:], strict=False)) for s in episodes]
     say(f"wrote {options.out}: {min(counts)} to {max(counts)} sub-tasks an episode. Look at some:")

@@ -33,6 +33,8 @@ class Options:
     """Simulator processes."""
     seed: int = 0
     """Of the demonstrations."""
+    break_lock: bool = False
+    """Take the folder's lock from a process on another host that has ended; one that runs on this host keeps it."""
 
 
 def run(arguments: list[str]) -> int:
@@ -64,7 +66,7 @@ def run(arguments: list[str]) -> int:
             bars.close()
             say(f"{step.name} {'reused, it took' if step.reused else 'took'} {step.seconds:.1f} s")
 
-        result = run_demo(plan, watch, finished)
+        result = run_demo(plan, watch, finished, break_lock=options.break_lock)
     columns, rows = result.results.table()
     table("success", columns, rows)
     say(f"in all {(time.monotonic() - began) / 60:.1f} minutes")

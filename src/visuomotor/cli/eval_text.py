@@ -38,6 +38,8 @@ class Options:
     """Of the generated questions."""
     overwrite: bool = False
     """Replace the answers that lie in --out."""
+    break_lock: bool = False
+    """Take the folder's lock from a process on another host that has ended; one that runs on this host keeps it."""
 
 
 def run(arguments: list[str]) -> int:
@@ -58,7 +60,14 @@ def run(arguments: list[str]) -> int:
     )
     checkpoint = newest(options.checkpoint)
     with progress_bar("asking") as update:
-        scores = evaluate_answers(checkpoint, plan, options.out, overwrite=options.overwrite, progress=update)
+        scores = evaluate_answers(
+            checkpoint,
+            plan,
+            options.out,
+            overwrite=options.overwrite,
+            break_lock=options.break_lock,
+            progress=update,
+        )
     table("answers", COLUMNS, [s.row() for s in scores])
     say(f"results: {options.out / RESULTS_FILE}")
     return 0

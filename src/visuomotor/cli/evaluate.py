@@ -61,6 +61,8 @@ class Options:
     """Continue an interrupted evaluation of the same checkpoint and plan."""
     overwrite: bool = False
     """Replace the evaluation that lies in --out."""
+    break_lock: bool = False
+    """Take the folder's lock from a process on another host that has ended; one that runs on this host keeps it."""
 
 
 def run(arguments: list[str]) -> int:
@@ -97,6 +99,7 @@ def run(arguments: list[str]) -> int:
             workers=options.workers,
             resume=options.resume,
             overwrite=options.overwrite,
+            break_lock=options.break_lock,
             progress=lambda state: update(state.done, state.total, f"{state.successes} succeeded"),
         )
     columns, rows = results.table()

@@ -35,6 +35,8 @@ def usage() -> str:
     return (
         f"visuomotor {__version__}: train, ablate, evaluate and serve vision-language-action robot policies\n\n"
         f"usage: visuomotor VERB [options]      (visuomotor VERB --help explains a verb)\n\n{rows}\n\n"
+        "One process at a time writes into a folder: others are refused, also with --resume or --overwrite. The lock\n"
+        "of a process that died is taken over; --break-lock takes one that was left on another host.\n\n"
         "Errors are one sentence; set VISUOMOTOR_DEBUG=1 for the traceback."
     )
 

@@ -10,6 +10,7 @@ import tyro
 
 from visuomotor.cli.console import Number, PathOrNone, parse, progress_bar, say, table
 from visuomotor.cli.values import newest
+from visuomotor.locks import FolderLock
 from visuomotor.spelling import did_you_mean
 
 
@@ -43,6 +44,8 @@ class Options:
     """Simulator processes."""
     overwrite: bool = False
     """Replace arms in --out that were made with other settings, data or code."""
+    break_lock: bool = False
+    """Take the folder's lock from a process on another host that has ended; one that runs on this host keeps it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,13 +75,15 @@ class ExecutionOptions:
     """Control steps after which an episode has failed (default: the world's own limit)."""
     workers: int = 2
     """Simulator processes."""
+    break_lock: bool = False
+    """Take the folder's lock from a process on another host that has ended; one that runs on this host keeps it."""
 
 
 def run_execution(arguments: list[str]) -> int:
     from visuomotor.studies import execution
 
     options = parse("study execution", ExecutionOptions, arguments)
-    chosen = {name: getattr(options, name) for name in vars(options) if name != "executors"}
+    chosen = {name: getattr(options, name) for name in vars(options) if name not in ("executors", "break_lock")}
     if options.executors:
         chosen["executors"] = tuple(dict.fromkeys((execution.REFERENCE, *options.executors)))
     plan = execution.ExecutionPlan(**{**chosen, "checkpoint": newest(options.checkpoint)})
@@ -88,7 +93,7 @@ def run_execution(arguments: list[str]) -> int:
             bars.close()
             return bars.enter_context(progress_bar(title, transient=True))
 
-        results = execution.run_execution_study(plan, watch)
+        results = execution.run_execution_study(plan, watch, break_lock=options.break_lock)
     table("executors", *execution.table(results))
     say(f"details: {(plan.out / execution.RESULTS_FILE).resolve()}")
     return 0
@@ -118,17 +123,18 @@ def run(arguments: list[str]) -> int:
         base_minutes=options.base_minutes, episodes=options.episodes, questions=options.questions,
         workers=options.workers, overwrite=options.overwrite, arguments=own, overrides=fields,
     )  # fmt: skip
-    with ExitStack() as bars:
+    with ExitStack() as bars, FolderLock(plan.out, break_lock=options.break_lock):
 
         def watch(title: str) -> Callable[[int, int, str], None]:
             bars.close()
             return bars.enter_context(progress_bar(title, transient=True))
 
         run_study(study, plan, watch, say)
-    summaries = summarise(study, plan)
+        summaries = summarise(study, plan)
+        report = write_report(study, plan, summaries)
     for summary in summaries:
         columns, rows = summary.table()
         table(f"{study.question} ({summary.condition})", columns, rows)
         say(told(summary, plan))
-    say(f"report: {write_report(study, plan, summaries).resolve()}, details beside it in study.json")
+    say(f"report: {report.resolve()}, details beside it in study.json")
     return 0

@@ -37,6 +37,8 @@ class Options:
     """Continue an interrupted run exactly where it was."""
     overwrite: bool = False
     """Replace the run that lies in --out."""
+    break_lock: bool = False
+    """Take the folder's lock from a process on another host that has ended; one that runs on this host keeps it."""
     bad_samples: Literal["stop", "quarantine"] = "stop"
     """What a bad sample does: stop the run, or be counted, listed and left out."""
     threads: Number = None
@@ -68,6 +70,7 @@ def run(arguments: list[str]) -> int:
             options.out,
             resume=options.resume,
             overwrite=options.overwrite,
+            break_lock=options.break_lock,
             bad_samples=options.bad_samples,
             threads=options.threads,
             tracker=options.tracker,

@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from visuomotor.atomic import whole_folder
+from visuomotor.locks import FolderLock
 
 __all__ = ["Conversation", "Conversations", "write_conversations"]
 
@@ -147,17 +148,25 @@ def _image(path: Path) -> np.ndarray:
         raise ValueError(f"its image {path} cannot be read: {error}.") from error
 
 
-def write_conversations(conversations: Iterator[Conversation], folder: Path, name: str = "conversations.json") -> Path:
+def write_conversations(
+    conversations: Iterator[Conversation],
+    folder: Path,
+    name: str = "conversations.json",
+    *,
+    break_lock: bool = False,
+) -> Path:
     """Write conversations.json and the images as PNG; consecutive conversations on the same array share a file.
 
-    Raises FileExistsError when the folder holds something.
+    Raises FileExistsError when the folder holds something, FolderInUse when another process or thread writes it (see
+    `FolderLock`, also for `break_lock`).
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise FileExistsError(f"{folder} exists and is not empty; choose another --out.")
-    with whole_folder(folder) as partial:
-        (partial / "images").mkdir()
-        records = _write_images(conversations, partial)
-        (partial / name).write_text(json.dumps(records, indent=1) + "\n")
+    with FolderLock(folder, beside=True, break_lock=break_lock):
+        if folder.exists() and any(folder.iterdir()):
+            raise FileExistsError(f"{folder} exists and is not empty; choose another --out.")
+        with whole_folder(folder) as partial:
+            (partial / "images").mkdir()
+            records = _write_images(conversations, partial)
+            (partial / name).write_text(json.dumps(records, indent=1) + "\n")
     return folder / name
 
 

@@ -36,6 +36,7 @@ from visuomotor.evaluation.workers import Answer, Report, Round, Setup, Start, W
 from visuomotor.execution.chunking import ChunkRequest
 from visuomotor.execution.controller import guidance_of, make_executor
 from visuomotor.execution.safety import SafetyFilter
+from visuomotor.locks import FolderLock
 from visuomotor.session import Session
 from visuomotor.simulation.interface import WORLDS, load_world, make_environment
 from visuomotor.simulation.options import split_options
@@ -88,13 +89,15 @@ def evaluate(
     progress: Callable[[Progress], None] | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    break_lock: bool = False,
 ) -> Results:
     """Roll `policy` out as planned; writes results.jsonl (each episode at once), results.json and videos to `out`.
 
     `videos` successes and as many failures are kept per condition. `training_scenarios` (the data set's `scenario`
     infos) must not share a seed with the plan. `resume` continues an interrupted evaluation of the same plan.
     Raises ValueError when policy and environment are of different embodiments, FileExistsError when `out` already
-    holds an evaluation.
+    holds an evaluation, FolderInUse when another process or thread writes there (see `FolderLock`, also for
+    `break_lock`).
     """
     out = Path(out)
     if workers < 1:
@@ -103,21 +106,22 @@ def evaluate(
     require_disjoint(jobs, training_scenarios)
     run, setup = _prepare(policy, plan, out)
     run["conditions"] = list(dict.fromkeys(job.condition for job in jobs))
-    records = _open_folder(out, run, resume=resume, overwrite=overwrite)
     wanted = {job.key for job in jobs}
-    done = {(r.condition, r.index): r for r in records if (r.condition, r.index) in wanted}
-    session = _Session(policy, setup, jobs, done, videos, progress)
-    try:
-        session.run(workers)
-        results = summarise(run, session.records.values())
-        results.save(out)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        raise OSError(
-            f"The disk of {out} is full. {len(session.records)} of {len(jobs)} episodes are recorded; free some space "
-            "and continue with --resume."
-        ) from error
+    with FolderLock(out, nested=True, break_lock=break_lock):
+        records = _open_folder(out, run, resume=resume, overwrite=overwrite)
+        done = {(r.condition, r.index): r for r in records if (r.condition, r.index) in wanted}
+        session = _Session(policy, setup, jobs, done, videos, progress)
+        try:
+            session.run(workers)
+            results = summarise(run, session.records.values())
+            results.save(out)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise OSError(
+                f"The disk of {out} is full. {len(session.records)} of {len(jobs)} episodes are recorded; free some "
+                "space and continue with --resume."
+            ) from error
     return results
 
 

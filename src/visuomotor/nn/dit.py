@@ -23,16 +23,28 @@ def sinusoids(
     reach_last: bool = False,
     round_all: bool = False,
 ) -> Float[Tensor, "B size"]:
-    """[cos | sin] of `time` at size / 2 frequencies exp(-ln(10000) k / (size / 2)).
+    """Sinusoidal time embedding: [cos | sin] of `time` at size / 2 frequencies exp(-ln(10000) k / (size / 2)).
 
-    `dtype` rounds frequencies and the table: some released weights were trained with bfloat16 ones. Exponents before
-    and angles between them are float32, unless `round_all`. `reach_last`: the denominator is size / 2 - 1, so
-    that the last frequency is 1 / 10000.
+    Released weights learned with tables that were made in bfloat16, by one of two roundings:
+
+    | | `dtype` | `dtype` and `round_all` |
+    |---|---|---|
+    | index k | rounded | rounded |
+    | exponent | rounded after the product and after the quotient | rounded once |
+    | frequency | rounded | rounded |
+    | angle, sine, cosine | float32 | rounded |
+    | table | rounded | rounded |
+    | code | ScaleDP of DexVLA | UNet of DexVLA |
+
+    `reach_last`: the denominator is size / 2 - 1, so that the last frequency is 1 / 10000.
     """
     half = size // 2
-    steps = torch.arange(half, device=time.device, dtype=torch.float32)
     inner = dtype if round_all else torch.float32
-    frequency = torch.exp((-math.log(10_000) * steps / (half - reach_last)).to(inner))
+    steps = torch.arange(half, device=time.device, dtype=torch.float32).to(dtype)
+    if round_all:
+        steps = steps.float()  # one rounding, behind the quotient; otherwise each operation rounds to `dtype`
+    exponent = -math.log(10_000) * steps / (half - reach_last)
+    frequency = torch.exp(exponent.to(inner))
     angle = time.to(inner)[:, None] * frequency.to(dtype).to(inner)
     parts = (angle.sin(), angle.cos()) if sine_first else (angle.cos(), angle.sin())
     return torch.cat(parts, dim=-1).to(dtype)

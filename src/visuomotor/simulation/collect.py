@@ -15,6 +15,7 @@ from typing import Any
 
 from visuomotor.contract import Embodiment
 from visuomotor.data.lerobot import DatasetWriter
+from visuomotor.locks import FolderLock
 from visuomotor.simulation.attempts import AttemptMaker
 from visuomotor.simulation.collect_plan import CollectPlan, CollectProgress, CollectReport, Progress
 from visuomotor.simulation.staging import Attempt, Staging, write_json
@@ -25,19 +26,35 @@ RECORD = "collect.json"
 
 
 def collect(
-    plan: CollectPlan, *, resume: bool = False, overwrite: bool = False, progress: Progress | None = None
+    plan: CollectPlan,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    break_lock: bool = False,
 ) -> CollectReport:
     """Collect what is planned and write the data set, with its record `collect.json`, at `plan.out`.
 
     Raises FileExistsError when something is there already and neither `resume` nor `overwrite` is set, ValueError
     when what is there was made by another plan, RuntimeError when too few attempts succeed or a scenario kills its
     workers, OSError on a full disk. Whatever the error, finished attempts stay and `resume` continues with them.
+    FolderInUse (see `FolderLock`, also for `break_lock`): another process or thread writes at `plan.out`.
     """
     if resume and overwrite:
         raise ValueError("Choose resume (continue what is there) or overwrite (begin anew), not both.")
     staging = Staging(plan.out.with_name(plan.out.name + ".staging"))
-    if resume and (record := _finished(plan, staging)) is not None:
-        return _report(plan.out, record)
+    with (
+        FolderLock(plan.out, beside=True, break_lock=break_lock),
+        FolderLock(staging.root, beside=True, break_lock=break_lock),
+    ):
+        if resume and (record := _finished(plan, staging)) is not None:
+            return _report(plan.out, record)
+        return _collect(plan, staging, resume, overwrite, progress)
+
+
+def _collect(
+    plan: CollectPlan, staging: Staging, resume: bool, overwrite: bool, progress: Progress | None
+) -> CollectReport:
     maker: AttemptMaker | None = None
     try:
         _prepare(plan, staging, resume, overwrite)

@@ -12,6 +12,7 @@ from visuomotor.apps.evaluation import evaluate_checkpoint
 from visuomotor.apps.steps import Steps, digest, source_digest
 from visuomotor.contract import Run
 from visuomotor.evaluation.results import RECORDS_FILE, EpisodeRecord, read_records
+from visuomotor.locks import FolderLock
 from visuomotor.recipes import find_recipe, override
 from visuomotor.spelling import did_you_mean
 from visuomotor.training.checkpoint import last_checkpoint
@@ -122,17 +123,31 @@ class StudyPlan:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0.")
 
 
-def run_study(study: Study, plan: StudyPlan, watch: Watch, say: Callable[[str], None] = lambda text: None) -> None:
+def run_study(
+    study: Study,
+    plan: StudyPlan,
+    watch: Watch,
+    say: Callable[[str], None] = lambda text: None,
+    *,
+    break_lock: bool = False,
+) -> None:
     """Train and roll out every arm with every seed, reusing what is there; `summarise` reads what it leaves.
 
     Seed by seed, so that whatever changes on the machine meanwhile meets all arms alike.
 
     Raises:
         ValueError: an argument that the study sets itself.
+        FolderInUse: another process or thread writes into `plan.out`, or into an arm's folder below; see `FolderLock`,
+            also for `break_lock`.
     """
     for name in plan.arguments:
         if name in OWN or name in study.base or any(name in arm.arguments for arm in study.arms):
             raise ValueError(f"--{name.replace('_', '-')}: study {study.name!r} sets it itself.")
+    with FolderLock(plan.out, nested=True, break_lock=break_lock):
+        _run_arms(study, plan, watch, say)
+
+
+def _run_arms(study: Study, plan: StudyPlan, watch: Watch, say: Callable[[str], None]) -> None:
     base = None
     if study.base:
         # Stages are the arms' own; what else is set holds for the base, too.

@@ -13,6 +13,7 @@ from visuomotor.evaluation.provenance import checkpoint_hash, code_version
 from visuomotor.evaluation.results import RECORDS_FILE, Motion, Results, read_records
 from visuomotor.evaluation.statistics import Rate, compare_paired, holm
 from visuomotor.execution.controller import EXECUTORS, guidance_of
+from visuomotor.locks import FolderLock
 from visuomotor.policy import load_policy
 from visuomotor.studies.engine import Watch
 
@@ -66,12 +67,18 @@ class ExecutorResult:
     p_value: float | None = None
 
 
-def run_execution_study(plan: ExecutionPlan, watch: Watch) -> list[ExecutorResult]:
+def run_execution_study(plan: ExecutionPlan, watch: Watch, *, break_lock: bool = False) -> list[ExecutorResult]:
     """Roll out what is not yet there, compare, and write execution.json into `plan.out`.
 
     Raises:
         ValueError: an executor needs guidance that the checkpoint's policy does not have.
+        FolderInUse: another process or thread writes into `plan.out`; see `FolderLock`, also for `break_lock`.
     """
+    with FolderLock(plan.out, break_lock=break_lock):
+        return _run_executors(plan, watch)
+
+
+def _run_executors(plan: ExecutionPlan, watch: Watch) -> list[ExecutorResult]:
     known = load_policy(plan.checkpoint).guidance
     refused = [name for name in plan.executors if guidance_of(name) not in (None, *known)]
     if refused:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from visuomotor.locks import FolderLock
 from visuomotor.studies.engine import NUMBERS, Study, StudyPlan
 from visuomotor.studies.summary import Summary
 
@@ -28,7 +29,8 @@ def write_report(study: Study, plan: StudyPlan, summaries: Sequence[Summary]) ->
         for path in (picture.relative_to(plan.out).as_posix() for picture in pictures):
             lines += ["", f"![{path}]({path})"]
     path = plan.out / REPORT_FILE
-    path.write_text("\n".join(lines) + "\n")
+    with FolderLock(plan.out, nested=True):
+        path.write_text("\n".join(lines) + "\n")
     return path
 
 

@@ -12,6 +12,7 @@ from visuomotor.evaluation.answers import KindScore
 from visuomotor.evaluation.provenance import checkpoint_hash, code_version
 from visuomotor.evaluation.results import RECORDS_FILE, EpisodeRecord, read_records
 from visuomotor.evaluation.statistics import Rate, compare_paired, holm, minimum_detectable_effect
+from visuomotor.locks import FolderLock
 from visuomotor.studies.engine import NUMBERS, Arm, Study, StudyPlan
 from visuomotor.training.checkpoint import last_checkpoint
 
@@ -88,7 +89,13 @@ def summarise(study: Study, plan: StudyPlan) -> list[Summary]:
 
     Raises:
         FileNotFoundError: an arm was not rolled out. ValueError: arms were rolled out on different starts.
+        FolderInUse: the study still runs.
     """
+    with FolderLock(plan.out, nested=True):
+        return _summarise(study, plan)
+
+
+def _summarise(study: Study, plan: StudyPlan) -> list[Summary]:
     records: Runs = {
         arm.name: [_records(plan.out / arm.name / f"seed-{seed}") for seed in range(plan.seeds)] for arm in study.arms
     }

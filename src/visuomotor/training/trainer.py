@@ -19,6 +19,7 @@ import torch
 
 from visuomotor.contract import Run
 from visuomotor.data.processor import Processor
+from visuomotor.locks import FolderLock
 from visuomotor.models.base import Model
 from visuomotor.models.report import TensorReport
 from visuomotor.policy import Policy
@@ -49,6 +50,7 @@ def train(
     stop_after_seconds: float | None = None,
     threads: int | None = None,
     tracker: str | None = None,
+    break_lock: bool = False,
 ) -> Path:
     """Train `run` into the folder `out`; returns the last checkpoint's folder.
 
@@ -59,51 +61,54 @@ def train(
         stop_after_seconds: save and return after this time; `resume` goes on.
         threads: CPU threads of torch, by default OMP_NUM_THREADS, else all cores.
         tracker: "wandb" or "trackio", which get the metrics, too.
+        break_lock: take `out` from a process on another host that has ended; see `FolderLock`.
 
     Raises:
         Interrupted: SIGINT or SIGTERM arrived; everything is saved.
-        Diverged: a loss or gradient is not finite. OSError: `out` is in use or cannot be written.
+        Diverged: a loss or gradient is not finite. FolderInUse: another process or thread writes into `out`.
+        OSError: `out` cannot be written.
         ValueError: run, data and checkpoint contradict each other, or a bad sample was met.
     """
     out = Path(out)
     _check(run)
     follower = Tracker(tracker) if tracker is not None else None
     torch.set_num_threads(threads or _default_threads())
-    prepare_folder(run, out, resume=resume, overwrite=overwrite)
-    deadline = time.monotonic() + stop_after_seconds if stop_after_seconds is not None else None
-    earlier = None
-    if run.before is not None:
-        earlier = train(
-            run.before,
-            out / run.before.name,
-            resume=resume,
-            overwrite=overwrite,
-            progress=progress,
-            bad_samples=bad_samples,
-            stop_after_seconds=stop_after_seconds,
-            threads=threads,
-            tracker=tracker,
-        )
-        if not checkpoint.is_finished(out / run.before.name, len(run.before.stages)):
-            return earlier  # time is up
-    with Interrupts() as interrupts:
-        trainer = Trainer(
-            run,
-            out,
-            interrupts,
-            bad_samples=bad_samples,
-            progress=progress,
-            deadline=deadline,
-            tracker=follower,
-            earlier=earlier,
-        )
-        if follower is None:
-            return trainer.fit()
-        follower.start(run, out)
-        try:
-            return trainer.fit()
-        finally:
-            follower.close()
+    with FolderLock(out, break_lock=break_lock):
+        prepare_folder(run, out, resume=resume, overwrite=overwrite)
+        deadline = time.monotonic() + stop_after_seconds if stop_after_seconds is not None else None
+        earlier = None
+        if run.before is not None:
+            earlier = train(
+                run.before,
+                out / run.before.name,
+                resume=resume,
+                overwrite=overwrite,
+                progress=progress,
+                bad_samples=bad_samples,
+                stop_after_seconds=stop_after_seconds,
+                threads=threads,
+                tracker=tracker,
+            )
+            if not checkpoint.is_finished(out / run.before.name, len(run.before.stages)):
+                return earlier  # time is up
+        with Interrupts() as interrupts:
+            trainer = Trainer(
+                run,
+                out,
+                interrupts,
+                bad_samples=bad_samples,
+                progress=progress,
+                deadline=deadline,
+                tracker=follower,
+                earlier=earlier,
+            )
+            if follower is None:
+                return trainer.fit()
+            follower.start(run, out)
+            try:
+                return trainer.fit()
+            finally:
+                follower.close()
 
 
 def _check(run: Run) -> None:
@@ -231,7 +236,7 @@ class Trainer:
         )
         with stage.saved_weights(), merged(self.model):
             checkpoint.write_folder(
-                checkpoint.checkpoint_folder(self.out, name), lambda folder: self.policy.save(folder, facts)
+                checkpoint.checkpoint_folder(self.out, name), lambda folder: self.policy.write(folder, facts)
             )
         state = {
             "position": asdict(self.position),

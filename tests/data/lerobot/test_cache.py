@@ -1,7 +1,10 @@
 import pickle
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -102,3 +105,47 @@ def test_a_repaired_video_is_read_again_and_a_copy_is_named_by_its_own_path(copy
     cached = Dataset(root).cached(None, tmp_path / "cache")
     np.testing.assert_array_equal(cached.frames("scene", np.arange(35)), intact)
     assert not cached.check()
+
+
+READ = """
+import sys
+from pathlib import Path
+import numpy as np
+from visuomotor.data.lerobot import Dataset
+cached = Dataset(sys.argv[1]).cached((8, 8), Path(sys.argv[2]))
+print(int(cached.frames("scene", np.arange(35)).sum(dtype=np.int64)))
+"""
+
+
+def test_processes_that_share_a_damaged_cache_all_read_a_whole_one(roots: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    expected = int(Dataset(roots["png"]).cached((8, 8), folder).frames("scene", np.arange(35)).sum(dtype=np.int64))
+    (home,) = folder.iterdir()
+    (home / "0.u8").write_bytes(b"")
+    command = [sys.executable, "-c", READ, str(roots["png"]), str(folder)]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    assert [int(process.communicate()[0]) for process in processes] == [expected] * 3
+    assert [p.name for p in folder.iterdir()] == [home.name]
+
+
+@pytest.mark.parametrize("state", ["missing", "damaged"])
+def test_the_cache_of_a_faster_process_stays(
+    roots: dict[str, Path], tmp_path: Path, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A damaged cache stays in its place until a whole one is ready, and a whole one is never deleted."""
+    expected = Dataset(roots["png"]).cached(None, tmp_path).frames("scene", ROWS)
+    (home,) = tmp_path.iterdir()
+    (home / "cache.json").write_text("{") if state == "damaged" else shutil.rmtree(home)
+    build, inodes = cache._build, []
+
+    def slow(*arguments: Any) -> dict[str, Any]:
+        assert home.exists() == (state == "damaged")
+        monkeypatch.setattr(cache, "_build", build)
+        Dataset(roots["png"]).cached(None, tmp_path)  # another process, meanwhile
+        inodes.append(home.stat().st_ino)
+        return build(*arguments)
+
+    monkeypatch.setattr(cache, "_build", slow)
+    np.testing.assert_array_equal(Dataset(roots["png"]).cached(None, tmp_path).frames("scene", ROWS), expected)
+    assert [home.stat().st_ino] == inodes
+    assert list(tmp_path.iterdir()) == [home]

@@ -13,6 +13,7 @@ import pytest
 from tests.data.lerobot.fakes import FPS, make_episode, make_images
 from visuomotor.contract import Embodiment, Episode
 from visuomotor.data.lerobot import Dataset, DatasetWriter, encode_video, layout, writer
+from visuomotor.locks import FolderInUse
 
 VIDEO = "videos/observation.images.scene/chunk-000/file-000.mp4"
 
@@ -190,9 +191,13 @@ def test_an_interrupted_writer_leaves_no_data_set(
     tmp_path: Path, embodiment: Embodiment, episodes: list[Episode]
 ) -> None:
     root = tmp_path / "set"
-    abandoned = DatasetWriter(root, embodiment, fps=FPS)  # as after a kill: neither closed nor discarded
+    abandoned = DatasetWriter(root, embodiment, fps=FPS)
     abandoned.add(episodes[0])
     assert not root.exists()
+    for overwrite in (False, True):
+        with pytest.raises(FolderInUse, match="in use by this thread of this process"):
+            DatasetWriter(root, embodiment, fps=FPS, overwrite=overwrite)
+    del abandoned  # neither closed nor discarded, as after a kill
     with DatasetWriter(root, embodiment, fps=FPS) as made:
         made.add(episodes[1])
         assert not root.exists()
@@ -236,6 +241,7 @@ def test_overwriting_must_be_asked_for(tmp_path: Path, embodiment: Embodiment, e
     unfinished = DatasetWriter(root, embodiment, fps=FPS, overwrite=True)
     unfinished.add(episodes[1])
     assert Dataset(root).num_frames == 12  # the old one is kept until the new one is complete
+    unfinished.discard()
     with DatasetWriter(root, embodiment, fps=FPS, overwrite=True) as made:
         made.add(episodes[1])
     assert Dataset(root).num_frames == 9

@@ -1,9 +1,12 @@
+import math
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
+from tests.models.dexvla.test_scaledp import literal
+from tests.nn.time_tables import Rule
 from visuomotor.models.dexvla import ScaleDP, UNet, scaledp_from_published, transplant_stage1, unet_from_published
 
 
@@ -19,6 +22,51 @@ def test_a_scaledp_is_read_from_its_shapes(make_scaledp: Callable, make_inputs: 
     exact = scaledp_from_published(head.state_dict(), 2, time_table="float32")
     assert (exact(*inputs.all()) - found(*inputs.all())).abs().max() > 1e-4
     assert next(found.parameters()).requires_grad
+
+
+def ddim(predict: Callable[[Tensor, int], Tensor], noise: Tensor) -> Tensor:
+    """Ten steps of the published sampler, t = 90, 80, ..., 0 of 100; predicted actions are clamped to [-1, 1]."""
+
+    def level(t: int) -> float:
+        return math.cos((t / 100 + 0.008) / 1.008 * math.pi / 2) ** 2
+
+    signal = [1.0]  # its share of the variance after each of the 100 noise steps
+    for t in range(100):
+        signal.append(signal[-1] * (1 - min(1 - level(t + 1) / level(t), 0.999)))
+    x = noise
+    for t in range(90, -1, -10):
+        now, then = signal[t + 1], signal[max(t - 9, 0)]
+        error = predict(x, t)
+        actions = ((x - math.sqrt(1 - now) * error) / math.sqrt(now)).clamp(-1, 1)
+        x = math.sqrt(then) * actions + math.sqrt(1 - then) * error
+    return x
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_a_published_scaledp_samples_as_the_released_code(
+    make_scaledp: Callable, make_inputs: Callable, pooled: bool
+) -> None:
+    """Against a forward pass written from the specification; the table of times is made as released, in bfloat16."""
+    head = make_scaledp(time_size=256, pooled=pooled)
+    inputs, weights = make_inputs(head, tokens=3 if pooled else 1), head.state_dict()
+
+    def sampled(rule: Rule) -> Tensor:
+        def predict(x: Tensor, t: int) -> Tensor:
+            times = torch.full((len(x),), t)
+            return literal(weights, x, times, inputs.cond, inputs.state, 2, torch.bfloat16, rule)
+
+        return ddim(predict, inputs.x)
+
+    published = scaledp_from_published(weights, num_heads=2)
+    for t in (0, 10, 73, 90, 99):
+        times = torch.full((len(inputs.x),), t)
+        expected = literal(weights, inputs.x, times, inputs.cond, inputs.state, 2, torch.bfloat16)
+        error = published(inputs.x, times, inputs.cond, inputs.state)
+        torch.testing.assert_close(error, expected, atol=1e-5, rtol=0)
+    actions = published.sample(inputs.cond, inputs.state, inputs.x)
+    torch.testing.assert_close(actions, sampled("scaledp"), atol=1e-4, rtol=0)
+    # Exact exponents, a rule that no released code follows, would not pass the line above.
+    assert (actions - sampled("former")).abs().max() > 1e-2
 
 
 def test_a_unet_is_read_from_its_shapes(make_unet: Callable, make_inputs: Callable) -> None:

@@ -8,13 +8,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tests.nn.time_tables import Rule, time_table
 from visuomotor.models.dexvla import SCALEDP_SIZES, DiffusionHead, ScaleDP, ScaleDPConfig
 
 Make = Callable[..., ScaleDP]
 
 
-def literal(state: dict[str, Tensor], x: Tensor, t: Tensor, cond: Tensor, robot: Tensor, heads: int) -> Tensor:
-    """The specification line by line, from published names alone."""
+def literal(
+    state: dict[str, Tensor],
+    x: Tensor,
+    t: Tensor,
+    cond: Tensor,
+    robot: Tensor,
+    heads: int,
+    dtype: torch.dtype = torch.float32,
+    rule: Rule = "scaledp",
+) -> Tensor:
+    """The specification line by line, from published names alone; `dtype` and `rule` make the table of times."""
 
     def linear(name: str, v: Tensor) -> Tensor:
         return F.linear(v, state[f"{name}.weight"], state[f"{name}.bias"])
@@ -28,9 +38,7 @@ def literal(state: dict[str, Tensor], x: Tensor, t: Tensor, cond: Tensor, robot:
     else:
         cond = cond.squeeze(1)
     g = linear("combine.4", linear("combine.2", linear("combine.0", torch.cat([cond, robot], 1)).relu()).relu())
-    half = state["t_embedder.mlp.0.weight"].shape[1] // 2
-    angle = t[:, None] * torch.tensor([math.exp(-math.log(1e4) * k / half) for k in range(half)])
-    code = torch.cat([angle.cos(), angle.sin()], 1)
+    code = time_table(t.tolist(), state["t_embedder.mlp.0.weight"].shape[1], dtype, rule).float()
     c = linear("t_embedder.mlp.2", F.silu(linear("t_embedder.mlp.0", code))) + linear("cond_obs_emb", g)
     h = linear("x_embedder", x) + state["pos_embed"]
     for i in range(sum(name.endswith("attn.proj.bias") for name in state)):

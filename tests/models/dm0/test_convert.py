@@ -10,10 +10,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.data.test_qwen import qwen_folder
+from tests.holding import holding, leave_foreign_lock
 from tests.models.dm0.conftest import TINY
 from visuomotor.contract import Embodiment, Observation
 from visuomotor.data.processor import Processor
 from visuomotor.data.tokenizer import TextTokenizer
+from visuomotor.locks import FolderInUse
 from visuomotor.models.dm0 import DM0, DM0Config, from_published
 from visuomotor.models.dm0.convert import processor_of, read_published, write_published
 from visuomotor.models.dm0.robots import ROBOTS
@@ -143,6 +145,18 @@ def test_writes_back_what_it_read(folder: Path, tmp_path: Path) -> None:
     assert again.tokenizer.encode(text).tolist() == published.tokenizer.encode(text).tolist()
     with pytest.raises(FileExistsError, match="exists already"):
         write_published(published.model, processor, tmp_path / "again")
+
+
+def test_a_folder_that_another_process_writes_is_refused(folder: Path, tmp_path: Path) -> None:
+    read = read_published(folder)
+    processor, target = processor_of(read, ROBOTS["franka"]), tmp_path / "target"
+    with holding(target) as holder, pytest.raises(FolderInUse, match=f"process {holder.pid}"):
+        write_published(read.model, processor, target)
+    leave_foreign_lock(tmp_path / ".target.lock")
+    with pytest.raises(FolderInUse, match="host elsewhere"):
+        write_published(read.model, processor, target)
+    write_published(read.model, processor, target, break_lock=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["DM0-tiny", "target"]
 
 
 def test_models_that_the_published_code_cannot_run_are_refused(folder: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from visuomotor.atomic import whole_folder
 from visuomotor.data.lerobot import layout
 from visuomotor.data.lerobot.dataset import Dataset
 from visuomotor.data.lerobot.reading import guarded
+from visuomotor.locks import FolderLock
 
 __all__ = ["write_subtasks"]
 
@@ -21,32 +22,38 @@ COLUMN = layout.ANNOTATION_PREFIX + "subtask"
 FEATURE: dict[str, Any] = {"dtype": layout.ANNOTATION_DTYPES["subtask"], "shape": [1], "names": None}
 
 
-def write_subtasks(dataset: Dataset, subtasks: Sequence[str], out: Path) -> Dataset:
+def write_subtasks(dataset: Dataset, subtasks: Sequence[str], out: Path, *, break_lock: bool = False) -> Dataset:
     """Copy `dataset` to `out` with the sub-task of every frame; videos are linked where the disk allows it.
 
     Raises:
         FileExistsError: `out` is there. ValueError: the data set has sub-tasks already, or not one text a frame came.
+        FolderInUse: another process or thread writes `out`; see `FolderLock`, also for `break_lock`.
     """
-    if out.exists():
-        raise FileExistsError(f"{out} exists; choose another folder.")
     if dataset.has("subtask"):
         raise ValueError(f"{dataset.root} has sub-tasks already; they are kept, nothing was written.")
     if len(subtasks) != dataset.num_frames:
         raise ValueError(f"{len(subtasks)} sub-tasks came for {dataset.num_frames} frames; give one for each.")
-    with whole_folder(out) as folder:
-        for name in ("meta", "videos", layout.EMBODIMENT_PATH):
-            source = dataset.root / name
-            if source.is_dir():
-                shutil.copytree(source, folder / name, copy_function=_link if name == "videos" else shutil.copy2)
-            elif source.exists():
-                shutil.copy2(source, folder / name)
-        first = 0
-        for path in dataset.data_files:
-            first += _with_column(path, folder / path.relative_to(dataset.root), subtasks[first:])
-        info = json.loads((folder / layout.INFO_PATH).read_text())
-        info["features"][COLUMN] = FEATURE
-        (folder / layout.INFO_PATH).write_text(json.dumps(info, indent=4) + "\n")
+    with FolderLock(out, beside=True, break_lock=break_lock):
+        if out.exists():
+            raise FileExistsError(f"{out} exists; choose another folder.")
+        with whole_folder(out) as folder:
+            _copy(dataset, subtasks, folder)
     return Dataset(out)
+
+
+def _copy(dataset: Dataset, subtasks: Sequence[str], folder: Path) -> None:
+    for name in ("meta", "videos", layout.EMBODIMENT_PATH):
+        source = dataset.root / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, copy_function=_link if name == "videos" else shutil.copy2)
+        elif source.exists():
+            shutil.copy2(source, folder / name)
+    first = 0
+    for path in dataset.data_files:
+        first += _with_column(path, folder / path.relative_to(dataset.root), subtasks[first:])
+    info = json.loads((folder / layout.INFO_PATH).read_text())
+    info["features"][COLUMN] = FEATURE
+    (folder / layout.INFO_PATH).write_text(json.dumps(info, indent=4) + "\n")
 
 
 def _with_column(source: Path, target: Path, subtasks: Sequence[str]) -> int:

@@ -1,9 +1,11 @@
 """Frames decoded once into one memory-mapped uint8 array a camera, at the size that the model wants."""
 
+import errno
 import json
 import logging
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,28 +45,52 @@ class MemmapFrames:
 
 
 def open_cache(dataset: "Dataset", size: tuple[int, int] | None, folder: Path) -> dict[str, MemmapFrames]:
-    """The frame sources of a cache below `folder`, built when it is not there yet. `size` is (height, width)."""
+    """The frame sources of a cache below `folder`, built when it is not there yet. `size` is (height, width).
+
+    Processes that share `folder` need no lock: each builds in a folder of its own, and the first intact cache stays.
+    """
     name = dataset.hash()[:24] + ("" if size is None else f"-{size[0]}x{size[1]}")
     home = folder / name
-    if home.exists():
-        facts = _intact(home, dataset)
-        if facts is not None and not _repaired(dataset, facts):
-            return _sources(home, dataset.root, facts)
-        logger.warning("%s does not hold what its cache.json or the data set says; building it again", home)
-        shutil.rmtree(home)
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder))
-    try:
-        facts = _build(dataset, size, partial)
-        partial.chmod(0o755)  # mkdtemp's folders are private
+    facts = _usable(home, dataset)
+    if facts is None:
+        if home.exists():
+            logger.warning("%s does not hold what its cache.json or the data set says; building it again", home)
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder))
+        try:
+            facts = _build(dataset, size, partial)
+            partial.chmod(0o755)  # mkdtemp's folders are private
+            facts = _put(partial, home, dataset) or facts
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    return _sources(home, dataset.root, facts)
+
+
+def _put(partial: Path, home: Path, dataset: "Dataset") -> dict[str, Any] | None:
+    """Give a finished cache its name, or return the facts of another process's, which was faster.
+
+    A damaged cache moves aside only now: others may read it, or may have replaced it by an intact one meanwhile.
+    """
+    while True:
         try:
             partial.rename(home)
-        except OSError:
-            if not home.exists():  # otherwise another process was faster
+            return None
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return _sources(home, dataset.root, facts)
+        facts = _usable(home, dataset)
+        if facts is not None:
+            return facts
+        aside = Path(tempfile.mkdtemp(prefix=f".{home.name}-", dir=home.parent))
+        with suppress(FileNotFoundError):  # another process has moved it
+            home.rename(aside / "damaged")
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _usable(home: Path, dataset: "Dataset") -> dict[str, Any] | None:
+    """The facts of a cache that can be read as it is; None if it has to be built."""
+    facts = _intact(home, dataset)
+    return None if facts is None or _repaired(dataset, facts) else facts
 
 
 def _build(dataset: "Dataset", size: tuple[int, int] | None, folder: Path) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from visuomotor.data.lerobot.layout import ACTION, DEFAULT_FEATURES, IMAGE_PREFI
 from visuomotor.data.lerobot.stats import ImageHistogram, numeric_stats
 from visuomotor.data.lerobot.tables import EpisodeTable, FrameTable, write_tasks
 from visuomotor.data.lerobot.video import CODECS
+from visuomotor.locks import FolderLock
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,8 @@ class DatasetWriter:
     """Writes a LeRobot v3.0 data set at `root`. Also a context manager: an exception inside discards what was written.
 
     fps is frames a second. `storage="image"` keeps PNG in the Parquet files (lossless, large). An existing non-empty
-    `root` is refused with FileExistsError unless `overwrite`, and then replaced only in `close`.
+    `root` is refused with FileExistsError unless `overwrite`, and then replaced only in `close`. Until then `root` is
+    locked: a second writer gets FolderInUse (see `FolderLock`, also for `break_lock`).
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class DatasetWriter:
         codec: Literal["h264", "av1"] = "h264",
         robot_type: str | None = None,
         overwrite: bool = False,
+        break_lock: bool = False,
     ) -> None:
         if storage not in ("video", "image") or codec not in CODECS:
             raise ValueError(
@@ -54,21 +57,17 @@ class DatasetWriter:
         if not fps > 0:
             raise ValueError(f"fps must be positive, not {fps}.")
         self.root = Path(root)
-        if _occupied(self.root) and overwrite and not (self.root / layout.INFO_PATH).exists():
-            raise FileExistsError(
-                f"{self.root} is not a LeRobot data set, so it is not replaced. Choose another folder."
-            )
-        if _occupied(self.root) and not overwrite:
-            raise FileExistsError(f"{self.root} exists. Choose another folder, or pass overwrite=True to replace it.")
         self.embodiment, self.fps, self.storage, self.codec = embodiment, fps, storage, codec
         self.robot_type = robot_type or embodiment.name
         self.num_episodes = self.num_frames = 0
         self._final = self.root.resolve()
         self._partial = self._final.with_name(f".{self._final.name}.partial")
-        if self._partial.exists():
-            logger.warning("discarding %s, left by an interrupted writer", self._partial)
-            shutil.rmtree(self._partial)
-        (self._partial / "meta").mkdir(parents=True)
+        self._lock = FolderLock(self.root, beside=True, break_lock=break_lock)
+        try:
+            self._prepare(overwrite)
+        except BaseException:
+            self._lock.release()
+            raise
         self._keys = {c.name: IMAGE_PREFIX + c.name for c in embodiment.cameras}
         sink = VideoSink if storage == "video" else ImageSink
         self._sinks = {c: sink(self._partial, key, fps, codec) for c, key in self._keys.items()}
@@ -79,6 +78,19 @@ class DatasetWriter:
         self._history: dict[str, list[np.ndarray]] = {}
         self._histograms = {key: ImageHistogram() for key in self._keys.values()}
         self._closed = False
+
+    def _prepare(self, overwrite: bool) -> None:
+        """Refuse a folder that is not to be replaced, and make the hidden one."""
+        if _occupied(self.root) and overwrite and not (self.root / layout.INFO_PATH).exists():
+            raise FileExistsError(
+                f"{self.root} is not a LeRobot data set, so it is not replaced. Choose another folder."
+            )
+        if _occupied(self.root) and not overwrite:
+            raise FileExistsError(f"{self.root} exists. Choose another folder, or pass overwrite=True to replace it.")
+        if self._partial.exists():
+            logger.warning("discarding %s, left by an interrupted writer", self._partial)
+            shutil.rmtree(self._partial)
+        (self._partial / "meta").mkdir(parents=True)
 
     def add(self, episode: Episode, videos: Mapping[str, Path] | None = None) -> int:
         """Append an episode and return its index.
@@ -113,22 +125,24 @@ class DatasetWriter:
             self._finish_files()
             self._write_meta()
         self._closed = True
-        if self._final.exists():
-            old = self._final.with_name(f".{self._final.name}.replaced")
-            shutil.rmtree(old, ignore_errors=True)
-            self._final.rename(old)
-            self._partial.rename(self._final)
-            shutil.rmtree(old)
-        else:
-            self._partial.rename(self._final)
+        with self._lock:
+            if self._final.exists():
+                old = self._final.with_name(f".{self._final.name}.replaced")
+                shutil.rmtree(old, ignore_errors=True)
+                self._final.rename(old)
+                self._partial.rename(self._final)
+                shutil.rmtree(old)
+            else:
+                self._partial.rename(self._final)
 
     def discard(self) -> None:
         """Stop, and remove what was written; an existing data set of that name stays."""
         if not self._closed:
             self._closed = True
-            with contextlib.suppress(OSError, ValueError):  # a full disk refuses the ends of the files, too
-                self._finish_files()
-            shutil.rmtree(self._partial, ignore_errors=True)
+            with self._lock:
+                with contextlib.suppress(OSError, ValueError):  # a full disk refuses the ends of the files, too
+                    self._finish_files()
+                shutil.rmtree(self._partial, ignore_errors=True)
 
     def __enter__(self) -> "DatasetWriter":
         return self

@@ -20,7 +20,8 @@ class HeadConfig:
     shared_time             which share one time (published); else each has its own, and the loss is less noisy
     mean_over               the loss is a mean over the entries that are not padding ("valid"), or over all of them,
                             where padding adds nothing to the sum and still counts ("all", published)
-    time_table              precision of the sinusoids of time; the released weights learned with bfloat16
+    time_table              precision of the time embedding's table, from its indices on (`nn.dit.sinusoids`);
+                            the released weights learned with bfloat16
     """
 
     action_dim: int = 14

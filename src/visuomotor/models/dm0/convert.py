@@ -21,6 +21,7 @@ from visuomotor.data.processor import Processor, ProcessorConfig
 from visuomotor.data.qwen import write_qwen
 from visuomotor.data.statistics import Statistics, VectorStatistics
 from visuomotor.data.tokenizer import QWEN_EOS, TextTokenizer
+from visuomotor.locks import FolderLock
 from visuomotor.models.dm0.config import DM0Config
 from visuomotor.models.dm0.model import DM0
 from visuomotor.models.dm0.tensors import LLM, PE_HEAD, Precision, assign, config_of, published_names
@@ -145,7 +146,12 @@ def processor_of(
 
 
 def write_published(
-    model: DM0, processor: Processor, folder: Path | str, *, shard_bytes: int = SHARD_BYTES
+    model: DM0,
+    processor: Processor,
+    folder: Path | str,
+    *,
+    shard_bytes: int = SHARD_BYTES,
+    break_lock: bool = False,
 ) -> TensorReport:
     """Write a new folder in the published layout, which `read_published` and the published code read.
 
@@ -153,20 +159,22 @@ def write_published(
 
     Raises:
         FileExistsError: the folder exists. ValueError: the published code cannot run this model.
+        FolderInUse: another process or thread writes the folder; see `FolderLock`, also for `break_lock`.
     """
     folder = Path(folder)
     _require_publishable(model, processor)
-    if folder.exists():
-        raise FileExistsError(f"{folder} exists already; choose another folder.")
     tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
-    with whole_folder(folder) as partial:
-        _write_tensors(tensors, partial, shard_bytes)
-        (partial / "config.json").write_text(json.dumps(_published_config(model), indent=2) + "\n")
-        (partial / STATISTICS).write_text(json.dumps({"norm_stats": _norm_stats(model, processor)}, indent=2) + "\n")
-        z_score = processor.embodiments[0].action[0].normalization == "mean_std"
-        write_qwen(
-            processor.tokenizer.inner, partial, max_length=LIBERO_LENGTH if z_score else processor.config.max_text
-        )
+    z_score = processor.embodiments[0].action[0].normalization == "mean_std"
+    length = LIBERO_LENGTH if z_score else processor.config.max_text
+    statistics = {"norm_stats": _norm_stats(model, processor)}
+    with FolderLock(folder, beside=True, nested=True, break_lock=break_lock):
+        if folder.exists():
+            raise FileExistsError(f"{folder} exists already; choose another folder.")
+        with whole_folder(folder) as partial:
+            _write_tensors(tensors, partial, shard_bytes)
+            (partial / "config.json").write_text(json.dumps(_published_config(model), indent=2) + "\n")
+            (partial / STATISTICS).write_text(json.dumps(statistics, indent=2) + "\n")
+            write_qwen(processor.tokenizer.inner, partial, max_length=length)
     return TensorReport(loaded=tuple(tensors))
 
 
