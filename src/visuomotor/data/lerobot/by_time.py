@@ -18,7 +18,8 @@ class TimeReading:
 
     first, stop: int64[E], the frames that are an episode's own. times: float64[R], the time of each row; frames:
     int64[R], the nearest own frame; distance: float64[R], seconds from one to the other, infinite without own frames
-    or a finite stamp. gap: bool[R], no frame of the whole video lies within half a frame.
+    or a finite stamp. gap: bool[R], no frame of the whole video lies within half a frame, but a later one follows:
+    frames are missing there, while at the end of a video those may be missing that were lost anywhere.
     """
 
     rows: FileRows
@@ -71,6 +72,7 @@ def read_by_time(rows: FileRows, clock: VideoClock, *, bounded: bool) -> TimeRea
     anywhere = nearest(seconds, times, longer)
     low, high = np.repeat(first, rows.lengths), np.repeat(stop, rows.lengths)
     frames = np.clip(anywhere, low, np.maximum(high - 1, low)).clip(max=len(clock) - 1)
+    limit = (TOLERANCE + SLACK) * longer + clock.tick
     has_own = (high > low) & np.isfinite(times)
     return TimeReading(
         rows=rows,
@@ -80,7 +82,7 @@ def read_by_time(rows: FileRows, clock: VideoClock, *, bounded: bool) -> TimeRea
         times=times,
         frames=frames,
         distance=np.where(has_own, np.abs(seconds[frames] - times), np.inf),
-        gap=np.abs(seconds[anywhere] - times) > (TOLERANCE + SLACK) * longer + clock.tick,
+        gap=(np.abs(seconds[anywhere] - times) > limit) & (times < seconds[-1]),
     )
 
 

@@ -76,7 +76,7 @@ def match_rows(rows: FileRows, clock: VideoClock) -> Match:
             match.refuse(slice(None), refusals.disorder(reading))
             return match
         _one_frame_each(match, places, number)
-        match.mismatches += [] if match.mismatches else remarks.span_ends(reading, number)
+        match.mismatches += [] if match.mismatches else remarks.span_ends(reading, places.tolist(), number)
         return match
     error = _whole_refusal(reading)
     if error is not None:
@@ -178,6 +178,7 @@ def _other_counts(match: Match, places: list[int]) -> None:
     for kind in ("slower", "faster"):
         if kinds[kind]:
             match.mismatches.append(remarks.other_rate(reading, kinds[kind], slower=kind == "slower"))
+            match.mismatches += remarks.span_ends(reading, kinds[kind], match.frames)
 
 
 def _other_rate(reading: TimeReading) -> str:
@@ -212,11 +213,12 @@ def _other_count(match: Match, place: int, other_rate: str) -> str:
 
 
 def _fits_span(reading: TimeReading, place: int) -> bool:
-    """True when the stamps of an episode run at `fps`, or end with its span."""
+    """True when the stamps of an episode end with its span, or before it, and then run at `fps`."""
     rows = reading.rows
-    end = rows.begin[place] + rows.stamps[rows.rows(place).stop - 1] + rows.step
-    ends = abs(rows.end[place] - end) <= (TOLERANCE + SLACK) * reading.longer
-    return bool(ends) or rows.has_nominal_stamps(place)
+    last = rows.begin[place] + rows.stamps[rows.rows(place).stop - 1] + rows.step
+    spare = rows.end[place] - last
+    limit = (TOLERANCE + SLACK) * reading.longer
+    return bool(abs(spare) <= limit) or (not spare < 0 and rows.has_nominal_stamps(place))
 
 
 def _is_nearest(frames: np.ndarray, distances: np.ndarray) -> np.ndarray:

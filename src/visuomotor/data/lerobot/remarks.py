@@ -29,18 +29,17 @@ def by_number(reading: TimeReading, places: list[int], number: np.ndarray, same:
     )
 
 
-def span_ends(reading: TimeReading, number: np.ndarray) -> list[Mismatch]:
-    """Invariant 2 where pictures are right: a to_timestamp that fits neither `fps` nor the video."""
+def span_ends(reading: TimeReading, places: list[int], frames: np.ndarray) -> list[Mismatch]:
+    """Invariant 2 where pictures are right: to_timestamp fits neither `fps` nor the video. frames: int64[R]."""
     rows = reading.rows
-    last = reading.clock.seconds[number[rows.starts[1:] - 1]] + reading.frame
-    limit = (TOLERANCE + SLACK) * reading.longer
-    fits = (np.abs(rows.end - rows.needed) <= limit) | (np.abs(rows.end - last) <= limit)
-    wrong = np.flatnonzero(~fits & np.isfinite(rows.end)).tolist()
+    last = reading.clock.seconds[frames[rows.starts[1:] - 1]] + reading.frame
+    away = np.minimum(np.abs(rows.end - rows.needed), np.abs(rows.end - last))
+    wrong = [place for place in places if away[place] > (TOLERANCE + SLACK) * reading.longer]
     if not wrong:
         return []
     message = (
         f"to_timestamp of episode {rows.episodes[wrong[0]]} is {rows.end[wrong[0]]:.5g} s, but its "
-        f"{rows.lengths[wrong[0]]} rows last until {rows.needed[wrong[0]]:.5g} s. Every row has a frame at its time."
+        f"{rows.lengths[wrong[0]]} rows last until {rows.needed[wrong[0]]:.5g} s. Each row has a frame at its time."
     )
     return [_remark(reading, wrong, "warning", "span end", message, "Correct to_timestamp in meta/episodes.")]
 
