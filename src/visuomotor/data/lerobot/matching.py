@@ -63,6 +63,11 @@ class Match:
         self.refusals[rows] = len(self.mismatches)
         self.mismatches.append(error)
 
+    def refuse_all(self, error: Mismatch) -> None:
+        """Take the frames of all rows away; other findings no longer matter."""
+        self.mismatches.clear()
+        self.refuse(slice(None), error)
+
 
 def match_rows(rows: FileRows, clock: VideoClock) -> Match:
     """Frame of each row of a video, by the rules of this module."""
@@ -73,14 +78,14 @@ def match_rows(rows: FileRows, clock: VideoClock) -> Match:
     if complete:
         number = np.arange(len(rows))
         if not (_agreement(reading, number).all() or _is_in_order(reading)):
-            match.refuse(slice(None), refusals.disorder(reading))
+            match.refuse_all(refusals.disorder(reading))
             return match
         _one_frame_each(match, places, number)
         match.mismatches += [] if match.mismatches else remarks.span_ends(reading, places.tolist(), number)
         return match
     error = _whole_refusal(reading)
     if error is not None:
-        match.refuse(slice(None), error)
+        match.refuse_all(error)
         return match
     equal = reading.counts == rows.lengths
     number = np.repeat(reading.first - rows.starts[:-1], rows.lengths) + np.arange(len(rows))

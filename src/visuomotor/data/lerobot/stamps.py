@@ -41,7 +41,7 @@ def describe_stamps(stamps: np.ndarray, numbers: np.ndarray, fps: float) -> str:
     worst = int(np.abs(deviation).argmax())
     return (
         f"its timestamps drift from frame_index / fps, {deviation[worst]:+.1f} frames at frame {worst} of "
-        f"{len(stamps)} ({speed:.4g} times as fast)"
+        f"{len(stamps)} ({speed:.6g} times as fast)"
     )
 
 

@@ -30,7 +30,9 @@ class VideoFrames:
     def __init__(self, camera: str, rows: CameraRows) -> None:
         self._camera, self._rows, self._starts = camera, rows, rows.times.starts
         self._ticks = np.zeros(self._starts[-1], np.int64)  # presentation time of the frame of each row
-        self._refusals = np.full(self._starts[-1], -1)  # place in the findings of its video; -1 for a row with a frame
+        self._refusals = np.full(
+            self._starts[-1], -1, np.int32
+        )  # place in the findings of its video; -1 for a row with a frame
         self._findings: dict[Path, list[Mismatch]] = {}  # of the videos that are matched
         self._reported: set[str] = set()
         self._lock = threading.Lock()
@@ -149,7 +151,7 @@ class VideoFrames:
         if any(mismatch.kind in ("spare", "tail") for mismatch in match.mismatches):
             other = self._short_video(rows.path)
             if other is not None:
-                match.refuse(slice(None), refusals.exchanged(match.reading, range(len(rows.episodes)), other.name))
+                match.refuse_all(refusals.exchanged(match.reading, range(len(rows.episodes)), other.name))
         return match
 
     def _short_video(self, path: Path) -> Path | None:
