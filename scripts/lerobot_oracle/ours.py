@@ -82,6 +82,7 @@ def read(folder: Path) -> None:
         np.testing.assert_array_equal(dataset.columns["speed"], truth["speed"])
         assert dataset.instructions(rows) == truth["task"].tolist()
         assert not dataset.check()
+        assert not any(dataset.mismatches().values()), dataset.mismatches()
         for camera in ("scene", "wrist"):
             shuffled = np.random.default_rng(0).permutation(rows)
             frames = dataset.frames(camera, shuffled).astype(float)

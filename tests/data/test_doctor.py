@@ -113,6 +113,25 @@ def test_time_does_not_begin_at_zero(tmp_path):
     only(doctor(data), "error", "episode 1 frame 0", "does not begin at time 0", "4 times")
 
 
+@pytest.mark.parametrize(("speed", "words"), [(0.97, "-0.9 frames at frame 29 of 30 (0.97"), (1.05, "+1.5 frames")])
+def test_time_drifts_by_steps_too_small_to_see(dataset, speed, words):
+    dataset.columns["timestamp"] = (dataset.columns["timestamp"] * speed).astype(np.float32)
+    drift = only(doctor(dataset), "warning", "timestamp, episode 0", "drift from frame_index / fps", words, "Set fps")
+    assert "4 more episodes" in drift.what
+
+
+def test_time_that_drifts_by_less_than_half_a_frame(dataset):
+    dataset.columns["timestamp"] = (dataset.columns["timestamp"] * 1.015).astype(np.float32)
+    assert doctor(dataset) == []
+
+
+def test_time_follows_frame_index(dataset):
+    """Rows were cut off at the start: stamps and frame numbers begin at 5."""
+    dataset.columns["frame_index"] = dataset.columns["frame_index"] + 5
+    dataset.columns["timestamp"] = (dataset.columns["frame_index"] / FPS).astype(np.float32)
+    assert doctor(dataset) == []
+
+
 def test_missing_video(tmp_path):
     data = write(tmp_path / "d", storage="video")
     assert not [f for f in doctor(data) if f.severity == "error"]
@@ -133,7 +152,13 @@ def test_video_with_too_few_frames(tmp_path):
     with DatasetWriter(one, ARM, fps=FPS) as writer:
         writer.add(episode(0))
     next(data.root.rglob("*.mp4")).write_bytes(next(one.rglob("*.mp4")).read_bytes())
-    only(doctor(Dataset(data.root)), "error", "pictures of 4 episodes cannot be had", "episode 1")
+    words = (
+        "its 30 frames end at 3 s",
+        "150 rows, last until 15 s",
+        "frames of 120 rows are missing",
+        "nothing shows which",
+    )
+    only(doctor(Dataset(data.root)), "error", "episodes 0, 1, 2, 3, 4", *words)
 
 
 def test_black_camera(tmp_path):

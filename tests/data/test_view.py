@@ -2,6 +2,7 @@ import av
 import numpy as np
 import pytest
 
+from tests.data.lerobot import bent
 from tests.data.recording import FPS, FRAMES, annotated, episode, write
 from visuomotor.data.lerobot import Dataset
 from visuomotor.data.view import BAR, CAPTION, COLOURS, PANEL, TRACE, annotated_video, contact_sheet, draw_frame
@@ -87,3 +88,11 @@ def test_bad_arguments(dataset):
         contact_sheet(dataset, 0, 0)
     with pytest.raises(IndexError, match="episodes 0 to 4"):
         contact_sheet(dataset, 9, 3)
+
+
+def test_an_episode_without_frames_borrows_none(tmp_path):
+    data = Dataset(bent.write(tmp_path / "set", [3, 0, 4]))
+    for draw in (contact_sheet, lambda data, episode: annotated_video(data, episode, tmp_path / "out.mp4")):
+        with pytest.raises(ValueError, match=r"Episode 1 of .* has no frames, so there is nothing to draw"):
+            draw(data, 1)
+    assert not (tmp_path / "out.mp4").exists()

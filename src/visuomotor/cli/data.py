@@ -35,7 +35,7 @@ class Stats:
 
 @dataclass(frozen=True, kw_only=True)
 class Doctor:
-    """Look for what makes training fail: NaN, dead or wrongly scaled dimensions, polarity, gaps, broken files."""
+    """Look for what makes training fail: NaN, dead or wrong dimensions, gaps, drift, pictures of other rows."""
 
     folder: Folder
     """The data set's folder."""

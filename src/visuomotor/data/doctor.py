@@ -4,7 +4,8 @@
 
 A finding has `severity`, `where`, `what` and `remedy`.
 
-Every check looks at all frames of the tables; pictures are decoded at the beginning, middle and end of each episode.
+Every check looks at all frames of the tables. All packets of the videos are compared with the rows (the rules stand in
+`lerobot/matching.py`); pictures are decoded at the beginning, middle and end of each episode.
 """
 
 from typing import Any
@@ -12,7 +13,9 @@ from typing import Any
 import numpy as np
 
 from visuomotor.data.conventions import Finding, check_gripper, check_reference, check_scale, component_columns
-from visuomotor.data.lerobot.layout import ACTION, STATE, DataError
+from visuomotor.data.lerobot.layout import ACTION, STATE
+from visuomotor.data.lerobot.stamps import TOLERANCE, describe_stamps, stamp_deviation
+from visuomotor.data.pictures import check_pictures
 
 __all__ = ["Finding", "doctor"]
 
@@ -22,7 +25,7 @@ _ORDER = {"error": 0, "warning": 1, "note": 2}
 
 def doctor(dataset: Any) -> list[Finding]:
     """What is wrong with a `visuomotor.data.lerobot.Dataset`, errors first; empty when nothing was found."""
-    found = [*_finite(dataset), *_times(dataset), *_pictures(dataset), *_instructions(dataset)]
+    found = [*_finite(dataset), *_times(dataset), *check_pictures(dataset), *_instructions(dataset)]
     described = _description(dataset)
     found += described
     if not any(finding.severity == "error" for finding in described):
@@ -129,19 +132,26 @@ def _times(dataset: Any) -> list[Finding]:
     if "timestamp" not in dataset.columns:
         return []
     stamps = np.asarray(dataset.columns["timestamp"], np.float64)
-    gaps, backwards, late = [], [], []
-    for episode in range(dataset.num_episodes):
-        rows = dataset.episode_slice(episode)
+    rows_of = [dataset.episode_slice(episode) for episode in range(dataset.num_episodes)]
+    numbers = dataset.columns.get("frame_index", np.concatenate([np.arange(r.stop - r.start) for r in rows_of]))
+    gaps, backwards, late, drifting = [], [], [], []
+    for rows in rows_of:
+        if rows.start == rows.stop:
+            continue
         steps = np.diff(stamps[rows]) * dataset.fps
-        gaps += [rows.start + int(i) + 1 for i in np.flatnonzero(steps > 1 + _TIME_TOLERANCE)]
-        backwards += [rows.start + int(i) + 1 for i in np.flatnonzero(steps < 1 - _TIME_TOLERANCE)]
-        if rows.stop > rows.start and abs(stamps[rows.start]) * dataset.fps > _TIME_TOLERANCE:
+        longer, shorter = np.flatnonzero(steps > 1 + _TIME_TOLERANCE), np.flatnonzero(steps < 1 - _TIME_TOLERANCE)
+        gaps += [rows.start + int(i) + 1 for i in longer]
+        backwards += [rows.start + int(i) + 1 for i in shorter]
+        deviation = stamp_deviation(stamps[rows], numbers[rows], dataset.fps)
+        if abs(deviation[0]) > _TIME_TOLERANCE:
             late.append(rows.start)
-    found = []
+        elif not (len(longer) or len(shorter) or np.isnan(deviation).any()) and np.abs(deviation).max() > TOLERANCE:
+            drifting.append((float(np.abs(deviation).max()), rows))
+    found = [_drift(dataset, stamps, numbers, drifting)] if drifting else []
     for rows, what in (
         (gaps, "the time since the frame before is longer than 1/fps: frames were dropped"),
         (backwards, "the time since the frame before is shorter than 1/fps, or runs backwards"),
-        (late, "the episode does not begin at time 0, so its pictures would be taken from elsewhere in the video"),
+        (late, "the episode does not begin at time 0"),
     ):
         if rows:
             first = rows[0]
@@ -159,8 +169,23 @@ def _times(dataset: Any) -> list[Finding]:
     return found
 
 
+def _drift(dataset: Any, stamps: np.ndarray, numbers: np.ndarray, drifting: list[tuple[float, slice]]) -> Finding:
+    """Stamps that move away from frame_index / fps by steps that are too small to be seen singly."""
+    _, rows = max(drifting, key=lambda pair: pair[0])
+    return Finding(
+        severity="warning",
+        what=f"{describe_stamps(stamps[rows], numbers[rows], dataset.fps)}; so do those of {len(drifting) - 1} more "
+        f"episodes",
+        where=f"timestamp, episode {int(dataset.episode_of(rows.start))}",
+        remedy="Set fps in meta/info.json to the rate of the recording if the stamps are right, or the stamps to "
+        "frame_index / fps if fps is: an action window means another speed otherwise.",
+    )
+
+
 def _instructions(dataset: Any) -> list[Finding]:
-    empty = [e for e in range(dataset.num_episodes) if not dataset.instruction(e).strip()]
+    slices = map(dataset.episode_slice, range(dataset.num_episodes))
+    with_rows = [episode for episode, rows in enumerate(slices) if rows.stop > rows.start]
+    empty = [episode for episode in with_rows if not dataset.instruction(episode).strip()]
     if not empty or dataset.info(empty[0]).get("kind") == "scenes":
         return []
     return [
@@ -171,48 +196,3 @@ def _instructions(dataset: Any) -> list[Finding]:
             remedy="A policy that reads words needs a sentence an episode: write them into the tasks table.",
         )
     ]
-
-
-def _pictures(dataset: Any) -> list[Finding]:
-    found = []
-    for camera in dataset.cameras:
-        blank, frozen, looked, errors = 0, 0, 0, dict[str, list[DataError]]()
-        for episode in range(dataset.num_episodes):
-            rows = dataset.episode_slice(episode)
-            wanted = np.unique([rows.start, (rows.start + rows.stop - 1) // 2, rows.stop - 1])
-            try:
-                images = dataset.frames(camera, wanted).astype(np.int16)
-            except DataError as error:
-                errors.setdefault(str(error.path), []).append(error)
-                continue
-            looked += 1
-            blank += bool(np.ptp(images) <= 2)
-            frozen += bool(len(wanted) > 1 and np.ptp(images) > 2 and np.abs(images - images[0]).max() <= 2)
-        for errors_of_file in errors.values():
-            found.append(_undecodable(camera, errors_of_file))
-        for count, what in (
-            (blank, "pictures are one flat colour"),
-            (frozen, "the first, middle and last picture are the same: the camera stood still in time"),
-        ):
-            if count and count >= 0.5 * looked:
-                found.append(
-                    Finding(
-                        severity="warning",
-                        what=f"{what} in {count} of {looked} episodes",
-                        where=f"camera {camera!r}",
-                        remedy="Look at it (visuomotor data view); leave the camera out of embodiment.json if it "
-                        "carries nothing.",
-                    )
-                )
-    return found
-
-
-def _undecodable(camera: str, errors: list[DataError]) -> Finding:
-    first = errors[0]
-    return Finding(
-        severity="error",
-        what=f"pictures of {len(errors)} episodes cannot be had; the first error: {first.message}",
-        where=f"camera {camera!r}, {first.path}, episode {first.episode}",
-        remedy="Copy the file again from where the data came from, or record these episodes again; to train around "
-        "them: --bad-samples quarantine.",
-    )

@@ -56,7 +56,7 @@ def contact_sheet(dataset: Any, episode: int, count: int = 12) -> Image.Image:
     """`count` frames of an episode, evenly spaced from first to last, with their annotations, below its instruction."""
     if count < 1:
         raise ValueError(f"A contact sheet needs at least one frame, not {count}.")
-    rows = dataset.episode_slice(episode)
+    rows = _rows(dataset, episode)
     picked = np.unique(np.linspace(rows.start, rows.stop - 1, count).round().astype(np.int64))
     frames = _draw(dataset, rows, picked)
     width, height = frames[0].size
@@ -73,7 +73,7 @@ def contact_sheet(dataset: Any, episode: int, count: int = 12) -> Image.Image:
 
 def annotated_video(dataset: Any, episode: int, path: Path | str) -> None:
     """Write all frames of an episode with their annotations as an mp4 (h264) at the data set's frame rate."""
-    rows, stream = dataset.episode_slice(episode), None
+    rows, stream = _rows(dataset, episode), None
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         for start in range(rows.start, rows.stop, _BATCH):  # a long episode does not fit into memory
             for picture in _draw(dataset, rows, np.arange(start, min(start + _BATCH, rows.stop))):
@@ -83,6 +83,13 @@ def annotated_video(dataset: Any, episode: int, path: Path | str) -> None:
                 container.mux(stream.encode(av.VideoFrame.from_image(picture)))
         assert stream is not None, "an episode has at least one frame"
         container.mux(stream.encode())
+
+
+def _rows(dataset: Any, episode: int) -> slice:
+    rows = dataset.episode_slice(episode)
+    if rows.start == rows.stop:  # its neighbours' pictures are not its own
+        raise ValueError(f"Episode {episode} of {dataset.root} has no frames, so there is nothing to draw.")
+    return rows
 
 
 def _draw(dataset: Any, rows: slice, picked: np.ndarray) -> list[Image.Image]:

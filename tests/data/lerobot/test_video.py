@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.data.lerobot.fakes import make_images
+from visuomotor.data.lerobot.clock import read_clock
 from visuomotor.data.lerobot.video import Decoder, DecoderPool, VideoJoiner, encode_video, ordinary_scheduling
 
 
@@ -44,22 +45,21 @@ def test_random_access_equals_sequential_decoding(tmp_path: Path, encoder: str, 
     encode(path, make_images(0, 25), fps, encoder, options)
     truth = in_sequence(path)
     assert len(truth) == 25
-    decoder = Decoder(path, fps)
+    decoder, ticks = Decoder(path), read_clock(path).ticks
     rng = np.random.default_rng(0)
     for rows in [np.arange(25), [24], [0, 0, 1], [23, 24], *(np.sort(rng.integers(0, 25, 6)) for _ in range(6))]:
-        noise = rng.uniform(-1e-4, 1e-4, len(rows))  # timestamps are float32
-        for row, image in zip(rows, decoder.read(np.asarray(rows) / fps + noise), strict=True):
+        for row, image in zip(rows, decoder.read(ticks[rows]), strict=True):
             np.testing.assert_array_equal(image, truth[row])
 
 
 def test_time_without_a_frame_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "video.mp4"
     encode_video(path, make_images(0, 6), fps=10)
-    decoder = Decoder(path, 10)
-    for seconds in (0.6, 3.0, -0.2):
+    decoder, ticks = Decoder(path), read_clock(path).ticks
+    for tick in (2 * ticks[-1], ticks[-1] + 1, ticks[1] + 1, ticks[2] - 1, -ticks[1]):
         with pytest.raises(LookupError, match="ends before it, or has no frame"):
-            next(decoder.read(np.array([seconds])))
-    assert next(decoder.read(np.array([0.5]))).shape == (32, 32, 3)
+            next(decoder.read(np.array([tick])))
+    assert next(decoder.read(ticks[5:])).shape == (32, 32, 3)
 
 
 def test_joined_videos_hold_the_same_frames(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_joined_videos_hold_the_same_frames(tmp_path: Path) -> None:
         joiner.close()
         parts = [frame for path in paths for frame in in_sequence(path)]
         np.testing.assert_array_equal(in_sequence(tmp_path / f"{codec}.mp4"), parts)
-        decoded = list(Decoder(tmp_path / f"{codec}.mp4", 30).read(np.arange(18) / 30))
+        decoded = list(Decoder(tmp_path / f"{codec}.mp4").read(read_clock(tmp_path / f"{codec}.mp4").ticks))
         np.testing.assert_array_equal(decoded, parts)
 
 
@@ -92,7 +92,7 @@ def test_pool_keeps_the_most_recent_decoders(tmp_path: Path) -> None:
     paths = [tmp_path / f"{i}.mp4" for i in range(3)]
     for path in paths:
         encode_video(path, make_images(0, 2), fps=10)
-    pool = DecoderPool(10, size=2)
+    pool = DecoderPool(size=2)
     first, second = pool.get(paths[0]), pool.get(paths[1])
     assert pool.get(paths[0]) is first
     pool.get(paths[2])

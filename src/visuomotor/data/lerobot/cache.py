@@ -14,12 +14,14 @@ from PIL import Image
 
 from visuomotor.data.images import fit
 from visuomotor.data.lerobot.layout import DataError
+from visuomotor.data.lerobot.mismatch import Mismatch
 
 if TYPE_CHECKING:
     from visuomotor.data.lerobot.dataset import Dataset
 
 logger = logging.getLogger(__name__)
 BLOCK = 128  # frames decoded at once
+MATCHING = 2  # version of the rules that tie frames to rows; caches made by other rules are built again
 
 
 class MemmapFrames:
@@ -39,6 +41,9 @@ class MemmapFrames:
 
     def check(self) -> list[DataError]:
         return list(self._bad.values())
+
+    def examine(self) -> list[Mismatch]:
+        return []
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_map": None}  # a pickled memory map would carry the pixels
@@ -94,7 +99,7 @@ def _usable(home: Path, dataset: "Dataset") -> dict[str, Any] | None:
 
 
 def _build(dataset: "Dataset", size: tuple[int, int] | None, folder: Path) -> dict[str, Any]:
-    facts: dict[str, Any] = {"hash": dataset.hash(), "cameras": {}}
+    facts: dict[str, Any] = {"hash": dataset.hash(), "matching": MATCHING, "cameras": {}}
     for number, camera in enumerate(dataset.cameras):
         shape, bad = _build_camera(dataset, camera, size, folder / f"{number}.u8")
         if bad:
@@ -151,7 +156,8 @@ def _intact(home: Path, dataset: "Dataset") -> dict[str, Any] | None:
     try:
         facts = json.loads((home / "cache.json").read_text())
         sizes = [(home / c["file"]).stat().st_size == np.prod(c["shape"]) for c in facts["cameras"].values()]
-        same = facts["hash"] == dataset.hash() and list(facts["cameras"]) == list(dataset.cameras)
+        same = facts["hash"] == dataset.hash() and facts["matching"] == MATCHING
+        same = same and list(facts["cameras"]) == list(dataset.cameras)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return facts if same and all(sizes) else None

@@ -14,10 +14,13 @@ from visuomotor.contract import Annotation, Embodiment
 from visuomotor.data.lerobot import layout
 from visuomotor.data.lerobot.cache import open_cache
 from visuomotor.data.lerobot.columns import parse_annotation
-from visuomotor.data.lerobot.frames import FrameSource, ImageFrames, VideoFrames
+from visuomotor.data.lerobot.frames import FrameSource, ImageFrames
 from visuomotor.data.lerobot.layout import ANNOTATION_DTYPES, ANNOTATION_PREFIX, DataError, camera_name, read_info
+from visuomotor.data.lerobot.mismatch import Mismatch
 from visuomotor.data.lerobot.reading import read_tables
+from visuomotor.data.lerobot.spans import camera_rows, row_times
 from visuomotor.data.lerobot.stream import stream_blocks
+from visuomotor.data.lerobot.video_frames import VideoFrames
 
 
 class Dataset:
@@ -46,6 +49,7 @@ class Dataset:
         self._strings: dict[str, pa.Array] = {}
         self._finite: dict[str, np.ndarray] = {}
         self._hash: str | None = None
+        self._times = row_times(self.fps, self._starts, self.columns)
         self._sources: Mapping[str, FrameSource] = {c: self._source(key) for c, key in self._keys.items()}
 
     @property
@@ -218,26 +222,17 @@ class Dataset:
             found += [self._not_finite(column, int(row)) for row in np.flatnonzero(~self._finite_rows(column))]
         return found
 
+    def mismatches(self) -> dict[str, list[Mismatch]]:
+        """{camera: findings about frames that do not fit their rows}, by all packets of all videos."""
+        return {camera: source.examine() for camera, source in self._sources.items()}
+
     def _source(self, key: str) -> FrameSource:
         if self._info.features[key]["dtype"] == "image":
             return ImageFrames(self.root, key, self._tables.data_files, self._starts)
-        places = [
-            self._tables.episodes.get(f"videos/{key}/{n}") for n in ("chunk_index", "file_index", "from_timestamp")
-        ]
-        if None in places:
-            raise DataError(
-                self.root / "meta" / "episodes", f"does not say where the videos of {key} are. Restore the original."
-            )
-        template = self._info.video_path or layout.VIDEO_PATH
-        files = [
-            self.root / template.format(video_key=key, chunk_index=chunk, file_index=file)
-            for chunk, file in zip(places[0] or (), places[1] or (), strict=True)
-        ]
-        lengths = np.diff(self._starts)
-        frame = np.arange(self.num_frames) - np.repeat(self._starts[:-1], lengths)
-        stamps = self.columns.get("timestamp", frame / self.fps).astype(np.float64)
-        seconds = stamps + np.repeat(np.array(places[2], np.float64), lengths)
-        return VideoFrames(files, seconds, self._starts, self.fps)
+        rows = camera_rows(self.root, key, self._info, self._tables.episodes, self._times)
+        video = VideoFrames(camera_name(key), rows)
+        video.inspect()
+        return video
 
     def _key(self, camera: str) -> str:
         if camera not in self._keys:

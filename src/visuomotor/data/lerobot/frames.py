@@ -1,9 +1,8 @@
-"""Where a data set's images come from: mp4 files, or PNG in the Parquet tables."""
+"""Where a data set's images come from; PNG in the Parquet tables, each in its own row (mp4: `video_frames.py`)."""
 
 import io
 import threading
 from collections import OrderedDict
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,8 +11,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from visuomotor.data.lerobot.layout import DataError
+from visuomotor.data.lerobot.mismatch import Mismatch
 from visuomotor.data.lerobot.reading import guarded
-from visuomotor.data.lerobot.video import DecoderPool
 
 IMAGE_CACHE_BYTES = 2**29  # encoded row groups kept by one camera of an image data set
 
@@ -29,51 +28,9 @@ class FrameSource(Protocol):
         """What is evidently wrong, without decoding."""
         ...
 
-
-class VideoFrames:
-    """Frames of one camera from its mp4 files. `files`: one an episode; `seconds`: each row's time in its file."""
-
-    def __init__(self, files: list[Path], seconds: np.ndarray, starts: np.ndarray, fps: float) -> None:
-        self._files, self._seconds, self._starts = files, seconds, starts
-        self._pool = DecoderPool(fps)
-
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        images: np.ndarray | None = None
-        done = 0
-        episodes = np.searchsorted(self._starts, rows, side="right") - 1
-        files = [self._files[e] for e in episodes]
-        for begin, end in _runs(files):
-            path = files[begin]
-            try:
-                for image in self._pool.get(path).read(self._seconds[rows[begin:end]]):
-                    if images is None:
-                        images = np.empty((len(rows), *image.shape), np.uint8)
-                    images[done] = image
-                    done += 1
-            except DataError as error:
-                self._fail(path, int(rows[done]), error.message, error)
-            except (OSError, LookupError, ValueError) as error:
-                self._pool.drop(path)
-                message = (
-                    f"the frame cannot be decoded ({error}). Copy the video again, or pass --bad-samples quarantine."
-                )
-                self._fail(path, int(rows[done]), message, error)
-        assert images is not None, "read needs at least one row"
-        return images
-
-    def _fail(self, path: Path, row: int, message: str, cause: Exception) -> None:
-        episode = int(np.searchsorted(self._starts, row, side="right")) - 1
-        frame = row - int(self._starts[episode])
-        raise DataError(path, message, row=row, episode=episode, frame=frame) from cause
-
-    def check(self) -> list[DataError]:
-        found = []
-        for episode, path in enumerate(self._files):
-            row = int(self._starts[episode])
-            if not path.exists():
-                message = "is missing. Copy the video again from where the data set came from."
-                found.append(DataError(path, message, row=row, episode=episode))
-        return found
+    def examine(self) -> list[Mismatch]:
+        """Findings about how images are tied to rows; empty where a row holds its image."""
+        ...
 
 
 class ImageFrames:
@@ -131,6 +88,9 @@ class ImageFrames:
     def check(self) -> list[DataError]:
         return []
 
+    def examine(self) -> list[Mismatch]:
+        return []
+
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k not in ("_cache", "_lock")}
 
@@ -138,13 +98,3 @@ class ImageFrames:
         self.__dict__.update(state)
         self._cache: OrderedDict[int, Any] = OrderedDict()
         self._lock = threading.Lock()
-
-
-def _runs(files: list[Path]) -> list[tuple[int, int]]:
-    """Ranges of equal neighbours."""
-    edges = [
-        0,
-        *(i for i in range(1, len(files)) if files[i] is not files[i - 1] and files[i] != files[i - 1]),
-        len(files),
-    ]
-    return [(a, b) for a, b in pairwise(edges) if b > a]

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from visuomotor.data.lerobot import layout
+from visuomotor.data.lerobot.clock import read_clock
 from visuomotor.data.lerobot.layout import DataError, chunk_of
 from visuomotor.data.lerobot.stats import ImageHistogram, sample_frames
 from visuomotor.data.lerobot.video import Decoder, VideoJoiner, encode_video, open_video, video_facts
@@ -42,9 +43,9 @@ class VideoSink:
         else:
             video = Path(video)
             self._check(video, length)
-            decoder = Decoder(video, self._fps)
+            decoder = Decoder(video)
             try:
-                self.histogram.add(np.stack(list(decoder.read(picks / self._fps))))
+                self.histogram.add(np.stack(list(decoder.read(read_clock(video).ticks[picks]))))
             except (OSError, LookupError) as error:
                 raise DataError(video, f"cannot be decoded ({error}). Encode the episode again.") from error
             finally:

@@ -141,33 +141,36 @@ def open_video(path: Path) -> InputContainer:
 
 
 class Decoder:
-    """One open video file. `read` wants ascending times, and seeks only where that saves decoding."""
+    """One open video file. `read` takes ascending presentation times, and seeks only where that saves decoding."""
 
-    def __init__(self, path: Path, fps: float) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
         self._container = open_video(path)
         self._stream = self._container.streams.video[0]
         self._stream.codec_context.thread_count = 1
-        assert self._stream.time_base is not None
-        self._ticks = 1 / float(self._stream.time_base)
-        self._interval = self._ticks / fps
-        self._near = _key_spacing(self._stream) * self._interval
+        assert self._stream.time_base is not None, "an open stream has a time base"
+        self._second = round(1 / self._stream.time_base)  # in ticks
+        frame = self._second / float(self._stream.average_rate or 1)
+        self._near = _key_spacing(self._stream) * frame
         self._reformatter = VideoReformatter()
         self._frames: Iterator[VideoFrame] = iter(())
-        self._position = float("-inf")  # pts of the frame decoded last, -inf when there is none
+        self._position: float = float("-inf")  # ticks of the frame decoded last, -inf when there is none
         self._damaged = False
 
-    def read(self, seconds: np.ndarray) -> Iterator[np.ndarray]:
-        """RGB uint8[h, w, 3] of the frame at each of the ascending times. Raises FFmpegError or LookupError."""
+    def read(self, ticks: np.ndarray) -> Iterator[np.ndarray]:
+        """RGB uint8[h, w, 3] of the frames shown at exactly these ascending times, in ticks of the video's time base.
+
+        Raises:
+            FFmpegError: The file cannot be decoded. LookupError: No frame has this time, or its data are damaged.
+        """
         image: np.ndarray | None = None
-        for second in seconds:
-            target = float(second) * self._ticks
-            if image is None or abs(self._position - target) > self._interval / 2:
+        for target in ticks.tolist():
+            if image is None or self._position != target:
                 frame = self._find(target)
                 image = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
             yield image
 
-    def _find(self, target: float) -> VideoFrame:
+    def _find(self, target: int) -> VideoFrame:
         if 0 < target - self._position <= self._near:
             try:
                 frame, _ = self._scan(target)
@@ -175,26 +178,25 @@ class Decoder:
                     return frame
             except (av.error.FFmpegError, LookupError):
                 pass  # a frame on the way is broken, the one that is wanted perhaps not
-        back = 0.0
+        back = 0
         while True:
-            start = round(max(target + self._interval / 4 - back, 0.0))  # a rounded time must not miss its key frame
-            self._container.seek(start, stream=self._stream, backward=True)
+            self._container.seek(max(target - back, 0), stream=self._stream, backward=True)
             self._frames, self._position, self._damaged = self._container.decode(self._stream), float("-inf"), False
             frame, first = self._scan(target)
             if frame is not None:
                 return frame
             if first <= target or back > target:
                 raise LookupError("the video ends before it, or has no frame at its time")
-            back = 2 * back + self._ticks  # the key frame found is shown later than it is stored
+            back = 2 * back + self._second  # the key frame found is shown later than it is stored
 
-    def _scan(self, target: float) -> tuple[VideoFrame | None, float]:
-        """(the frame at `target` or None, time of the first frame seen); raises when the frame is damaged."""
+    def _scan(self, target: int) -> tuple[VideoFrame | None, float]:
+        """(the frame at `target` or None, time of the first frame decoded); raises when the frame is damaged."""
         first = float("-inf")
         for frame in self._frames:
-            self._position = float(frame.pts or 0)
+            self._position = float("-inf") if frame.pts is None else frame.pts
             first = self._position if first == float("-inf") else first
             self._damaged = frame.is_corrupt or (self._damaged and not frame.key_frame)
-            if abs(self._position - target) <= self._interval / 2:
+            if self._position == target:
                 if self._damaged:
                     self._position = float("-inf")
                     raise LookupError("its data are damaged")
@@ -218,8 +220,8 @@ def _key_spacing(stream: VideoStream) -> int:
 class DecoderPool:
     """The most recently used decoders, each thread and each process its own (a decoder has a file position)."""
 
-    def __init__(self, fps: float, size: int = OPEN_DECODERS) -> None:
-        self._fps, self._size = fps, size
+    def __init__(self, size: int = OPEN_DECODERS) -> None:
+        self._size = size
         self._local = threading.local()
 
     def get(self, path: Path) -> Decoder:
@@ -227,7 +229,7 @@ class DecoderPool:
             self._local.process, self._local.open = os.getpid(), OrderedDict()
         decoders: OrderedDict[Path, Decoder] = self._local.open
         if path not in decoders:
-            decoders[path] = Decoder(path, self._fps)
+            decoders[path] = Decoder(path)
             if len(decoders) > self._size:
                 decoders.popitem(last=False)[1].close()
         decoders.move_to_end(path)
@@ -240,7 +242,7 @@ class DecoderPool:
             decoders.pop(path).close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"fps": self._fps, "size": self._size}
+        return {"size": self._size}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["fps"], state["size"])
+        self.__init__(state["size"])
