@@ -477,3 +477,27 @@ def test_a_robot_found_outside_its_limits_is_not_moved_by_a_stop() -> None:
     np.testing.assert_allclose(arm.hold(near), [1.1, 0.0, 0.5, 0.5], rtol=1e-6)
     arm.release()
     np.testing.assert_allclose(arm.hold(outside), [1.1, 0.0, 0.5, 0.5], rtol=1e-6)
+
+
+def test_a_stop_in_shadow_mode_ends_a_motion_beyond_the_limits_at_once() -> None:
+    """There is no braking within the limits from a motion that never kept them."""
+    safety = SafetyFilter(STEPPED, SafetyLimits(acceleration=5.0, velocity=1.0), mode="shadow")
+    position = np.zeros(2)
+    for move in (0.04, 0.08):  # within the limits: braked like in any other mode
+        position = position + safety.apply([move, move], position)
+    safety.stop()
+    np.testing.assert_allclose(safety.apply([0.0, 0.0], position), 0.03, atol=1e-6)
+    safety.release()
+    assert safety.apply([1e6, 0.0], position + 0.03) == [1e6, 0.0]
+    safety.stop()
+    np.testing.assert_array_equal(safety.apply([0.0, 0.0], position + 0.05), 0.0)
+
+
+def test_a_released_robot_is_compared_with_where_it_was_moved_by_hand() -> None:
+    safety = SafetyFilter(ARM, SafetyLimits(velocity=1.0))
+    safety.apply([0.1, 0.0, 0.5, 0.5], [0.0, 0.0, 0.5, 0.5])
+    safety.stop()
+    np.testing.assert_allclose(safety.hold([0.1, 0.0, 0.5, 0.5]), [0.1, 0.0, 0.5, 0.5], rtol=1e-6)
+    safety.hold([0.7, 0.0, 0.5, 0.5])
+    safety.release()
+    np.testing.assert_allclose(safety.apply([0.0, 0.0, 0.5, 0.5], [0.7, 0.0, 0.5, 0.5])[0], 0.6, rtol=1e-6)

@@ -63,9 +63,18 @@ class MotionTrack:
         self._record(motion)
 
     def move_to(self, target: np.ndarray, before: Values) -> None:
-        """Record a target that was sent, and the position `before` it."""
-        self.target = self.position = target
-        self._record(np.zeros(self.part.size) if before is None else target - before)
+        """Record a target that was sent, and the position `before` it.
+
+        The estimate advances by the motion and does not jump to the target, because somebody may move a robot that is
+        sent the same target again and again.
+        """
+        self.target = target
+        motion = np.zeros(self.part.size) if before is None else target - before
+        if self.position is None or (self.part.kind == "rotation" and motion.any()):
+            self.position = target  # differences of rotations do not add up
+        elif self.part.kind != "rotation":
+            self.position = self.position + motion
+        self._record(motion)
 
     def _record(self, motion: np.ndarray) -> None:
         self.motion = motion
