@@ -51,7 +51,7 @@ def test_switches_and_signals_are_set_on_the_command_line() -> None:
     with pytest.raises(ValueError, match="There is no combination"):
         find_recipe("damvla-nano")(combination="half")
     started = find_recipe("damvla-nano")(start="parent")
-    assert started.processor["checkpoint"] == "parent"
+    assert started.processor_from.checkpoint == "parent"
     assert started.processor["router"]
 
 

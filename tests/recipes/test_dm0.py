@@ -116,7 +116,7 @@ def test_public_weights_are_loaded_once(data: str, llm: Path, tmp_path: Path, mo
 def test_the_recipe_fits_the_robot_and_the_backbones(data: str) -> None:
     run = find_recipe("dm0")(data=data, llm="Qwen/Qwen3-0.6B", vision="facebook/PE-Core-S16-384", steps=100)
     assert run.weights == {"llm": "Qwen/Qwen3-0.6B", "vision": "facebook/PE-Core-S16-384"}
-    assert run.processor["tokenizer"] == "Qwen/Qwen3-0.6B"
+    assert run.processor_from.tokenizer == "Qwen/Qwen3-0.6B"
     assert (run.config.width, run.config.vocab_size, run.config.token_convolution) == (1024, 152701, 0)
     assert run.processor["image_size"] == run.config.image_size == 384
     assert [stage.steps for stage in run.stages.values()] == [70, 30]
@@ -127,7 +127,7 @@ def test_the_recipe_fits_the_robot_and_the_backbones(data: str) -> None:
     assert (adapted.stages["train"].lora, adapted.stages["act"].lora) == (16, 0)
     assert adapted.stages["train"].trains["llm"] == adapted.stages["train"].trains["vision"] == 1e-4
     assert find_recipe("dm0")(data=data).config.vocab_size == 1024
-    assert "tokenizer" not in find_recipe("dm0")(data=data).processor
+    assert find_recipe("dm0")(data=data).processor_from.tokenizer is None
 
 
 def test_two_origins_are_refused(data: str, llm: Path, tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_two_origins_are_refused(data: str, llm: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"from public weights .* choose one"):
         train(twice, tmp_path, threads=1)
     with pytest.raises(ValueError, match="name one of them"):
-        train(override(run, {"processor.checkpoint": "some/checkpoint"}), tmp_path, threads=1)
+        train(override(run, {"processor_from.checkpoint": "some/checkpoint"}), tmp_path, threads=1)
 
 
 def test_on_the_command_line(data: str, llm: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

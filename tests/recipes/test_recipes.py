@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from visuomotor.contract import Run
+from visuomotor.contract import ProcessorSource, Run
 from visuomotor.recipes import RECIPES, find_recipe, list_recipes
 from visuomotor.recipes.own_data import conversation_sources
 
@@ -60,7 +60,7 @@ def test_a_model_from_nothing_looks_first() -> None:
 
 def test_a_start_brings_its_processor() -> None:
     run = find_recipe("tabletop-nano")(start="parent")
-    assert run.processor == {"checkpoint": "parent"}
+    assert (run.processor, run.processor_from) == ({}, ProcessorSource(checkpoint="parent"))
     assert run.stages["train"].start == "parent"
 
 

@@ -97,7 +97,7 @@ def pairs(arguments: list[str]) -> dict[str, str]:
 
 def recipe_arguments(recipe: Callable[..., Any], given: dict[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
     """(arguments of the recipe, fields of its run): a name without dots that the recipe takes is an argument."""
-    from visuomotor.recipes.overrides import parse as parse_value
+    from visuomotor.codec import parse as parse_value
 
     hints = get_type_hints(inspect.unwrap(recipe))
     takes = list(inspect.signature(recipe).parameters)

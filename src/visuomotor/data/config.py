@@ -1,7 +1,7 @@
 """ProcessorConfig: how samples become tensors. Saved with every checkpoint."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from visuomotor.data.augment import AugmentConfig
 from visuomotor.data.normalization import NEAR_CONSTANT, Method
@@ -175,9 +175,3 @@ class ProcessorConfig:
     def stored(self, value: int) -> int:
         """A coordinate of a text as stored ones are, 0-1000; on a coarser scale the middle of what it stands for."""
         return value if self.coordinates == 1000 else min((2 * value + 1) * 500 // self.coordinates, 1000)
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "ProcessorConfig":
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-        weighting = WeightingConfig.from_json(data.get("weighting", {}))  # checkpoints of before have none
-        return cls(**{**values, "augment": AugmentConfig(**data["augment"]), "weighting": weighting})

@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from visuomotor.codec import encode
 from visuomotor.contract import EvalPlan
 from visuomotor.simulation.interface import Environment
 from visuomotor.versions import commit, installed
@@ -31,7 +31,7 @@ def describe_run(policy: Any, plan: EvalPlan, environment: Environment) -> dict[
         "render_quality": environment.render_quality,
         "max_steps": plan.max_steps or "the environment's own, by task",
         "success": SUCCESS,
-        "plan": _json(asdict(plan)),
+        "plan": encode(plan),
     }
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 from typing import Any
 
+from visuomotor.codec import decode, encode
 from visuomotor.models.base import Cost, Model
 from visuomotor.spelling import did_you_mean
 
@@ -50,7 +51,7 @@ def sampling_fields(name: str) -> tuple[str, ...]:
 def config_to_json(name: str, config: Any) -> dict[str, Any]:
     """{"model": name, "config": {field: value}}, which `config_from_json` reads back."""
     _find(name)
-    return {"model": name, "config": dataclasses.asdict(config)}
+    return {"model": name, "config": encode(config)}
 
 
 def config_from_json(data: dict[str, Any]) -> tuple[str, Any]:
@@ -60,8 +61,8 @@ def config_from_json(data: dict[str, Any]) -> tuple[str, Any]:
             raise ValueError(
                 f"A model configuration holds 'model' and 'config', but {key!r} is missing in {list(data)}."
             )
-    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data["config"].items()}
-    return data["model"], make_config(data["model"], size="nano", **fields)
+    module, _, config_name = _find(data["model"])
+    return data["model"], decode(getattr(module, config_name), data["config"], "config")
 
 
 def _find(name: str) -> tuple[Any, str, str]:

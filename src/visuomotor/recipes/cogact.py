@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from visuomotor.contract import Mixture, Run, Source, Stage
+from visuomotor.contract import Mixture, ProcessorSource, Run, Source, Stage
 from visuomotor.data.config import ProcessorConfig
 from visuomotor.data.lerobot import Dataset
 from visuomotor.models import make_config
@@ -68,7 +68,8 @@ def cogact_nano(
         config=config,
         stages={stage.name: stage},
         evaluation=plan,
-        processor={"checkpoint": start} if start else processor,
+        processor={} if start else processor,
+        processor_from=ProcessorSource(checkpoint=start),
         corpus=sentences(world, vocabulary),
     )
 
@@ -112,8 +113,6 @@ def cogact(
         "state_width": max(1, robot.state_dim), "levels": {}, "prompt": "cogact", "past_end": "still",
         "clip_actions": True, "near_constant": 0.0, "binary_grippers": True,
     }  # fmt: skip
-    if llm:
-        processor["tokenizer"] = llm
     stage = Stage(
         name="train",
         steps=steps,
@@ -133,5 +132,11 @@ def cogact(
     public = (("dinov2", dinov2), ("siglip", siglip), ("llm", llm))
     weights = {part: source for part, source in public if source}
     return Run(
-        name="cogact", model="cogact", config=config, stages={"train": stage}, weights=weights, processor=processor
+        name="cogact",
+        model="cogact",
+        config=config,
+        stages={"train": stage},
+        weights=weights,
+        processor=processor,
+        processor_from=ProcessorSource(tokenizer=llm),
     )

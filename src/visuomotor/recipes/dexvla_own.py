@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from visuomotor.contract import Mixture, Run, Source, Stage
+from visuomotor.contract import Mixture, ProcessorSource, Run, Source, Stage
 from visuomotor.data.config import ProcessorConfig
 from visuomotor.data.lerobot import Dataset
 from visuomotor.models import make_config
@@ -112,7 +112,6 @@ def dexvla(
         "image_roles": robot.roles, "image_size": None, "horizon": config.horizon, "action_width": config.action_dim,
         "state_width": config.state_dim, "prompt": "qwen2_vl", "max_text": 512,
         "levels": available_levels(dataset, {"subtask": 1.0}), "augment": AUGMENT, **NORMALIZATION,
-        **({"tokenizer": vlm} if vlm else {}),
     }  # fmt: skip
     still = ("vision",) if freeze_vision and vlm else ()
     adapters: dict[str, Any] = {}
@@ -135,4 +134,12 @@ def dexvla(
         mixture = Mixture(sources=(Source(name="task", path=task),))
         stages["adapt"] = replace(align, name="adapt", steps=max(1, steps - align.steps), mixture=mixture, final_lr=0.0)
     weights = {part: source for part, source in (("vlm", vlm), ("head", expert)) if source}
-    return Run(name="dexvla", model="dexvla", config=config, stages=stages, weights=weights, processor=processor)
+    return Run(
+        name="dexvla",
+        model="dexvla",
+        config=config,
+        stages=stages,
+        weights=weights,
+        processor=processor,
+        processor_from=ProcessorSource(tokenizer=vlm),
+    )

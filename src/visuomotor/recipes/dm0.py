@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any, Literal
 
-from visuomotor.contract import Mixture, Run, Source, Stage
+from visuomotor.contract import Mixture, ProcessorSource, Run, Source, Stage
 from visuomotor.data.config import ProcessorConfig
 from visuomotor.data.lerobot import Dataset
 from visuomotor.models import make_config
@@ -82,6 +82,12 @@ def dm0(
         last = max(1, round(steps * act))
         stages["act"] = replace(train, name="act", steps=last, trains=expert, lora=0, checkpoint_activations=False)
     weights = {part: source for part, source in (("llm", llm), ("vision", vision)) if source}
-    if llm:
-        processor["tokenizer"] = llm
-    return Run(name="dm0", model="dm0", config=config, stages=stages, weights=weights, processor=processor)
+    return Run(
+        name="dm0",
+        model="dm0",
+        config=config,
+        stages=stages,
+        weights=weights,
+        processor=processor,
+        processor_from=ProcessorSource(tokenizer=llm),
+    )

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from visuomotor.contract import Embodiment, Mixture, Run, Source, Stage
+from visuomotor.contract import Embodiment, Mixture, ProcessorSource, Run, Source, Stage
 from visuomotor.data.lerobot import Dataset
 from visuomotor.data.processor import Processor
 from visuomotor.models import config_from_json
@@ -54,13 +54,13 @@ def finetune(
         )
     dataset = Dataset(data)
     parent = Processor.load(folder)
-    processor: dict[str, Any] = {"checkpoint": start}
+    processor: dict[str, Any] = {}
+    source = ProcessorSource(checkpoint=start, statistics=statistics)
     if new_robot:
-        processor |= {"embodiment": "data", "statistics": "data", "image_roles": _fitting_roles(dataset, parent, start)}
+        source = ProcessorSource(checkpoint=start, statistics="data", embodiment="data")
+        processor["image_roles"] = _fitting_roles(dataset, parent, start)
     else:
         _require_known_robot(dataset, data, parent, folder)
-        if statistics == "data":
-            processor["statistics"] = "data"
     levels = available_levels(dataset, parent.config.levels)
     if levels != parent.config.levels:
         processor["levels"] = levels
@@ -80,7 +80,14 @@ def finetune(
         checkpoint_every=250,
         seed=seed,
     )
-    return Run(name="finetune", model=model, config=config, stages={"train": stage}, processor=processor)
+    return Run(
+        name="finetune",
+        model=model,
+        config=config,
+        stages={"train": stage},
+        processor=processor,
+        processor_from=source,
+    )
 
 
 def _learning_parts(model: str, config: Any, lora: int, freeze_prefix: bool) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from visuomotor.contract import EvalPlan, Mixture, Run, Source, Stage
+from visuomotor.contract import EvalPlan, Mixture, ProcessorSource, Run, Source, Stage
 from visuomotor.models import make_config
 
 __all__ = ["nano_run"]
@@ -57,6 +57,7 @@ def nano_run(
         config=make_config("dm0", "nano", **config),
         stages={stage.name: stage},
         evaluation=evaluation,
-        processor={"checkpoint": start} if start else processor,
+        processor={} if start else processor,
+        processor_from=ProcessorSource(checkpoint=start),
         corpus=corpus,
     )

@@ -77,38 +77,25 @@ def _robot_data(path: str, size: Any, cache: Path) -> Dataset:
 
 
 def build_processor(run: Run, datasets: Mapping[str, Any], *, skip_bad: bool = False) -> Processor:
-    """From the run's processor fields and the data, or the one of the checkpoint that the run names.
-
-    `tokenizer` names the public language model whose tokenizer is taken; otherwise one is trained on the run's words.
-    With a checkpoint, `statistics` and `embodiment` say whose to take, "checkpoint" (default) or "data": the data's own
-    embodiment teaches the checkpoint's weights and words another robot.
-    """
-    fields = dict(run.processor)
-    checkpoint, public = fields.pop("checkpoint", None), fields.pop("tokenizer", None)
+    """The processor of a run, from its fields, its data and what `Run.processor_from` names."""
+    fields, source = run.processor, run.processor_from
     unique = list({id(d): d for d in datasets.values()}.values())
-    if checkpoint is not None and public is not None:
-        raise ValueError(f"The tokenizer comes from checkpoint {checkpoint} or from {public}; name one of them.")
-    if checkpoint is None:
+    if source.checkpoint is None:
+        public = source.tokenizer
         words = None if public is None else public_tokenizer(public, dm0=fields.get("prompt") != "qwen2_vl")
         return Processor.build(ProcessorConfig(**fields), unique, _corpus(run), tokenizer=words, skip_bad=skip_bad)
-    parent = Processor.load(Path(checkpoint))
-    robot, statistics = fields.pop("embodiment", "checkpoint"), fields.pop("statistics", "checkpoint")
-    for name, value in (("embodiment", robot), ("statistics", statistics)):
-        if value not in ("checkpoint", "data"):
-            raise ValueError(f"processor.{name} is {value!r}; choose 'checkpoint' or 'data'.")
-    if robot == "data" and statistics != "data":
-        raise ValueError("processor.embodiment is 'data', so processor.statistics must be 'data', too.")
+    parent = Processor.load(Path(source.checkpoint))
     robots = {name: d for name, d in datasets.items() if not isinstance(d, Conversations)}
-    for name, dataset in robots.items() if robot == "checkpoint" else ():
+    for name, dataset in robots.items() if source.embodiment == "checkpoint" else ():
         parent.embodiment_index(dataset.embodiment, name=f"Data set {name!r} ({dataset.root})")
     config = dataclasses.replace(parent.config, **fields)
-    if statistics == "data":
+    if source.statistics == "data":
         return Processor.build(config, unique, (), tokenizer=parent.tokenizer, fast=parent.fast, skip_bad=skip_bad)
     meaning = [name for name in MEANING if name in fields]
     if meaning:
         raise ValueError(
-            f"processor.{meaning[0]} changes what actions mean, but statistics come from {checkpoint}; "
-            f"set processor.statistics to data."
+            f"processor.{meaning[0]} changes what actions mean, but statistics come from {source.checkpoint}; "
+            f"set processor_from.statistics to data."
         )
     return Processor(config, parent.embodiments, parent.statistics, parent.tokenizer, parent.fast)
 
