@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pytest
 
-from visuomotor.codec import decode, encode, parse, rename, update
+from visuomotor.codec import decode, encode, parse, update
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,13 +142,6 @@ def test_numbers_and_lists_take_the_declared_type() -> None:
     assert (type(whole.tower.gain), type(whole.rates["llm"]), whole.pair) == (float, float, (3, "b"))
 
 
-def test_older_names_move_to_nested_ones() -> None:
-    old = {"name": "x", "tower_width": 4, "tower_heads": 1, "plain": 3}
-    moved = rename(old, {"tower_width": "tower.width", "tower_heads": "tower.heads", "absent": "tower.gain"})
-    assert moved == {"name": "x", "plain": 3, "tower": {"width": 4, "heads": 1}}
-    assert "tower_width" in old
-
-
 # Fields by name -----------------------------------------------------------------------------------------------------
 
 
@@ -184,6 +177,27 @@ def test_a_whole_part_is_replaced_by_one_of_its_type() -> None:
         update(FULL, {"tower": Round(radius=3.0)})
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    first: Tower = Tower()
+    second: Tower = Tower()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "second", replace(self.second, width=self.first.width))
+
+
+def test_what_an_owner_decides_cannot_be_set_below_it() -> None:
+    assert update(Pair(), {"first.width": 4}).second.width == 4
+    assert update(Pair(), {"second": Tower(width=6)}).second.width == 8
+    with pytest.raises(ValueError, match=r"second\.width follows from other fields: it is 8, not 4"):
+        update(Pair(), {"second.width": 4})
+
+
+def test_a_part_and_its_fields_may_be_set_together() -> None:
+    changed = update(FULL, {"shape.radius": 4, "shape": Round(radius=3.0)})
+    assert changed.shape == Round(radius=4.0)
+
+
 def test_what_follows_from_other_fields_cannot_be_set() -> None:
     assert update(FULL, {"shape.derived": 4}) == FULL
     with pytest.raises(ValueError, match=r"shape\.derived follows from other fields: it is 4, not 9"):
@@ -197,8 +211,9 @@ def test_what_follows_from_other_fields_cannot_be_set() -> None:
         ("twoer.width", "4", "Did you mean 'tower.width'?"),
         ("width", "4", "Did you mean 'tower.width'?"),
         ("by_name.lefft.width", "4", "Did you mean 'by_name.left.width'?"),
-        ("by_name.lefft", "4", "Known here: left"),
-        ("towers.2.width", "4", "Known here: 0, 1"),
+        ("by_name.lefft", "4", "Did you mean 'by_name.left"),
+        ("towers.2.width", "4", "Did you mean 'towers."),
+        ("zzz.qqq", "4", "Known here: name, tower"),
         ("tower.width.more", "4", "--tower.width: a int has no fields"),
         ("tower", "4", "--tower is a Tower, which cannot be set as a whole; name one of its fields"),
         ("shape", "4", "name one of its fields"),

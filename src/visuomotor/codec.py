@@ -4,7 +4,6 @@
     decode(DM0Config, data, "config")            # typed; an error names the field: config.llm.layers
     update(config, {"llm.layers": 4})            # a copy; values replace each other all at once
     update(run, {"config.llm.layers": "4"}, text=True)
-    rename(data, {"layers": "llm.layers"})       # documents of earlier versions
 
 Fields may be other dataclasses, tuples, lists, dictionaries, `Optional`, `Literal`, `Path` and unions. A union of
 several dataclasses is written with the class name under "type". A class may list properties in `json_properties`:
@@ -21,7 +20,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from visuomotor.spelling import did_you_mean
 
-__all__ = ["decode", "encode", "parse", "rename", "update"]
+__all__ = ["decode", "encode", "names_of", "parse", "update"]
 
 T = TypeVar("T")
 TYPE = "type"
@@ -96,20 +95,18 @@ def update(value: T, changes: Mapping[str, Any], *, text: bool = False) -> T:
         ValueError: an unknown name (with the nearest), a value of another type, or one that follows from other fields.
     """
     paths = {tuple(name.split(".")): new for name, new in changes.items()}
-    return _updated(value, type(value), paths, "", _Names(value, "--" if text else "", text))
+    job = _Update(value, text)
+    updated = job.of(value, type(value), paths)
+    job.require_kept(updated)
+    return updated
 
 
-def rename(data: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """`data` with the keys in `names` moved to their new, maybe dotted, names."""
-    renamed = {key: value for key, value in data.items() if key not in names}
-    for old, new in names.items():
-        if old in data:
-            *parents, last = new.split(".")
-            place = renamed
-            for parent in parents:
-                place = place.setdefault(parent, {})
-            place[last] = data[old]
-    return renamed
+def names_of(value: Any, name: str = "") -> list[str]:
+    """The dotted names of all fields below `value`."""
+    members = _members(value, Any)
+    if not members:
+        return [name]
+    return [leaf for key, (inner, _) in members.items() for leaf in names_of(inner, _join(name, key))]
 
 
 # Reading ------------------------------------------------------------------------------------------------------------
@@ -227,62 +224,66 @@ def _json(text: Any) -> Any:
 # Setting by name ----------------------------------------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True)
-class _Names:
-    """The value that is updated, for the names in errors: `prefix` is what stands in front of them."""
+class _Update:
+    """One call of `update`: the value as it was, for the names in errors, and what was set under which name."""
 
-    root: Any
-    prefix: str
-    text: bool
+    def __init__(self, root: Any, text: bool) -> None:
+        self.root, self.text = root, text
+        self.prefix = "--" if text else ""
+        self.given: dict[tuple[str, ...], Any] = {}
 
-    def spelled(self, name: str, members: Mapping[str, Any], holder: str, path: tuple[str, ...]) -> str:
-        """`name` as it is spelled in `members`."""
-        for candidate in (name, name.replace("-", "_")):
+    def of(self, value: Any, hint: Any, changes: Mapping[tuple[str, ...], Any], holder: tuple[str, ...] = ()) -> Any:
+        """`value`, which is called `holder`, with the changes {path below it: new value}."""
+        members = _members(value, hint)
+        if members is None:
+            raise ValueError(f"{self.prefix}{'.'.join(holder)}: a {type(value).__name__} has no fields.")
+        groups: dict[str, dict[tuple[str, ...], Any]] = {}
+        for path, new in changes.items():
+            # A dictionary takes new keys, unless its values have fields of their own.
+            free = isinstance(value, Mapping) and len(path) == 1 and not dataclasses.is_dataclass(_member(hint))
+            key = path[0] if free else self._spelled(path, members, holder)
+            groups.setdefault(key, {})[path[1:]] = new
+        fresh = {}
+        for key, inner in groups.items():
+            name = (*holder, key)
+            old, declared = members.get(key, (None, _member(hint)))
+            if () in inner:
+                full = self.prefix + ".".join(name)
+                old = self.given[name] = decode(declared, inner.pop(()), full, text=self.text, now=old)
+            fresh[key] = self.of(old, declared, inner, name) if inner else old
+        return _replaced(value, fresh, self.prefix + ".".join(holder) if holder else "")
+
+    def require_kept(self, updated: Any) -> None:
+        """ValueError where a class set a field otherwise than it was told, because it follows from others."""
+        for path, new in self.given.items():
+            value = updated
+            for key in path:
+                value = (_members(value, Any) or {})[key][0]
+            if value != new and not _is_dataclass(new):
+                raise ValueError(
+                    f"{self.prefix}{'.'.join(path)} follows from other fields: it is {value!r}, not {new!r}; leave it "
+                    f"out."
+                )
+
+    def _spelled(self, path: tuple[str, ...], members: Mapping[str, Any], holder: tuple[str, ...]) -> str:
+        """The first name of `path` as it is spelled in `members`."""
+        for candidate in (path[0], path[0].replace("-", "_")):
             if candidate in members:
                 return candidate
-        full = ".".join((*holder.split("."), *path) if holder else path).replace("-", "_")
-        near = did_you_mean(full, _leaves(self.root))
-        known = ", ".join(members) or "nothing"
-        raise ValueError(f"{self.prefix}{full}: there is no {name!r} here.{near} Known here: {known}.")
+        full = ".".join((*holder, *path)).replace("-", "_")
+        near = did_you_mean(full, names_of(self.root)) or f" Known here: {', '.join(members) or 'nothing'}."
+        raise ValueError(f"{self.prefix}{full}: there is no {path[0]!r} here.{near}")
 
 
-def _updated(value: Any, hint: Any, changes: Mapping[tuple[str, ...], Any], holder: str, names: _Names) -> Any:
-    """`value` with the changes {path below it: new value}; `holder` is its own name."""
-    members = _members(value, hint)
-    if members is None:
-        raise ValueError(f"{names.prefix}{holder}: a {type(value).__name__} has no fields.")
-    groups: dict[str, dict[tuple[str, ...], Any]] = {}
-    for path, new in changes.items():
-        # A dictionary takes new keys, unless its values have fields of their own.
-        free = isinstance(value, Mapping) and len(path) == 1 and not dataclasses.is_dataclass(_member(hint))
-        key = path[0] if free else names.spelled(path[0], members, holder, path)
-        groups.setdefault(key, {})[path[1:]] = new
-    fresh = {}
-    for key, inner in groups.items():
-        old, declared = members.get(key, (None, _member(hint)))
-        name = _join(holder, key)
-        if () in inner:
-            fresh[key] = decode(declared, inner[()], names.prefix + name, text=names.text, now=old)
-        else:
-            fresh[key] = _updated(old, declared, inner, name, names)
-    return _rebuilt(value, fresh, {key for key, inner in groups.items() if () in inner}, holder, names)
-
-
-def _rebuilt(value: Any, fresh: Mapping[str, Any], given: set[str], holder: str, names: _Names) -> Any:
+def _replaced(value: Any, fresh: Mapping[str, Any], name: str) -> Any:
+    """A copy of a dataclass, dictionary or tuple of dataclasses with some members replaced."""
     if isinstance(value, Mapping):
         return {**value, **fresh}
     if isinstance(value, tuple):
         titles = _titles(value)
         by_index = {int(key) if key.isdigit() else titles.index(key): new for key, new in fresh.items()}
         return tuple(by_index.get(index, old) for index, old in enumerate(value))
-    built = _built(lambda: dataclasses.replace(value, **fresh), names.prefix + holder if holder else "")
-    for key in given:
-        if getattr(built, key) != fresh[key]:
-            raise ValueError(
-                f"{names.prefix}{_join(holder, key)} follows from other fields: it is {getattr(built, key)!r}, not "
-                f"{fresh[key]!r}; leave it out."
-            )
-    return built
+    return _built(lambda: dataclasses.replace(value, **fresh), name)
 
 
 def _members(value: Any, hint: Any) -> dict[str, tuple[Any, Any]] | None:
@@ -300,14 +301,6 @@ def _members(value: Any, hint: Any) -> dict[str, tuple[Any, Any]] | None:
 
 def _titles(value: tuple[Any, ...]) -> list[str]:
     return [str(getattr(inner, "name", index)) for index, inner in enumerate(value)]
-
-
-def _leaves(value: Any, name: str = "") -> list[str]:
-    """The dotted names of all fields below `value`."""
-    members = _members(value, Any)
-    if not members:
-        return [name]
-    return [leaf for key, (inner, _) in members.items() for leaf in _leaves(inner, _join(name, key))]
 
 
 # Types --------------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import torch
 
 from tests.data.fakes import CORPUS, FakeDataset
 from tests.data.recording import ARM, write
+from visuomotor.codec import update
 from visuomotor.data.processor import Processor, ProcessorConfig
 from visuomotor.data.weighting import WeightingConfig
 from visuomotor.models import make_model
@@ -23,11 +24,12 @@ def test_every_combination_trains_on_what_its_processor_makes() -> None:
     images = [{c: dataset.frames(c, rows[i : i + 1])[0] for c in dataset.cameras} for i in range(2)]
     batch = processor.collate([processor.sample(0, dataset, int(r), images[i], rng) for i, r in enumerate(rows)])
     small = {
-        "image_size": "24",
-        "horizon": "4",
-        "layers": "2",
-        "action_model_depth": "1",
-        "repeated_diffusion_steps": "1",
+        "dinov2.image_size": "24",
+        "siglip.image_size": "24",
+        "llm.layers": "2",
+        "action_model.horizon": "4",
+        "action_model.depth": "1",
+        "action_model.repeated_diffusion_steps": "1",
     }
     for name in COMBINATIONS:
         run = override(find_recipe("damvla-nano")(combination=name), {f"config.{key}": v for key, v in small.items()})
@@ -89,7 +91,7 @@ def test_data_of_another_robot_than_the_world_s_is_refused_before_training(tmp_p
 def test_a_finished_policy_may_route_otherwise(tmp_path: Path) -> None:
     run = find_recipe("damvla-nano")(signal="speed", horizon=4)
     processor = Processor.build(ProcessorConfig(**run.processor), [FakeDataset()], CORPUS)
-    words = replace(run.config, vocab_size=processor.tokenizer.vocab_size)
+    words = update(run.config, {"llm.vocab_size": processor.tokenizer.vocab_size})
     folder = Policy(make_model(run.model, words), processor).save(tmp_path / "policy")
     soft = load_policy(folder, routing="soft", guidance=1.0, steps=5)
     assert soft.model.config == replace(words, routing="soft", guidance=1.0)

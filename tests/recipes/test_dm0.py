@@ -20,11 +20,22 @@ from visuomotor.recipes import find_recipe, override
 from visuomotor.training.trainer import train
 
 TINY = {
-    "config.image_size": "32", "processor.image_size": "32", "config.patch_size": "8", "config.vision_width": "16",
-    "config.vision_layers": "1", "config.vision_mlp_width": "16", "config.width": "32", "config.mlp_width": "32",
-    "config.expert_width": "16", "config.expert_mlp_width": "16", "config.layers": "2", "config.heads": "4",
-    "config.kv_heads": "2", "config.head_dim": "8", "config.vocab_size": "1500",
-}  # fmt: skip
+    "config.vision.image_size": "32",
+    "processor.image_size": "32",
+    "config.vision.patch_size": "8",
+    "config.vision.width": "16",
+    "config.vision.layers": "1",
+    "config.vision.mlp_width": "16",
+    "config.llm.width": "32",
+    "config.llm.mlp_width": "32",
+    "config.expert.width": "16",
+    "config.expert.mlp_width": "16",
+    "config.llm.layers": "2",
+    "config.llm.heads": "4",
+    "config.llm.kv_heads": "2",
+    "config.llm.head_dim": "8",
+    "config.llm.vocab_size": "1500",
+}
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +128,7 @@ def test_the_recipe_fits_the_robot_and_the_backbones(data: str) -> None:
     run = find_recipe("dm0")(data=data, llm="Qwen/Qwen3-0.6B", vision="facebook/PE-Core-S16-384", steps=100)
     assert run.weights == {"llm": "Qwen/Qwen3-0.6B", "vision": "facebook/PE-Core-S16-384"}
     assert run.processor_from.tokenizer == "Qwen/Qwen3-0.6B"
-    assert (run.config.width, run.config.vocab_size, run.config.token_convolution) == (1024, 152701, 0)
+    assert (run.config.llm.width, run.config.vocab_size, run.config.llm.convolution) == (1024, 152701, 0)
     assert run.processor["image_size"] == run.config.image_size == 384
     assert [stage.steps for stage in run.stages.values()] == [70, 30]
     rates = run.stages["train"].trains

@@ -21,8 +21,8 @@ def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of a tiny DM0 for the fakes' embodiment."""
     processor = Processor.build(CONFIG, [FakeDataset()], CORPUS)
     config = make_config(
-        "dm0", horizon=4, image_size=24, layers=1, vision_layers=1, width=32, vocab_size=640,
-        newline_id=processor.tokenizer.newline_id, pad_id=processor.tokenizer.pad_id,
+        "dm0", horizon=4, **{"vision.image_size": 24, "vision.layers": 1, "llm.layers": 1, "llm.width": 32},
+        **{"llm.vocab_size": 640}, newline_id=processor.tokenizer.newline_id, pad_id=processor.tokenizer.pad_id,
     )  # fmt: skip
     return Policy(make_model("dm0", config), processor).save(tmp_path_factory.mktemp("parent") / "step-000001")
 
@@ -35,7 +35,7 @@ def opened(monkeypatch: pytest.MonkeyPatch, dataset: FakeDataset) -> FakeDataset
 def test_model_and_processor_come_from_the_checkpoint(parent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = opened(monkeypatch, FakeDataset(seed=5))
     run = find_recipe("finetune")(data="mine", start=str(parent))
-    assert run.config.width == 32
+    assert run.config.llm.width == 32
     stage: Stage = run.stages["train"]
     assert (stage.start, stage.mixture.sources[0].path) == (str(parent), "mine")
     theirs = Processor.load(parent)

@@ -29,7 +29,7 @@ def test_any_field_of_any_depth_with_its_type(run: Run) -> None:
             "stages.train.mixture.validation": "0.1",
             "stages.train.mixture.sources.grounding.weight": "2",
             "stages.train.mixture.sources.0.path": "another",
-            "config.vision_width": "48",
+            "config.vision.width": "48",
             "config.gradient_decoupling": "false",
             "config.state_token": "none",
             "config.decoupled_sources": "[0, 1]",
@@ -51,7 +51,7 @@ def test_any_field_of_any_depth_with_its_type(run: Run) -> None:
         ("some/folder", 0.3),
         ("some/folder", 2.0),
     ]
-    assert (changed.config.vision_width, changed.config.state_token) == (48, "none")
+    assert (changed.config.vision.width, changed.config.state_token) == (48, "none")
     assert changed.config.decoupled_sources == (0, 1)
     assert changed.processor["max_text"] == 128
     assert changed.processor["levels"] == {"subtask": 0.7, "action": 0.5, "box": 0.25}
@@ -68,7 +68,7 @@ def test_any_field_of_any_depth_with_its_type(run: Run) -> None:
     [
         ("stages.trian.steps", "3", "Did you mean 'stages.train.steps'"),
         ("stages.train.stepz", "3", "Did you mean 'stages.train.steps'"),
-        ("config.vision_widht", "3", "Did you mean 'config.vision_width'"),
+        ("config.vision.widht", "3", "Did you mean 'config.vision.width'"),
         ("processor.horizn", "3", "Did you mean 'processor.horizon'"),
         (
             "stages.train.mixture.sources.grundig.weight",

@@ -22,7 +22,7 @@ class Options:
     """Train a recipe by name, or one of your own: FILE.py:function. `visuomotor train list` shows the recipes.
 
     The recipe's own arguments are options, too (--steps 500, --image-size 64), and so is every field of the run that
-    it returns, by its dotted name: --stages.train.batch-size 32, --processor.levels.subtask 0, --config.width 160.
+    it returns, by its dotted name: --stages.train.batch-size 32, --processor.levels.subtask 0, --config.llm.width 160.
     """
 
     recipe: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")]

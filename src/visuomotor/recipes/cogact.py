@@ -41,7 +41,9 @@ def cogact_nano(
     plan = evaluation(world, tasks=tasks, distractors=distractors, vocabulary=vocabulary)
     require_robot_of(world, data)
     width = WIDTHS[world]
-    config = make_config("cogact", "nano", image_size=image_size, horizon=horizon, action_dim=width)
+    sides = {"dinov2.image_size": image_size, "siglip.image_size": image_size}
+    chunk = {"action_model.horizon": horizon, "action_model.action_dim": width}
+    config = make_config("cogact", "nano", **sides, **chunk)
     processor = {
         "image_size": image_size, "horizon": horizon, "action_width": width, "state_width": width,
         "levels": {}, "prompt": "cogact", "past_end": "still",
@@ -101,12 +103,14 @@ def cogact(
     config = make_config(
         "cogact",
         size,
-        num_views=views,
-        action_dim=robot.action_dim,
-        horizon=horizon or plain.horizon,
-        repeated_diffusion_steps=repeated_diffusion_steps,
-        token_convolution=0 if llm else plain.token_convolution,
-        vocab_size=plain.vocab_size if llm else ProcessorConfig.vocab_size,
+        **{
+            "num_views": views,
+            "llm.convolution": 0 if llm else plain.llm.convolution,
+            "llm.vocab_size": plain.vocab_size if llm else ProcessorConfig.vocab_size,
+            "action_model.action_dim": robot.action_dim,
+            "action_model.horizon": horizon or plain.horizon,
+            "action_model.repeated_diffusion_steps": repeated_diffusion_steps,
+        },
     )
     processor: dict[str, Any] = {
         "image_roles": robot.roles[:views], "horizon": config.horizon, "action_width": config.action_dim,

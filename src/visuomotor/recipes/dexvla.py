@@ -78,7 +78,7 @@ def dexvla_nano(
         "tell_state": state, **NORMALIZATION,
     }  # fmt: skip
     config = {
-        "horizon": horizon, "action_dim": WIDTH, "state_dim": WIDTH,
+        "head.horizon": horizon, "head.action_dim": WIDTH, "head.state_dim": WIDTH,
         "head_per_embodiment": head_per_embodiment and head == "scaledp",
     }  # fmt: skip
 
@@ -104,7 +104,7 @@ def dexvla_nano(
     return Run(
         name="dexvla-nano",
         model="dexvla",
-        config=make_config("dexvla", "nano", **config, head=head, text_weight=text_weight),
+        config=make_config("dexvla", "nano-UNet" if head == "unet" else "nano", **config, text_weight=text_weight),
         stages=stages,
         evaluation=evaluation(
             "tabletop",

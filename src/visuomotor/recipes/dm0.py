@@ -45,15 +45,17 @@ def dm0(
     config = make_config(
         "dm0",
         size,
-        num_views=len(robot.cameras),
-        action_dim=max(plain.action_dim, robot.action_dim),
-        state_dim=max(plain.state_dim, robot.state_dim),
-        state_token="expert" if robot.state_dim else "none",
-        horizon=horizon or plain.horizon,
-        gradient_decoupling=True,
-        mask_padded=True,
-        token_convolution=0 if llm else plain.token_convolution,
-        vocab_size=plain.vocab_size if llm else ProcessorConfig.vocab_size,
+        **{
+            "llm.convolution": 0 if llm else plain.llm.convolution,
+            "llm.vocab_size": plain.vocab_size if llm else ProcessorConfig.vocab_size,
+            "num_views": len(robot.cameras),
+            "action_dim": max(plain.action_dim, robot.action_dim),
+            "state_dim": max(plain.state_dim, robot.state_dim),
+            "state_token": "expert" if robot.state_dim else "none",
+            "horizon": horizon or plain.horizon,
+            "gradient_decoupling": True,
+            "mask_padded": True,
+        },
     )
     processor: dict[str, Any] = {
         "image_roles": robot.roles, "image_size": config.image_size, "horizon": config.horizon,

@@ -29,8 +29,8 @@ def nano_run(
 ) -> Run:
     """One stage "train" of a nano DM0. With `start`, weights and processor come from that checkpoint."""
     config: dict[str, Any] = {
-        "image_size": image_size, "horizon": horizon, "action_dim": WIDTH, "state_dim": WIDTH, "state_token": "expert",
-        "gradient_decoupling": gradient_decoupling, "noise_draws": 8,
+        "vision.image_size": image_size, "horizon": horizon, "action_dim": WIDTH, "state_dim": WIDTH,
+        "state_token": "expert", "gradient_decoupling": gradient_decoupling, "noise_draws": 8,
     }  # fmt: skip
     processor: dict[str, Any] = {
         "image_size": image_size, "horizon": horizon, "action_width": WIDTH, "state_width": WIDTH, "levels": levels,

@@ -35,7 +35,6 @@ def own_data(
     """
     dataset = Dataset(data)
     robot = dataset.require_embodiment()
-    sizes = {"image_size": image_size, "horizon": horizon}
     levels = available_levels(dataset, {"subtask": 0.5, "action": 0.3})
     stage = Stage(
         name="train",
@@ -54,17 +53,20 @@ def own_data(
     config = make_config(
         "dm0",
         "nano",
-        num_views=len(robot.cameras),
-        action_dim=robot.action_dim,
-        state_dim=max(1, robot.state_dim),
-        state_token="expert" if robot.state_dim else "none",
-        gradient_decoupling=False,
-        noise_draws=8,
-        **sizes,
+        **{
+            "vision.image_size": image_size,
+            "num_views": len(robot.cameras),
+            "horizon": horizon,
+            "action_dim": robot.action_dim,
+            "state_dim": max(1, robot.state_dim),
+            "state_token": "expert" if robot.state_dim else "none",
+            "gradient_decoupling": False,
+            "noise_draws": 8,
+        },
     )
     processor: dict[str, Any] = {
         "image_roles": robot.roles, "action_width": config.action_dim, "state_width": config.state_dim,
-        "levels": levels, **sizes,
+        "levels": levels, "image_size": image_size, "horizon": horizon,
     }  # fmt: skip
     return Run(name="own-data", model="dm0", config=config, stages={"train": stage}, processor=processor)
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 
+from visuomotor.codec import names_of, update
 from visuomotor.contract import Batch, Embodiment, Mixture, Run, Stage
 from visuomotor.data import chat, scene_questions
 from visuomotor.data.conversations import Conversations
@@ -129,7 +130,7 @@ def load_processor(folder: Path) -> Processor:
 def build_model(run: Run, processor: Processor) -> Model:
     """The run's model; what the recipe cannot know follows the processor: token ids, robots, widths."""
     words = processor.tokenizer
-    tokens: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "newline_id": words.newline_id,
         "pad_id": words.pad_id,
         "action_start_id": words.action_start,
@@ -137,17 +138,18 @@ def build_model(run: Run, processor: Processor) -> Model:
         **chat.token_ids(words),
     }
     if processor.fast is not None:  # they stand behind the vocabulary that the recipe planned
-        tokens["vocab_size"] = max(words.vocab_size, getattr(run.config, "vocab_size", 0))
+        size = max(words.vocab_size, getattr(run.config, "vocab_size", 0))
+        fields |= {"llm.vocab_size": size, "vocab_size": size}
     if getattr(run.config, "head_per_embodiment", False):
-        tokens |= {
-            "embodiments": tuple(e.name for e in processor.embodiments),
-            "action_dims": tuple(e.action_dim for e in processor.embodiments),
-            "state_dims": tuple(e.state_dim for e in processor.embodiments),
+        fields |= {
+            "head.embodiments": tuple(e.name for e in processor.embodiments),
+            "head.action_dims": tuple(e.action_dim for e in processor.embodiments),
+            "head.state_dims": tuple(e.state_dim for e in processor.embodiments),
         }
     if processor.sentences is not None:
-        tokens["sentence_dim"] = processor.sentences.width
-    known = {f.name for f in dataclasses.fields(run.config)}
-    return make_model(run.model, dataclasses.replace(run.config, **{k: v for k, v in tokens.items() if k in known}))
+        fields["sentence_dim"] = processor.sentences.width
+    known = names_of(run.config)
+    return make_model(run.model, update(run.config, {name: new for name, new in fields.items() if name in known}))
 
 
 def train_loader(stage: Stage, data: DataSource) -> Loader:
