@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pytest
 
-from visuomotor.codec import decode, encode, parse, update
+from visuomotor.codec import decode, encode, update
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +131,16 @@ def test_errors_name_the_field(change: dict[str, Any], sentence: str) -> None:
         decode(Whole, {"name": "x", **change}, "config")
 
 
+def test_a_type_is_a_field_like_others_where_there_is_no_choice() -> None:
+    with pytest.raises(ValueError, match=r"Tower has no field 'config\.type'"):
+        decode(Tower, {"type": "Tower"}, "config")
+    assert decode(Whole, {"name": "x", "shape": {"type": "Round", "radius": 2}}).shape == Round(radius=2.0)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    assert update(Tower(), {"width": np.int64(4), "gain": np.float32(0.5)}) == Tower(width=4, gain=0.5)
+
+
 def test_missing_fields_are_named_and_old_documents_take_defaults() -> None:
     with pytest.raises(ValueError, match="name is missing; every Whole has it"):
         decode(Whole, {})
@@ -184,6 +194,12 @@ class Pair:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "second", replace(self.second, width=self.first.width))
+
+
+def test_a_renamed_member_is_found_under_its_new_name() -> None:
+    named = (Whole(name="a"), Whole(name="b"))
+    changed = update(Whole(name="x", free=named), {"free.a.name": "c", "free.1.rates.llm": 2})
+    assert [(member.name, member.rates) for member in changed.free] == [("c", {}), ("b", {"llm": 2.0})]
 
 
 def test_what_an_owner_decides_cannot_be_set_below_it() -> None:
@@ -247,8 +263,8 @@ def test_mistakes_on_a_command_line(name: str, text: str, sentence: str) -> None
         ("a/b", Path, Path("a/b")),
     ],
 )
-def test_parse(text: str, hint: Any, value: Any) -> None:
-    found = parse(text, hint, "field")
+def test_texts_of_a_command_line(text: str, hint: Any, value: Any) -> None:
+    found = decode(hint, text, "--field", text=True)
     assert found == value
     assert type(found) is type(value)
 
@@ -267,4 +283,4 @@ def test_parse(text: str, hint: Any, value: Any) -> None:
 )
 def test_texts_of_another_type(text: str, hint: Any, sentence: str) -> None:
     with pytest.raises(ValueError, match=re.escape(sentence)):
-        parse(text, hint, "field")
+        decode(hint, text, "--field", text=True)

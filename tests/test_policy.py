@@ -276,17 +276,17 @@ def test_wrong_use_is_refused() -> None:
         Policy(Echo(), acting_first, think=("box",), actions_from="tokens")
     with pytest.raises(ValueError, match="NaN or infinite actions"):
         Policy(Echo(broken=True), PROCESSOR).infer(OBSERVATIONS[:1])
-    with pytest.raises(ValueError, match="The model has horizon 5 but the processor 8"):
+    with pytest.raises(ValueError, match="not made for this processor: horizon is 5, not 8"):
         Policy(dm0(horizon=5), PROCESSOR)
     small = dataclasses.replace(PROCESSOR.config, image_size=24)
     resizing = Processor(small, PROCESSOR.embodiments, PROCESSOR.statistics, PROCESSOR.tokenizer)
-    with pytest.raises(ValueError, match="The model has image_size 16 but the processor 24"):
+    with pytest.raises(ValueError, match="image_size is 16, not 24"):
         Policy(dm0(), resizing)
-    with pytest.raises(ValueError, match="The model has action_start_id 9 but the processor 2"):
+    with pytest.raises(ValueError, match="action_start_id is 9, not 2"):
         Policy(dm0(action_start_id=9), PROCESSOR)
-    with pytest.raises(ValueError, match="vocab_size is 300"):
+    with pytest.raises(ValueError, match=r"llm\.vocab_size is 300, not 717"):
         Policy(dm0(**{"llm.vocab_size": 300}), PROCESSOR)
-    with pytest.raises(ValueError, match="layout 'cogact' but the processor makes 'plain'"):
+    with pytest.raises(ValueError, match="prompt is 'cogact', not 'plain'"):
         Policy(make_model("cogact", make_config("cogact")), PROCESSOR)
 
 

@@ -14,7 +14,7 @@ ALLOWED: dict[str, set[str]] = {
     "atomic": set(),
     "codec": {"spelling"},
     "embodiment": {"codec"},
-    "contract": {"embodiment"},
+    "contract": {"embodiment", "spelling"},
     "versions": set(),
     "data": CONTRACT,
     "nn": CONTRACT,

@@ -13,14 +13,14 @@ they are written beside the fields, for readers of the file, and skipped when re
 import dataclasses
 import json
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints, overload
 
 from visuomotor.spelling import did_you_mean
 
-__all__ = ["decode", "encode", "names_of", "parse", "update"]
+__all__ = ["decode", "encode", "names_of", "update"]
 
 T = TypeVar("T")
 TYPE = "type"
@@ -60,11 +60,9 @@ def decode(hint: Any, data: Any, name: str = "", *, text: bool = False, now: Any
         ValueError: an unknown name (with the nearest), a missing field, or a value of another type.
     """
     origin, members = get_origin(hint) or hint, get_args(hint)
-    if text and hint is Any and isinstance(now, bool | int | float | str):
-        return decode(type(now), data, name, text=True)
     if origin is Any:
-        if text and _is_dataclass(now):
-            return _dataclass(type(now), data, name, text)
+        if text and (_is_dataclass(now) or isinstance(now, bool | int | float | str)):
+            return decode(type(now), data, name, text=True)
         return _json(data) if text else data
     if origin in (Union, types.UnionType):
         return _union(members, data, name, text)
@@ -77,11 +75,6 @@ def decode(hint: Any, data: Any, name: str = "", *, text: bool = False, now: Any
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return _mapping(hint, _json(data) if text else data, name, text)
     return _scalar(origin, data, name, text)
-
-
-def parse(text: str, hint: Any, name: str) -> Any:
-    """The text behind the option --`name` as a value of type `hint`."""
-    return decode(hint, text, f"--{name}", text=True)
 
 
 def update(value: T, changes: Mapping[str, Any], *, text: bool = False) -> T:
@@ -120,7 +113,7 @@ def _dataclass(cls: Any, data: Any, name: str, text: bool = False) -> Any:
     if not isinstance(data, Mapping):
         raise _wrong(name, data, f"an object with the fields of {cls.__name__}")
     known, hints = _fields(cls), _hints(cls)
-    for key in data.keys() - known.keys() - {TYPE, *getattr(cls, "json_properties", ())}:
+    for key in (k for k in data if k not in known and k not in getattr(cls, "json_properties", ())):
         raise ValueError(
             f"{cls.__name__} has no field {_join(name, key)!r}.{did_you_mean(key, known)} Known: {', '.join(known)}."
         )
@@ -131,7 +124,7 @@ def _dataclass(cls: Any, data: Any, name: str, text: bool = False) -> Any:
     return _built(lambda: cls(**values), name)
 
 
-def _built(build: Any, name: str) -> Any:
+def _built(build: Callable[[], Any], name: str) -> Any:
     """What `build` returns; a contradiction between fields is reported with the name of their owner."""
     try:
         return build()
@@ -148,7 +141,7 @@ def _union(members: tuple[Any, ...], data: Any, name: str, text: bool) -> Any:
     if len(variants) > 1 and isinstance(data, Mapping):
         if data.get(TYPE) not in variants:
             raise _wrong(_join(name, TYPE), data.get(TYPE), f"one of {', '.join(variants)}")
-        return _dataclass(variants[data[TYPE]], data, name)
+        return _dataclass(variants[data[TYPE]], {key: data[key] for key in data if key != TYPE}, name)
     others = [member for member in members if member is not type(None)]
     for member in others[:-1]:
         try:
@@ -191,7 +184,7 @@ def _scalar(kind: Any, data: Any, name: str, text: bool) -> Any:
     if kind not in WANTED:
         raise ValueError(f"{name} is a {_title(kind)}, which no text or JSON stands for; name a field of it.")
     try:
-        value = _from_text(data, kind) if text else data
+        value = _from_text(data, kind) if text else data.item() if hasattr(data, "item") else data
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if kind is Path and isinstance(value, str):
@@ -257,8 +250,8 @@ class _Update:
         """ValueError where a class set a field otherwise than it was told, because it follows from others."""
         for path, new in self.given.items():
             value = updated
-            for key in path:
-                value = (_members(value, Any) or {})[key][0]
+            for key in path:  # a member that was given another name is found under that, and is not looked for
+                value, _ = (_members(value, Any) or {}).get(key, (new, Any))
             if value != new and not _is_dataclass(new):
                 raise ValueError(
                     f"{self.prefix}{'.'.join(path)} follows from other fields: it is {value!r}, not {new!r}; leave it "

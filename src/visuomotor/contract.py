@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from visuomotor.embodiment import Camera, Component, Embodiment
+from visuomotor.spelling import require_choices
 
 __all__ = [
     "ActionChunk", "Annotation", "Batch", "Camera", "Component", "Embodiment", "Episode", "EvalPlan", "Losses",
@@ -336,9 +337,7 @@ class ProcessorSource:
             raise ValueError(
                 f"The tokenizer comes from checkpoint {self.checkpoint} or from {self.tokenizer}; name one of them."
             )
-        for name, value in (("embodiment", self.embodiment), ("statistics", self.statistics)):
-            if value not in ("checkpoint", "data"):
-                raise ValueError(f"{name} is {value!r}; choose 'checkpoint' or 'data'.")
+        require_choices(self)
         if self.embodiment == "data" and self.statistics != "data":
             raise ValueError("embodiment is 'data', so statistics must be 'data', too.")
 
@@ -351,7 +350,8 @@ class Run:
                  "before" is the last checkpoint of the run before
     before       a run of another model that is trained first, in the subfolder of its name: an earlier part of a
                  curriculum, from which `weights` takes something
-    processor    fields of ProcessorConfig in which it differs from that of the source's checkpoint, or from the default
+    processor    fields of ProcessorConfig in which it differs from the checkpoint of its source, or from the default;
+                 horizon, widths and image side are the model's
     processor_from   where its tokenizer, robots and statistics come from
     corpus       sentences for the tokenizer beside those found in the data
     overrides    what was changed on the command line, for the record

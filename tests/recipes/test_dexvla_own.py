@@ -51,7 +51,6 @@ def expert(data: Path) -> Path:
     run = override(
         run, {**stage, **{f"config.{name}": value for name, value in HEAD.items()}, "config.image_size": "32"}
     )
-    run = override(run, {"processor.image_size": "32"})
     assert run.processor["image_roles"] == ("scene", "left")
     assert run.processor["optional_roles"] == ("left",)
     return train(run, data / "expert", threads=1)

@@ -15,13 +15,13 @@ from tests.data.recording import write
 from visuomotor.cli.main import main
 from visuomotor.data.qwen import QWEN3, WORDS
 from visuomotor.models import make_model
+from visuomotor.models.fit import processor_config
 from visuomotor.policy import load_policy
 from visuomotor.recipes import find_recipe, override
 from visuomotor.training.trainer import train
 
 TINY = {
     "config.vision.image_size": "32",
-    "processor.image_size": "32",
     "config.vision.patch_size": "8",
     "config.vision.width": "16",
     "config.vision.layers": "1",
@@ -129,7 +129,7 @@ def test_the_recipe_fits_the_robot_and_the_backbones(data: str) -> None:
     assert run.weights == {"llm": "Qwen/Qwen3-0.6B", "vision": "facebook/PE-Core-S16-384"}
     assert run.processor_from.tokenizer == "Qwen/Qwen3-0.6B"
     assert (run.config.llm.width, run.config.vocab_size, run.config.llm.convolution) == (1024, 152701, 0)
-    assert run.processor["image_size"] == run.config.image_size == 384
+    assert processor_config(run).image_size == run.config.image_size == 384
     assert [stage.steps for stage in run.stages.values()] == [70, 30]
     rates = run.stages["train"].trains
     assert rates["llm"] == rates["embed"] == rates["vision"] == 2.5e-5

@@ -23,7 +23,7 @@ from visuomotor.training.trainer import train
 
 MODULE = "tests_fake_model"
 PROCESSOR = {
-    "horizon": 4, "state_width": 8, "action_width": 8, "image_size": None,
+    "image_size": None,
     "levels": {"subtask": 0.5}, "vocab_size": 640,
 }  # fmt: skip
 

@@ -97,7 +97,7 @@ def pairs(arguments: list[str]) -> dict[str, str]:
 
 def recipe_arguments(recipe: Callable[..., Any], given: dict[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
     """(arguments of the recipe, fields of its run): a name without dots that the recipe takes is an argument."""
-    from visuomotor.codec import parse as parse_value
+    from visuomotor.codec import decode
 
     hints = get_type_hints(inspect.unwrap(recipe))
     takes = list(inspect.signature(recipe).parameters)
@@ -105,7 +105,7 @@ def recipe_arguments(recipe: Callable[..., Any], given: dict[str, str]) -> tuple
     for name, text in given.items():
         key = name.replace("-", "_")
         if key in takes:
-            arguments[key] = parse_value(text, hints.get(key, Any), name)
+            arguments[key] = decode(hints.get(key, Any), text, f"--{name}", text=True)
         elif "." in name or key in SETTABLE:
             fields[name] = text
         else:

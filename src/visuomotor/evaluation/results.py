@@ -202,7 +202,7 @@ def read_records(path: Path) -> list[EpisodeRecord]:
             records.append(decode(EpisodeRecord, json.loads(line)))
         except ValueError as error:
             raise ValueError(
-                f"{path}, line {number} is not an episode record ({error}) Remove the line, or start over with "
+                f"{path}, line {number} is not an episode record ({error}). Remove the line, or start over with "
                 "--overwrite."
             ) from error
     return records

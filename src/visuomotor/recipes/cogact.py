@@ -44,10 +44,7 @@ def cogact_nano(
     sides = {"dinov2.image_size": image_size, "siglip.image_size": image_size}
     chunk = {"action_model.horizon": horizon, "action_model.action_dim": width}
     config = make_config("cogact", "nano", **sides, **chunk)
-    processor = {
-        "image_size": image_size, "horizon": horizon, "action_width": width, "state_width": width,
-        "levels": {}, "prompt": "cogact", "past_end": "still",
-    }  # fmt: skip
+    processor = {"state_width": width, "levels": {}, "past_end": "still"}
     robot = Source(name="robot", path=data, options={"cache": [image_size, image_size]})
     stage = Stage(
         name="train",
@@ -113,9 +110,8 @@ def cogact(
         },
     )
     processor: dict[str, Any] = {
-        "image_roles": robot.roles[:views], "horizon": config.horizon, "action_width": config.action_dim,
-        "state_width": max(1, robot.state_dim), "levels": {}, "prompt": "cogact", "past_end": "still",
-        "clip_actions": True, "near_constant": 0.0, "binary_grippers": True,
+        "image_roles": robot.roles[:views], "image_size": None, "state_width": max(1, robot.state_dim), "levels": {},
+        "past_end": "still", "clip_actions": True, "near_constant": 0.0, "binary_grippers": True,
     }  # fmt: skip
     stage = Stage(
         name="train",

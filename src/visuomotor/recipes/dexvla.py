@@ -73,10 +73,7 @@ def dexvla_nano(
         require_robot_of("tabletop", path)
     own = [Source(name="tabletop", path=data), *([Source(name="task", path=task)] if task and adapt else [])]
     every = [*own, *([Source(name="sawyer", path=sawyer)] if sawyer else [])]
-    processor: dict[str, Any] = {
-        "image_size": image_size, "horizon": horizon, "action_width": WIDTH, "state_width": WIDTH,
-        "tell_state": state, **NORMALIZATION,
-    }  # fmt: skip
+    processor: dict[str, Any] = {"tell_state": state, **NORMALIZATION}
     config = {
         "head.horizon": horizon, "head.action_dim": WIDTH, "head.state_dim": WIDTH,
         "head_per_embodiment": head_per_embodiment and head == "scaledp",
@@ -114,7 +111,12 @@ def dexvla_nano(
             vocabulary=vocabulary,
         ),
         weights={"head": "before"} if expert else {},
-        processor={**processor, "prompt": "qwen2_vl", "levels": {"subtask": float(substeps != "none")}},
+        processor={
+            **processor,
+            "image_size": image_size,
+            "prompt": "qwen2_vl",
+            "levels": {"subtask": float(substeps != "none")},
+        },
         corpus=sentences("tabletop", vocabulary),
         before=before if expert else None,
     )

@@ -54,9 +54,8 @@ def dexvla_expert(
         },
     )
     processor: dict[str, Any] = {
-        "image_roles": roles, "image_size": config.image_size, "horizon": config.horizon, "levels": {},
+        "image_roles": roles, "levels": {}, "sentence": sentence, **NORMALIZATION,
         "optional_roles": tuple(role for role in roles if any(role not in robot.roles for robot in robots)),
-        "action_width": config.action_dim, "state_width": config.state_dim, "sentence": sentence, **NORMALIZATION,
     }  # fmt: skip
     sources = tuple(Source(name=f"robot{i}", path=path) for i, path in enumerate((data, *others)))
     stage = replace(
@@ -114,8 +113,7 @@ def dexvla(
         },
     )
     processor: dict[str, Any] = {
-        "image_roles": robot.roles, "image_size": None, "horizon": config.horizon, "action_width": config.action_dim,
-        "state_width": config.state_dim, "prompt": "qwen2_vl", "max_text": 512,
+        "image_roles": robot.roles, "image_size": None, "prompt": "qwen2_vl", "max_text": 512,
         "levels": available_levels(dataset, {"subtask": 1.0}), "augment": AUGMENT, **NORMALIZATION,
     }  # fmt: skip
     still = ("vision",) if freeze_vision and vlm else ()

@@ -58,8 +58,7 @@ def dm0(
         },
     )
     processor: dict[str, Any] = {
-        "image_roles": robot.roles, "image_size": config.image_size, "horizon": config.horizon,
-        "action_width": config.action_dim, "state_width": config.state_dim, "max_text": 512,
+        "image_roles": robot.roles, "max_text": 512,
         "levels": available_levels(Dataset(data), {"subtask": 0.5, "action": 0.5}),
         "action_token_stride": max(1, config.horizon // SPELT_STEPS),
     }  # fmt: skip

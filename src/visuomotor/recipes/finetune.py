@@ -1,6 +1,5 @@
 """Fine-tuning any checkpoint on one's own data."""
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,6 +7,7 @@ from visuomotor.contract import Embodiment, Mixture, ProcessorSource, Run, Sourc
 from visuomotor.data.lerobot import Dataset
 from visuomotor.data.processor import Processor
 from visuomotor.models import config_from_json
+from visuomotor.models.files import read_json
 from visuomotor.recipes.own_data import available_levels, conversation_sources
 
 __all__ = ["finetune"]
@@ -64,10 +64,7 @@ def finetune(
     levels = available_levels(dataset, parent.config.levels)
     if levels != parent.config.levels:
         processor["levels"] = levels
-    try:
-        model, config = config_from_json(json.loads(path.read_text()))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is damaged: {error}. Copy the checkpoint again.") from error
+    model, config = config_from_json(read_json(path))
     stage = Stage(
         name="train",
         steps=steps,

@@ -33,8 +33,7 @@ def nano_run(
         "state_token": "expert", "gradient_decoupling": gradient_decoupling, "noise_draws": 8,
     }  # fmt: skip
     processor: dict[str, Any] = {
-        "image_size": image_size, "horizon": horizon, "action_width": WIDTH, "state_width": WIDTH, "levels": levels,
-        "coordinates": 100, "action_token_stride": 2, "questions_per_image": 6,
+        "levels": levels, "coordinates": 100, "action_token_stride": 2, "questions_per_image": 6,
     }  # fmt: skip
     stage = Stage(
         name="train",

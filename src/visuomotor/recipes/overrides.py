@@ -8,6 +8,7 @@ from typing import Any
 from visuomotor.codec import update
 from visuomotor.contract import Run
 from visuomotor.data.processor import PROCESSOR_FILE, Processor, ProcessorConfig
+from visuomotor.models.fit import processor_config
 
 __all__ = ["override"]
 
@@ -16,16 +17,13 @@ def override(run: Run, values: Mapping[str, str]) -> Run:
     """`run` with some fields replaced; texts are parsed by the fields' types.
 
     Names go through dataclass fields, dictionary keys, and members of tuples by their `name` or index:
-    `stages.train.trains.vision 1e-4`, `stages.train.mixture.sources.scenes.weight 2`, `processor.horizon 8`.
+    `stages.train.trains.vision 1e-4`, `stages.train.mixture.sources.scenes.weight 2`, `config.llm.layers 8`.
 
     Raises:
         ValueError: an unknown name (with the nearest), or a text that is not of the field's type.
     """
-    if not any("processor" in name.split(".")[:2] for name in values):
-        changed = update(run, values, text=True)
-    else:
-        whole = _with_whole_processor(run)
-        changed = _with_processor_fields(update(whole, values, text=True), whole, run)
+    whole = _with_whole_processor(run)
+    changed = _with_processor_fields(update(whole, values, text=True), whole, run)
     return replace(changed, overrides={**run.overrides, **values})
 
 
@@ -33,17 +31,17 @@ def _with_whole_processor(run: Run) -> Run:
     """The run with a ProcessorConfig in the place of the fields that it sets, so that each has its name and type."""
     folder = Path(run.processor_from.checkpoint or "")
     # A missing checkpoint is reported where the run starts; until then the default stands in for its fields.
-    plain = Processor.load(folder).config if (folder / PROCESSOR_FILE).exists() else ProcessorConfig()
-    whole: Any = replace(plain, **run.processor)
+    base = Processor.load(folder).config if (folder / PROCESSOR_FILE).exists() else None
+    whole: Any = processor_config(run, base)
     return replace(run, processor=whole, before=run.before and _with_whole_processor(run.before))
 
 
-def _with_processor_fields(changed: Run, whole: Run, run: Run) -> Run:
+def _with_processor_fields(changed: Run, whole: Any, run: Any) -> Run:
     """The inverse: the fields that `run` sets, and those in which `changed` differs from `whole`."""
     old, new = whole.processor, changed.processor
     names = [f.name for f in fields(ProcessorConfig)]
     own = {n: getattr(new, n) for n in names if n in run.processor or getattr(new, n) != getattr(old, n)}
-    before = changed.before
-    if before is not None and whole.before is not None and run.before is not None:
-        before = _with_processor_fields(before, whole.before, run.before)
-    return replace(changed, processor=own, before=before)
+    before = changed.before and _with_processor_fields(changed.before, whole.before, run.before)
+    made = replace(changed, processor=own, before=before)
+    processor_config(made, old)  # refuses what the model decides
+    return made

@@ -1,7 +1,5 @@
 """A policy from nothing on one's own data."""
 
-from typing import Any
-
 from visuomotor.contract import Mixture, Run, Source, Stage
 from visuomotor.data.lerobot import Dataset
 from visuomotor.data.scaffold import LEVEL_NEEDS
@@ -64,10 +62,7 @@ def own_data(
             "noise_draws": 8,
         },
     )
-    processor: dict[str, Any] = {
-        "image_roles": robot.roles, "action_width": config.action_dim, "state_width": config.state_dim,
-        "levels": levels, "image_size": image_size, "horizon": horizon,
-    }  # fmt: skip
+    processor = {"image_roles": robot.roles, "levels": levels}
     return Run(name="own-data", model="dm0", config=config, stages={"train": stage}, processor=processor)
 
 

@@ -97,11 +97,9 @@ class Staging:
 
     def attempts(self) -> dict[int, Attempt]:
         """Every finished attempt by scenario number."""
-        found = {}
-        for path in sorted((self.root / "attempts").glob("*/record.json")):
-            attempt = decode(Attempt, json.loads(path.read_text()))
-            found[attempt.index] = attempt
-        return found
+        paths = sorted((self.root / "attempts").glob("*/record.json"))
+        attempts = (decode(Attempt, json.loads(path.read_text())) for path in paths)
+        return {attempt.index: attempt for attempt in attempts}
 
     def read(self, index: int) -> tuple[Episode, dict[str, Path]]:
         """The episode of a successful attempt, and {camera: mp4} of the cameras that it holds no images of."""

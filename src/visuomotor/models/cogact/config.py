@@ -127,8 +127,8 @@ class CogACTConfig:
     def __post_init__(self) -> None:
         _ = self.vlm  # refuses parts that do not fit each other
         spaced_times(self.action_model.diffusion_steps, self.denoise_steps)
-        action_model = replace(self.action_model, token_size=self.llm.width)
-        object.__setattr__(self, "action_model", action_model)
+        # The cognition feature is a state of the language model, so its width is no choice of the head's.
+        object.__setattr__(self, "action_model", replace(self.action_model, token_size=self.llm.width))
 
     @property
     def prompt(self) -> str:
@@ -161,15 +161,20 @@ SIZES = {
     "base": CogACTConfig(**vars(VLMConfig()), action_model=ACTION_MODEL_SIZES["B"], num_views=1, mask_padded=False),
 }
 
-# Prefixes of the first format, and the fields that it had beside them.
-_PREFIXES = ("dinov2", "siglip", "action_model")
-_FIRST_FORMAT = {
-    "registers": "dinov2.registers",
-    "token_convolution": "llm.convolution",
-    **{n: f"llm.{n}" for n in ("vocab_size", "width", "mlp_width", "layers", "heads", "kv_heads", "head_dim")},
+_FIRST_FORMAT: dict[str, tuple[str, ...]] = {
+    **{name: (f"dinov2.{name}", f"siglip.{name}") for name in ("image_size", "patch_size")},
     **{
-        n: f"action_model.{n}"
-        for n in (
+        f"{tower}_{name}": (f"{tower}.{name}",)
+        for tower in ("dinov2", "siglip")
+        for name in ("width", "layers", "heads", "mlp_width", "layer_scale")
+    },
+    "registers": ("dinov2.registers",),
+    "token_convolution": ("llm.convolution",),
+    **{n: (f"llm.{n}",) for n in ("vocab_size", "width", "mlp_width", "layers", "heads", "kv_heads", "head_dim")},
+    **{f"action_model_{name}": (f"action_model.{name}",) for name in ("width", "depth", "heads")},
+    **{
+        name: (f"action_model.{name}",)
+        for name in (
             "action_dim", "horizon", "unconditional_dropout", "diffusion_steps", "repeated_diffusion_steps",
         )
     },
@@ -178,15 +183,7 @@ _FIRST_FORMAT = {
 
 def first_format_names(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of a checkpoint of the first format under their names of today."""
-    renamed = {}
-    for name, value in fields.items():
-        if name in ("image_size", "patch_size"):
-            renamed |= {f"dinov2.{name}": value, f"siglip.{name}": value}
-            continue
-        prefix = next((p for p in _PREFIXES if name.startswith(f"{p}_")), None)
-        nested = None if prefix is None else f"{prefix}.{name.removeprefix(f'{prefix}_')}"
-        renamed[nested or _FIRST_FORMAT.get(name, name)] = value
-    return renamed
+    return {new: value for name, value in fields.items() for new in _FIRST_FORMAT.get(name, (name,))}
 
 
 def first_format(fields: Mapping[str, Any]) -> CogACTConfig:

@@ -37,13 +37,12 @@ class DexVLA(Model):
     def __init__(self, config: DexVLAConfig) -> None:
         super().__init__()
         self.config: DexVLAConfig = config
-        head = config.head
         self.visual, self.model = vision_tower(config), language_model(config)
         options: dict[str, Any] = {"layernorm": config.projector_layernorm, "deviation": config.initializer_range}
         self.input_action_proj = ActionProjector(config.llm.width, **options)
         self.reasoning_action_proj = ActionProjector(config.llm.width, **options)
         self.reasoning_film = FiLM(config.llm.width)
-        self.policy_head = ScaleDP(head) if isinstance(head, ScaleDPConfig) else UNet(head)
+        self.policy_head = ScaleDP(config.head) if isinstance(config.head, ScaleDPConfig) else UNet(config.head)
 
     # Training ---------------------------------------------------------------------------------------------------
 

@@ -118,6 +118,7 @@ class DexVLAConfig:
                 raise ValueError("All robots share the UNet's layers; take a ScaleDP for layers of their own.")
         elif self.head.embodiments and not self.head_per_embodiment:
             raise ValueError(f"embodiments are {self.head.embodiments}, but head_per_embodiment is off; switch it on.")
+        # The condition is a state of the language model, so its width is no choice of the head's.
         object.__setattr__(self, "head", replace(self.head, cond_dim=self.llm.width))
 
     @property

@@ -115,8 +115,7 @@ class _Step:
 
     def layers(self) -> list[tuple[int, int, int]]:
         """(number of layers, bytes of one's input, bytes that it keeps) of each tower that gradients reach."""
-        llm = self.config.llm
-        config, lent = self.config, (4 + self.size) * llm.kv_heads * llm.head_dim
+        config, lent = self.config, (4 + self.size) * self.config.llm.kv_heads * self.config.llm.head_dim
         found = []
         for index, (tower, tokens, keys, learning) in enumerate(self.towers()):
             # The expert's residual stream is made by a product, the prefix's has the embedding table's type.
