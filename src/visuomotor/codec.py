@@ -34,7 +34,7 @@ def encode(value: Any, hint: Any = Any) -> Any:
         hints = _hints(type(value))
         data = {name: encode(getattr(value, name), hints[name]) for name in _fields(type(value))}
         data |= {name: encode(getattr(value, name)) for name in getattr(value, "json_properties", ())}
-        return {TYPE: type(value).__name__, **data} if len(_variants(hint)) > 1 else data
+        return {TYPE: type(value).__name__, **data} if len(_variants(get_args(hint))) > 1 else data
     if isinstance(value, Mapping):
         return {str(key): encode(inner, _member(hint)) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -59,6 +59,8 @@ def decode(hint: Any, data: Any, name: str = "", *, text: bool = False, now: Any
     Raises:
         ValueError: an unknown name (with the nearest), a missing field, or a value of another type.
     """
+    if type(data) is hint and not text:  # most values of a long document
+        return data
     origin, members = get_origin(hint) or hint, get_args(hint)
     if origin is Any:
         if text and (_is_dataclass(now) or isinstance(now, bool | int | float | str)):
@@ -137,7 +139,7 @@ def _union(members: tuple[Any, ...], data: Any, name: str, text: bool) -> Any:
         if type(None) in members:
             return None
         raise _wrong(name, data, " or ".join(_title(member) for member in members))
-    variants = {_title(cls): cls for cls in members if dataclasses.is_dataclass(cls)}
+    variants = _variants(members)
     if len(variants) > 1 and isinstance(data, Mapping):
         if data.get(TYPE) not in variants:
             raise _wrong(_join(name, TYPE), data.get(TYPE), f"one of {', '.join(variants)}")
@@ -313,10 +315,9 @@ def _is_dataclass(value: Any) -> bool:
     return dataclasses.is_dataclass(value) and not isinstance(value, type)
 
 
-def _variants(hint: Any) -> list[Any]:
-    """The dataclasses of a union."""
-    members = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else ()
-    return [member for member in members if dataclasses.is_dataclass(member)]
+def _variants(members: tuple[Any, ...]) -> dict[str, Any]:
+    """The dataclasses among a union's members, by name."""
+    return {_title(member): member for member in members if dataclasses.is_dataclass(member)}
 
 
 def _member(hint: Any) -> Any:
