@@ -62,10 +62,11 @@ def feature(model: CogACT, batch: Batch, head: Tensor) -> Tensor:
 
 def plainly(model: CogACT, batch: Batch, noise: Tensor, head: Tensor) -> Tensor:
     """A chunk [1, T, A] from noise in the published way."""
-    action, x, kept = model.action_model, noise, squared_cosine(model.config.diffusion_steps).alpha_bar.tolist()
+    action, x = model.action_model, noise
+    kept = squared_cosine(action.config.diffusion_steps).alpha_bar.tolist()
     z = feature(model, batch, head)
-    stride = model.config.diffusion_steps // model.config.denoise_steps
-    for time in range(model.config.diffusion_steps - stride, -1, -stride):
+    stride = action.config.diffusion_steps // model.config.denoise_steps
+    for time in range(action.config.diffusion_steps - stride, -1, -stride):
         both = torch.cat([z, action.z_embedder.uncondition[None].expand_as(z)])
         given, without = action(torch.cat([x, x]), torch.full((2,), time), both).chunk(2)
         eps = without + model.config.guidance * (given - without)
@@ -84,12 +85,13 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    widths = WIDE if options.wide else {}
-    config = make_config("cogact", "nano", num_views=1, layers=options.layers, token_convolution=0, **widths)
+    widths = {f"llm.{name}": value for name, value in WIDE.items()} if options.wide else {}
+    sizes = {"llm.layers": options.layers, "llm.convolution": 0, **widths}
+    config = make_config("cogact", "nano", num_views=1, **sizes)
     model = CogACT(config).eval()
     torch.nn.init.normal_(model.action_model.final_layer.linear.weight, std=0.02)  # a fresh one predicts zeros
     batch, noise = observation(model, options.text_length), torch.randn(1, 1, config.horizon, config.action_dim)
-    head = torch.randn(config.vocab_size, config.width)
+    head = torch.randn(config.vocab_size, config.llm.width)
 
     def ours() -> Tensor:
         return model.sample(batch, noise=noise).actions[:, 0]

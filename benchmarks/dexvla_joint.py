@@ -62,9 +62,10 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    robots = {"embodiments": ("arm", "sawyer"), "action_dims": (7, 4), "state_dims": (7, 4)}
+    robots = {"head.embodiments": ("arm", "sawyer"), "head.action_dims": (7, 4), "head.state_dims": (7, 4)}
     alone = make_model("dexvla-expert", make_config("dexvla-expert", **robots))
-    config = make_config("dexvla", head_per_embodiment=True, noise_draws=alone.config.noise_draws, **robots)
+    draws = {"head.noise_draws": alone.config.head.noise_draws}
+    config = make_config("dexvla", head_per_embodiment=True, **draws, **robots)
     batch = training_batch(given.batch, given.text, config.image_id)
     found = interleaved(training_step(alone, batch), training_step(make_model("dexvla", config), batch), given.pairs)
     print(f"expert alone {found.fast_ms:.0f} ms, with the vision-language model {found.slow_ms:.0f} ms")

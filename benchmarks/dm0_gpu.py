@@ -166,7 +166,7 @@ def main() -> None:
         raise SystemExit("This benchmark needs a CUDA device; `python benchmarks/dm0_sample.py` runs on CPUs.")
     device = torch.device("cuda")
     torch.manual_seed(0)
-    config = make_config("dm0", options.size, num_views=3, token_convolution=0)
+    config = make_config("dm0", options.size, num_views=3, **{"llm.convolution": 0})
     model, rows = published(config, device), []
     for views in (3, 2, 1):
         rows.append(row := measure(model, views, options, device))

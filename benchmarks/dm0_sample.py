@@ -87,7 +87,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    model = DM0(make_config("dm0", options.size, num_views=options.views, token_convolution=0)).eval()
+    model = DM0(make_config("dm0", options.size, num_views=options.views, **{"llm.convolution": 0})).eval()
     rows = [
         compare(model, views, options.text_length, options.steps, options.pairs)
         for views in range(options.views, 0, -1)

@@ -62,7 +62,7 @@ class EagerDM0(nn.Module):
         actions, step = noise, -1.0 / steps
         time = torch.ones(len(ids))
         while time[0].item() >= -step / 2:
-            code = time_code(time, self.config.expert_width)[:, None].expand(-1, horizon, -1)
+            code = time_code(time, self.config.expert.width)[:, None].expand(-1, horizon, -1)
             hidden = network.action_time_mlp_in(torch.cat([network.action_in_proj(actions), code], dim=-1))
             tokens = network.action_time_mlp_out(F.silu(hidden))
             states = self.tower_pass(network.expert, tokens, suffix, mask, cache, keep=False)

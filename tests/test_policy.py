@@ -51,15 +51,22 @@ class Echo(nn.Module):
 def dm0(**overrides: Any) -> nn.Module:
     torch.manual_seed(0)
     sizes = {
-        "image_size": 16,
-        "patch_size": 4,
-        "vision_width": 16,
-        "vision_heads": 2,
-        "vision_layers": 1,
-        "vision_mlp_width": 16,
+        "vision.image_size": 16,
+        "vision.patch_size": 4,
+        "vision.width": 16,
+        "vision.heads": 2,
+        "vision.layers": 1,
+        "vision.mlp_width": 16,
     }
-    sizes |= {"width": 16, "mlp_width": 16, "expert_width": 16, "expert_mlp_width": 16, "layers": 2, "heads": 2}
-    sizes |= {"kv_heads": 1, "head_dim": 8, "denoise_steps": 2, "newline_id": PROCESSOR.tokenizer.newline_id}
+    sizes |= {
+        "llm.width": 16,
+        "llm.mlp_width": 16,
+        "expert.width": 16,
+        "expert.mlp_width": 16,
+        "llm.layers": 2,
+        "llm.heads": 2,
+    }
+    sizes |= {"llm.kv_heads": 1, "llm.head_dim": 8, "denoise_steps": 2, "newline_id": PROCESSOR.tokenizer.newline_id}
     return make_model("dm0", make_config("dm0", **{**sizes, **overrides}))
 
 
@@ -221,7 +228,7 @@ def test_a_chunk_may_be_read_from_action_tokens(action_tokens: str) -> None:
     processor = Processor.build(config, [DATASET], CORPUS)
     words = processor.tokenizer
     ids = {"action_start_id": words.action_start, "action_token_count": words.action_count}
-    model = dm0(**ids, vocab_size=words.vocab_size, newline_id=words.newline_id)
+    model = dm0(**ids, **{"llm.vocab_size": words.vocab_size}, newline_id=words.newline_id)
     policy = Policy(model, processor, actions_from="tokens", think=("subtask",), max_new_tokens=4)
     first, second = (policy.infer(OBSERVATIONS, seeds=seeds) for seeds in ([1, 2, 3], [4, 5, 6]))
     for a, b in zip(first, second, strict=True):
@@ -271,17 +278,17 @@ def test_wrong_use_is_refused() -> None:
         Policy(Echo(), acting_first, think=("box",), actions_from="tokens")
     with pytest.raises(ValueError, match="NaN or infinite actions"):
         Policy(Echo(broken=True), PROCESSOR).infer(OBSERVATIONS[:1])
-    with pytest.raises(ValueError, match="The model has horizon 5 but the processor 8"):
+    with pytest.raises(ValueError, match="not made for this processor: horizon is 5, not 8"):
         Policy(dm0(horizon=5), PROCESSOR)
     small = dataclasses.replace(PROCESSOR.config, image_size=24)
     resizing = Processor(small, PROCESSOR.embodiments, PROCESSOR.statistics, PROCESSOR.tokenizer)
-    with pytest.raises(ValueError, match="The model has image_size 16 but the processor 24"):
+    with pytest.raises(ValueError, match="image_size is 16, not 24"):
         Policy(dm0(), resizing)
-    with pytest.raises(ValueError, match="The model has action_start_id 9 but the processor 2"):
+    with pytest.raises(ValueError, match="action_start_id is 9, not 2"):
         Policy(dm0(action_start_id=9), PROCESSOR)
-    with pytest.raises(ValueError, match="vocab_size is 300"):
-        Policy(dm0(vocab_size=300), PROCESSOR)
-    with pytest.raises(ValueError, match="layout 'cogact' but the processor makes 'plain'"):
+    with pytest.raises(ValueError, match=r"llm\.vocab_size is 300, not 717"):
+        Policy(dm0(**{"llm.vocab_size": 300}), PROCESSOR)
+    with pytest.raises(ValueError, match="prompt is 'cogact', not 'plain'"):
         Policy(make_model("cogact", make_config("cogact")), PROCESSOR)
 
 
@@ -377,7 +384,7 @@ def test_missing_and_truncated_files_are_named(saved: Path, tmp_path: Path, name
 def test_weights_of_another_size_are_refused(saved: Path, tmp_path: Path) -> None:
     folder = copied(saved, tmp_path / "copy")
     config = json.loads((folder / "config.json").read_text())
-    config["config"]["mlp_width"] += 2
+    config["config"]["llm"]["mlp_width"] += 2
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match=r"do not fit its config\.json"):
         load_policy(folder)

@@ -17,10 +17,11 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from visuomotor.embodiment import Camera, Component, Embodiment
+from visuomotor.spelling import require_choices
 
 __all__ = [
     "ActionChunk", "Annotation", "Batch", "Camera", "Component", "Embodiment", "Episode", "EvalPlan", "Losses",
-    "Mixture", "Observation", "Run", "Sampled", "Scenario", "Source", "Stage", "Term", "TextKind",
+    "Mixture", "Observation", "ProcessorSource", "Run", "Sampled", "Scenario", "Source", "Stage", "Term", "TextKind",
     "mean_of",
 ]  # fmt: skip
 
@@ -317,6 +318,31 @@ class EvalPlan:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ProcessorSource:
+    """Origin of a run's processor.
+
+    checkpoint   folder whose processor is taken, with some fields replaced; None: it is built from the data
+    tokenizer    folder or Hub name of a public language model whose tokenizer is taken instead of training one
+    statistics   with a checkpoint: normalisation by its own statistics, or by those of the data
+    embodiment   with a checkpoint: its own robots, or those of the data, which learn with its weights and words
+    """
+
+    checkpoint: str | None = None
+    tokenizer: str | None = None
+    statistics: Literal["checkpoint", "data"] = "checkpoint"
+    embodiment: Literal["checkpoint", "data"] = "checkpoint"
+
+    def __post_init__(self) -> None:
+        if self.checkpoint is not None and self.tokenizer is not None:
+            raise ValueError(
+                f"The tokenizer comes from checkpoint {self.checkpoint} or from {self.tokenizer}; name one of them."
+            )
+        require_choices(self)
+        if self.embodiment == "data" and self.statistics != "data":
+            raise ValueError("embodiment is 'data', so statistics must be 'data', too.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """A recipe's result: model name and configuration, stages by name, evaluation plan.
 
@@ -324,8 +350,9 @@ class Run:
                  "before" is the last checkpoint of the run before
     before       a run of another model that is trained first, in the subfolder of its name: an earlier part of a
                  curriculum, from which `weights` takes something
-    processor    fields of ProcessorConfig, or {"checkpoint": folder} to take that checkpoint's; {"tokenizer": folder or
-                 name} takes the tokenizer of a public language model instead of training one
+    processor    fields of ProcessorConfig in which it differs from the checkpoint of its source, or from the default;
+                 horizon, widths and image side are the model's
+    processor_from   where its tokenizer, robots and statistics come from
     corpus       sentences for the tokenizer beside those found in the data
     overrides    what was changed on the command line, for the record
     """
@@ -337,6 +364,7 @@ class Run:
     evaluation: EvalPlan | None = None
     weights: dict[str, str] = field(default_factory=dict)
     processor: dict[str, Any] = field(default_factory=dict)
+    processor_from: ProcessorSource = field(default_factory=ProcessorSource)
     corpus: tuple[str, ...] = ()
     before: "Run | None" = None
     overrides: dict[str, str] = field(default_factory=dict)

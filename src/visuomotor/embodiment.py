@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from visuomotor.codec import decode, encode
+
 Reference = Literal["absolute", "chunk_start", "step"]
 Normalization = Literal["quantile", "mean_std", "limits", "none"]
 Kind = Literal["position", "rotation", "gripper", "joint", "velocity", "other"]
@@ -125,21 +127,8 @@ class Embodiment:
             )
 
     def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "Embodiment":
-        def component(d: dict[str, Any]) -> Component:
-            values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in d.items()}
-            return Component(**values)
-
-        return cls(
-            name=data["name"],
-            control_hz=data["control_hz"],
-            cameras=tuple(Camera(**c) for c in data["cameras"]),
-            state=tuple(component(c) for c in data["state"]),
-            action=tuple(component(c) for c in data["action"]),
-        )
+        """The description that goes over a wire, and that the robots' client reads."""
+        return encode(self)
 
     def save(self, path: Path) -> None:
         path.write_text(json.dumps(self.to_json(), indent=2) + "\n")
@@ -147,14 +136,14 @@ class Embodiment:
     @classmethod
     def load(cls, path: Path) -> "Embodiment":
         try:
-            return cls.from_json(json.loads(path.read_text()))
+            return decode(cls, json.loads(path.read_text()))
         except FileNotFoundError:
             raise FileNotFoundError(
                 f"{path} is missing. A data set or checkpoint must say which robot it is for; "
                 f"draft one with: visuomotor data embodiment {path.parent}"
             ) from None
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path} is not an embodiment description: {error!r}.") from error
+        except ValueError as error:
+            raise ValueError(f"{path} is not an embodiment description: {error}") from error
 
 
 def _slices(components: tuple[Component, ...]) -> dict[str, slice]:

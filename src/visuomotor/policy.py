@@ -22,6 +22,7 @@ from visuomotor_client.selection import medoid
 
 import visuomotor
 from visuomotor.atomic import whole_folder
+from visuomotor.codec import update
 from visuomotor.contract import ActionChunk, Embodiment, Observation, Sampled
 from visuomotor.data.conversations import Conversation
 from visuomotor.data.dialogue import conversation_sample
@@ -477,10 +478,7 @@ def load_policy(
         if name not in known:
             raise ValueError(f"A policy has no setting {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}.")
     own = {name: value for name, value in settings.items() if name not in SETTINGS}
-    for name, value in own.items():
-        if isinstance(getattr(dimensions, name), float) and not isinstance(value, int | float):
-            raise ValueError(f"{name} is {value!r}; give a number.")
-    model.config = replace(dimensions, **own)
+    model.config = update(dimensions, own)
     try:
         if precision == "file":
             take_types(model, path / "model.safetensors")

@@ -31,7 +31,14 @@ def checkpoint(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     processor = Processor.build(config, [data])
     words = processor.tokenizer
     torch.manual_seed(0)
-    small = {"image_size": 24, "horizon": 4, "num_views": 1, "layers": 1, "width": 32, "vocab_size": words.vocab_size}
+    small = {
+        "vision.image_size": 24,
+        "horizon": 4,
+        "num_views": 1,
+        "llm.layers": 1,
+        "llm.width": 32,
+        "llm.vocab_size": words.vocab_size,
+    }
     ids = {"pad_id": words.pad_id, "newline_id": words.newline_id, "action_start_id": words.action_start}
     model = make_model("dm0", make_config("dm0", "nano", action_dim=8, state_dim=8, **small, **ids))
     folder = tmp_path_factory.mktemp("checkpoint") / "small"

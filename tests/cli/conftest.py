@@ -17,7 +17,18 @@ from visuomotor.data.lerobot import DatasetWriter
 from visuomotor.data.loader import Loader
 from visuomotor.simulation import interface
 
-TINY = ("--batch-size", "4", "--image-size", "24", "--horizon", "4", "--config.layers", "1", "--config.width", "32")
+TINY = (
+    "--batch-size",
+    "4",
+    "--image-size",
+    "24",
+    "--horizon",
+    "4",
+    "--config.llm.layers",
+    "1",
+    "--config.llm.width",
+    "32",
+)
 TRAIN = (*TINY, "--stages.train.validate-every", "0", "--threads", "1")
 
 

@@ -109,7 +109,7 @@ def test_unknown_recipe(command: Command, arm: Path) -> None:
 
 def test_unknown_field(command: Command, arm: Path, tmp_path: Path) -> None:
     answer = train(command, arm, tmp_path / "run", "--stages.train.stepps", 3)
-    assert "--stages.train.stepps: there is no 'stepps' here. Did you mean 'steps'?" in answer.sentence
+    assert "--stages.train.stepps: there is no 'stepps' here. Did you mean 'stages.train.steps'?" in answer.sentence
     answer = train(command, arm, tmp_path / "run", "--setps", 3)
     assert "there is no option --setps. Did you mean 'steps'?" in answer.sentence
     answer = train(command, arm, tmp_path / "run", "--stages.train.steps", "many")

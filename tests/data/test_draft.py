@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tests.data.recording import ARM, FPS, episode, write
+from visuomotor.codec import decode
 from visuomotor.contract import Episode
 from visuomotor.data.doctor import doctor
 from visuomotor.data.draft import draft_embodiment
@@ -31,7 +32,7 @@ def asked(questions: list[str], start: str, *words: str) -> None:
 
 def test_what_the_numbers_show_is_drafted(foreign):
     draft, _ = draft_embodiment(foreign)
-    robot = Embodiment.from_json(draft)
+    robot = decode(Embodiment, draft)
     assert (robot.name, robot.control_hz, robot.state_dim, robot.action_dim) == ("arm", FPS, 6, 6)
     assert [c.kind for c in robot.action] == ["position", "joint", "gripper"]
     assert [c.reference for c in robot.action] == ["step", "absolute", "absolute"]
@@ -42,7 +43,7 @@ def test_what_the_numbers_show_is_drafted(foreign):
 
 
 def test_a_draft_passes_the_doctor(foreign):
-    foreign.embodiment = Embodiment.from_json(draft_embodiment(foreign)[0])
+    foreign.embodiment = decode(Embodiment, draft_embodiment(foreign)[0])
     assert [f for f in doctor(foreign) if f.severity == "error"] == []
 
 
@@ -80,7 +81,7 @@ def test_degrees_and_lerobot_motor_names(foreign):
         foreign.columns[column][:, :5] *= 60
     draft, questions = draft_embodiment(foreign)
     joint, gripper = draft["action"]
-    assert (joint["kind"], joint["unit"], joint["dims"]) == ("joint", "deg", tuple(motors[:5]))
+    assert (joint["kind"], joint["unit"], joint["dims"]) == ("joint", "deg", list(motors[:5]))
     assert gripper["kind"] == "gripper"
     asked(questions, "action.joint", "assumes deg", "motor units")
 

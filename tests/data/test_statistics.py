@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from tests.data.fakes import FakeDataset
+from visuomotor.codec import decode, encode
 from visuomotor.data.statistics import Statistics, compute_statistics
 
 
@@ -46,4 +47,4 @@ def test_nan_is_named_with_dimension_and_row_or_skipped() -> None:
 
 def test_json_round_trip() -> None:
     s = compute_statistics(FakeDataset(2))
-    assert Statistics.from_json(s.to_json()) == s
+    assert decode(Statistics, encode(s)) == s

@@ -1,4 +1,3 @@
-import dataclasses
 import json
 import math
 
@@ -6,6 +5,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm as normal_distribution
 
+from visuomotor.codec import decode, encode
 from visuomotor.data.weighting import (
     WeightingConfig,
     chunk_weight,
@@ -134,7 +134,7 @@ def test_both_combinations_add_up_to_the_chunk_weight() -> None:
 
 def test_a_configuration_survives_json() -> None:
     for config in (PLAIN, WeightingConfig(sigma_seconds=(1.0, 0.4), signal="contact", covers="phases")):
-        assert WeightingConfig.from_json(json.loads(json.dumps(dataclasses.asdict(config)))) == config
+        assert decode(WeightingConfig, json.loads(json.dumps(encode(config)))) == config
 
 
 @pytest.mark.parametrize(

@@ -13,16 +13,18 @@ from tests.data.recording import write
 from tests.data.test_llama import write_model
 from visuomotor.contract import Observation
 from visuomotor.data.lerobot import Dataset
+from visuomotor.models.fit import processor_config
 from visuomotor.policy import load_policy
 from visuomotor.recipes import find_recipe, override
 from visuomotor.training.trainer import train
 
 TINY = {
-    "config.image_size": "28", "config.patch_size": "7", "config.dinov2_width": "16", "config.dinov2_layers": "2",
-    "config.dinov2_mlp_width": "16", "config.siglip_width": "16", "config.siglip_layers": "2",
-    "config.siglip_mlp_width": "16", "config.width": "32", "config.mlp_width": "32", "config.layers": "2",
-    "config.heads": "4", "config.kv_heads": "4", "config.head_dim": "8", "config.action_model_width": "16",
-    "config.action_model_depth": "1", "config.horizon": "4", "processor.horizon": "4",
+    "config.dinov2.image_size": "28", "config.dinov2.patch_size": "7", "config.siglip.image_size": "28",
+    "config.siglip.patch_size": "7", "config.dinov2.width": "16", "config.dinov2.layers": "2",
+    "config.dinov2.mlp_width": "16", "config.siglip.width": "16", "config.siglip.layers": "2",
+    "config.siglip.mlp_width": "16", "config.llm.width": "32", "config.llm.mlp_width": "32", "config.llm.layers": "2",
+    "config.llm.heads": "4", "config.llm.kv_heads": "4", "config.llm.head_dim": "8", "config.action_model.width": "16",
+    "config.action_model.depth": "1", "config.action_model.horizon": "4",
 }  # fmt: skip
 
 
@@ -41,7 +43,7 @@ def look(data: str) -> Observation:
 
 def test_nano_trains_resumes_and_acts(data: str, tmp_path: Path) -> None:
     recipe = find_recipe("cogact-nano")(data=data, steps=3, batch_size=4)
-    small = {**TINY, "processor.image_roles": "scene", "processor.image_size": "28", "stages.train.log_every": "1"}
+    small = {**TINY, "processor.image_roles": "scene", "stages.train.log_every": "1"}
     run = override(recipe, small)
     assert run.stages["train"].mixture.sources[0].options == {"cache": [96, 96]}
     run = override(run, {"stages.train.mixture.sources.robot.options.cache": "[28, 28]"})
@@ -83,6 +85,7 @@ def test_the_recipe_says_what_was_published(data: str) -> None:
     assert (stage.trains, stage.weight_decay, stage.clip, stage.batch_size) == ({"*": 2e-5}, 0.0, 1.0, 256)
     assert (stage.warmup, stage.final_lr, stage.precision) == (0, 1.0, "house")
     assert run.weights == {"dinov2": "a", "siglip": "b", "llm": "c"}
-    assert (run.config.width, run.config.num_views, run.config.token_convolution) == (4096, 1, 0)
+    assert (run.config.llm.width, run.config.num_views, run.config.llm.convolution) == (4096, 1, 0)
     assert run.processor["image_roles"] == ("scene",)
-    assert (run.config.action_dim, run.processor["horizon"]) == (6, 16)
+    made = processor_config(run)
+    assert (made.action_width, made.horizon, made.prompt, made.image_size) == (6, 16, "cogact", None)

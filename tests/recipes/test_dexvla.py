@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from tests.data.fakes import FakeDataset, embodiment
 from visuomotor.contract import Run
 from visuomotor.data.lerobot import DataError
+from visuomotor.models import make_config
 from visuomotor.models.dexvla import DexVLA
 from visuomotor.models.dexvla.expert import DexVLAExpert
 from visuomotor.policy import load_policy
@@ -19,8 +20,8 @@ from visuomotor.training.trainer import train
 
 SIZE = 32
 SMALL = {
-    "config.layers": "1", "config.vision_layers": "1", "config.head_depth": "1", "config.head_width": "32",
-    "before.config.head_depth": "1", "before.config.head_width": "32",
+    "config.llm.layers": "1", "config.vision.layers": "1", "config.head.depth": "1", "config.head.width": "32",
+    "before.config.head.depth": "1", "before.config.head.width": "32",
 }  # fmt: skip
 
 
@@ -83,7 +84,7 @@ def test_options_are_the_arms_of_the_ablation() -> None:
     recipe = find_recipe("dexvla-nano")
     alone = recipe(expert=0)
     assert (alone.before, alone.weights) == (None, {})
-    assert recipe(expert=0, head="unet").config.head == "unet"
+    assert recipe(expert=0, head="unet").config == make_config("dexvla", "nano-UNet", text_weight=0.05)
     later, never = recipe(substeps="stage2"), recipe(substeps="none")
     assert later.before.processor["sentence_of"] == never.before.processor["sentence_of"] == "instruction"
     assert (later.processor["levels"], never.processor["levels"]) == ({"subtask": 1.0}, {"subtask": 0.0})
@@ -117,8 +118,8 @@ def test_all_three_stages_train_and_the_trunk_moves_on(whole: Path) -> None:
     policy = load_policy(whole / "checkpoints" / "step-000002")
     assert isinstance(expert.model, DexVLAExpert)
     assert isinstance(policy.model, DexVLA)
-    assert expert.model.config.embodiments == ("arm", "sawyer")
-    assert expert.model.config.action_dims == (6, 3)
+    assert expert.model.config.head.embodiments == ("arm", "sawyer")
+    assert expert.model.config.head.action_dims == (6, 3)
     assert expert.processor.statistics[0] == policy.processor.statistics[0]  # the arm's numbers mean the same
     report = json.loads((whole / "transplant.json").read_text())["public weights"]
     assert report["missing"] == ["policy_head.cond_obs_emb.bias", "policy_head.cond_obs_emb.weight"]
@@ -171,5 +172,5 @@ def test_stopped_between_the_models_and_resumed_equals_uninterrupted(tmp_path: P
 
 def test_other_stages_go_into_no_other_head(tmp_path: Path) -> None:
     model = DexVLA(find_recipe("dexvla-nano")(expert=0, head="unet").config)
-    with pytest.raises(ValueError, match="Stage 1 is a ScaleDP, but the head of this model is 'unet'"):
+    with pytest.raises(ValueError, match="Stage 1 is a ScaleDP, but the head of this model is a UNet"):
         model.load_backbones({"head": str(tmp_path)})

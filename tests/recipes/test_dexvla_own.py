@@ -16,7 +16,7 @@ from visuomotor.policy import load_policy
 from visuomotor.recipes import find_recipe, override
 from visuomotor.training.trainer import train
 
-HEAD = {"head_depth": "1", "head_width": "32"}
+HEAD = {"head.depth": "1", "head.width": "32"}
 FAST = {"batch_size": "4", "validate_every": "0", "precision": "float32", "checkpoint_activations": "false"}
 
 
@@ -51,7 +51,6 @@ def expert(data: Path) -> Path:
     run = override(
         run, {**stage, **{f"config.{name}": value for name, value in HEAD.items()}, "config.image_size": "32"}
     )
-    run = override(run, {"processor.image_size": "32"})
     assert run.processor["image_roles"] == ("scene", "left")
     assert run.processor["optional_roles"] == ("left",)
     return train(run, data / "expert", threads=1)
@@ -59,8 +58,8 @@ def expert(data: Path) -> Path:
 
 def test_stage_1_takes_robots_with_other_cameras(expert: Path) -> None:
     model = load_policy(expert).model
-    assert model.config.embodiments == ("arm", "other")
-    assert model.config.action_dims == (ARM.action_dim, 3)
+    assert model.config.head.embodiments == ("arm", "other")
+    assert model.config.head.action_dims == (ARM.action_dim, 3)
     assert set(model.obs_encoder) == {"scene", "left"}
 
 
@@ -69,7 +68,7 @@ def test_stages_2_and_3_go_on_from_it(data: Path, expert: Path) -> None:
         data=str(data / "arm"), task=str(data / "task"), expert=str(expert), size="nano", steps=4, adapt=0.5
     )
     changes = {f"stages.{stage}.{name}": value for stage in run.stages for name, value in FAST.items()}
-    sizes = {"layers": "1", "vision_layers": "1", "head_depth": "1", "head_width": "32"}
+    sizes = {"llm.layers": "1", "vision.layers": "1", **HEAD}
     run = override(run, {**changes, **{f"config.{name}": value for name, value in sizes.items()}})
     assert [stage.steps for stage in run.stages.values()] == [2, 2]
     assert run.stages["adapt"].final_lr == 0.0
@@ -97,9 +96,13 @@ def test_what_stands_still_is_the_papers_or_the_adapters(data: Path) -> None:
     assert both.lora_parts == ("llm", "vision")
     released = recipe(data=arm, vlm="qwen", expert="file")
     assert released.weights == {"vlm": "qwen", "head": "file"}
-    assert released.config.time_table == "bfloat16"  # as the released trunk has learned
+    assert released.config.head.time_table == "bfloat16"  # as the released trunk has learned
     assert released.processor["augment"].crop == 0.05  # and published photographs are cropped and turned
-    assert recipe(data=arm, expert=str(data)).config.time_table == recipe(data=arm).config.time_table == "float32"
+    assert (
+        recipe(data=arm, expert=str(data)).config.head.time_table
+        == recipe(data=arm).config.head.time_table
+        == "float32"
+    )
     assert list(recipe(data=arm).stages) == ["align"]
     with pytest.raises(ValueError, match="adapt is 1"):
         recipe(data=arm, adapt=1)

@@ -15,16 +15,27 @@ from tests.data.recording import write
 from visuomotor.cli.main import main
 from visuomotor.data.qwen import QWEN3, WORDS
 from visuomotor.models import make_model
+from visuomotor.models.fit import processor_config
 from visuomotor.policy import load_policy
 from visuomotor.recipes import find_recipe, override
 from visuomotor.training.trainer import train
 
 TINY = {
-    "config.image_size": "32", "processor.image_size": "32", "config.patch_size": "8", "config.vision_width": "16",
-    "config.vision_layers": "1", "config.vision_mlp_width": "16", "config.width": "32", "config.mlp_width": "32",
-    "config.expert_width": "16", "config.expert_mlp_width": "16", "config.layers": "2", "config.heads": "4",
-    "config.kv_heads": "2", "config.head_dim": "8", "config.vocab_size": "1500",
-}  # fmt: skip
+    "config.vision.image_size": "32",
+    "config.vision.patch_size": "8",
+    "config.vision.width": "16",
+    "config.vision.layers": "1",
+    "config.vision.mlp_width": "16",
+    "config.llm.width": "32",
+    "config.llm.mlp_width": "32",
+    "config.expert.width": "16",
+    "config.expert.mlp_width": "16",
+    "config.llm.layers": "2",
+    "config.llm.heads": "4",
+    "config.llm.kv_heads": "2",
+    "config.llm.head_dim": "8",
+    "config.llm.vocab_size": "1500",
+}
 
 
 @pytest.fixture(scope="module")
@@ -116,9 +127,9 @@ def test_public_weights_are_loaded_once(data: str, llm: Path, tmp_path: Path, mo
 def test_the_recipe_fits_the_robot_and_the_backbones(data: str) -> None:
     run = find_recipe("dm0")(data=data, llm="Qwen/Qwen3-0.6B", vision="facebook/PE-Core-S16-384", steps=100)
     assert run.weights == {"llm": "Qwen/Qwen3-0.6B", "vision": "facebook/PE-Core-S16-384"}
-    assert run.processor["tokenizer"] == "Qwen/Qwen3-0.6B"
-    assert (run.config.width, run.config.vocab_size, run.config.token_convolution) == (1024, 152701, 0)
-    assert run.processor["image_size"] == run.config.image_size == 384
+    assert run.processor_from.tokenizer == "Qwen/Qwen3-0.6B"
+    assert (run.config.llm.width, run.config.vocab_size, run.config.llm.convolution) == (1024, 152701, 0)
+    assert processor_config(run).image_size == run.config.image_size == 384
     assert [stage.steps for stage in run.stages.values()] == [70, 30]
     rates = run.stages["train"].trains
     assert rates["llm"] == rates["embed"] == rates["vision"] == 2.5e-5
@@ -127,7 +138,7 @@ def test_the_recipe_fits_the_robot_and_the_backbones(data: str) -> None:
     assert (adapted.stages["train"].lora, adapted.stages["act"].lora) == (16, 0)
     assert adapted.stages["train"].trains["llm"] == adapted.stages["train"].trains["vision"] == 1e-4
     assert find_recipe("dm0")(data=data).config.vocab_size == 1024
-    assert "tokenizer" not in find_recipe("dm0")(data=data).processor
+    assert find_recipe("dm0")(data=data).processor_from.tokenizer is None
 
 
 def test_two_origins_are_refused(data: str, llm: Path, tmp_path: Path) -> None:
@@ -136,7 +147,7 @@ def test_two_origins_are_refused(data: str, llm: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"from public weights .* choose one"):
         train(twice, tmp_path, threads=1)
     with pytest.raises(ValueError, match="name one of them"):
-        train(override(run, {"processor.checkpoint": "some/checkpoint"}), tmp_path, threads=1)
+        train(override(run, {"processor_from.checkpoint": "some/checkpoint"}), tmp_path, threads=1)
 
 
 def test_on_the_command_line(data: str, llm: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

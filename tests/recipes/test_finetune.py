@@ -9,7 +9,7 @@ from visuomotor.contract import Stage
 from visuomotor.data.processor import Processor, ProcessorConfig
 from visuomotor.models import make_config, make_model
 from visuomotor.policy import Policy
-from visuomotor.recipes import find_recipe
+from visuomotor.recipes import find_recipe, override
 from visuomotor.recipes import finetune as module
 from visuomotor.training.assembly import build_processor
 
@@ -21,8 +21,8 @@ def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of a tiny DM0 for the fakes' embodiment."""
     processor = Processor.build(CONFIG, [FakeDataset()], CORPUS)
     config = make_config(
-        "dm0", horizon=4, image_size=24, layers=1, vision_layers=1, width=32, vocab_size=640,
-        newline_id=processor.tokenizer.newline_id, pad_id=processor.tokenizer.pad_id,
+        "dm0", horizon=4, **{"vision.image_size": 24, "vision.layers": 1, "llm.layers": 1, "llm.width": 32},
+        **{"llm.vocab_size": 640}, newline_id=processor.tokenizer.newline_id, pad_id=processor.tokenizer.pad_id,
     )  # fmt: skip
     return Policy(make_model("dm0", config), processor).save(tmp_path_factory.mktemp("parent") / "step-000001")
 
@@ -35,7 +35,7 @@ def opened(monkeypatch: pytest.MonkeyPatch, dataset: FakeDataset) -> FakeDataset
 def test_model_and_processor_come_from_the_checkpoint(parent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = opened(monkeypatch, FakeDataset(seed=5))
     run = find_recipe("finetune")(data="mine", start=str(parent))
-    assert run.config.width == 32
+    assert run.config.llm.width == 32
     stage: Stage = run.stages["train"]
     assert (stage.start, stage.mixture.sources[0].path) == (str(parent), "mine")
     theirs = Processor.load(parent)
@@ -54,8 +54,24 @@ def test_processor_fields_may_change_unless_they_change_the_meaning(
     changed = dataclasses.replace(run, processor={**run.processor, "max_text": 99})
     assert build_processor(changed, {"robot": dataset}).config.max_text == 99
     refused = dataclasses.replace(run, processor={**run.processor, "action_reference": "chunk_start"})
-    with pytest.raises(ValueError, match="changes what actions mean"):
+    with pytest.raises(ValueError, match=r"processor\.action_reference changes what actions mean"):
         build_processor(refused, {"robot": dataset})
+
+
+def test_a_longer_chunk_needs_statistics_of_its_own_where_actions_are_differences_to_its_start(
+    parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = opened(monkeypatch, FakeDataset())
+    run = override(find_recipe("finetune")(data="mine", start=str(parent)), {"config.horizon": "6"})
+    assert build_processor(run, {"robot": dataset}).config.horizon == 6
+    config = dataclasses.replace(CONFIG, action_reference="chunk_start")
+    Processor.build(config, [dataset], CORPUS).save(tmp_path)
+    source = dataclasses.replace(run.processor_from, checkpoint=str(tmp_path))
+    relative = dataclasses.replace(run, processor_from=source)
+    with pytest.raises(ValueError, match="The horizon changes what actions mean, but statistics come from"):
+        build_processor(relative, {"robot": dataset})
+    own = dataclasses.replace(relative, processor_from=dataclasses.replace(source, statistics="data"))
+    assert build_processor(own, {"robot": dataset}).config.horizon == 6
 
 
 def test_another_embodiment_is_refused_naming_both_sides(parent: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from visuomotor.contract import Run
+from visuomotor.contract import ProcessorSource, Run
+from visuomotor.models.fit import processor_config
 from visuomotor.recipes import RECIPES, find_recipe, list_recipes
 from visuomotor.recipes.own_data import conversation_sources
 
@@ -31,8 +32,9 @@ def test_recipes_return_runs_whose_parts_fit(name: str) -> None:
     assert stage.name == "train"
     assert stage.seed == 3
     assert stage.mixture.sources[0].path == "some/folder"
-    assert run.config.horizon == run.processor["horizon"]
-    assert run.config.image_size == run.processor["image_size"]
+    made = processor_config(run)
+    assert (made.horizon, made.action_width) == (run.config.horizon, run.config.action_dim)
+    assert made.image_size == run.config.image_size == 96
     assert len(run.corpus) > 100
 
 
@@ -60,7 +62,7 @@ def test_a_model_from_nothing_looks_first() -> None:
 
 def test_a_start_brings_its_processor() -> None:
     run = find_recipe("tabletop-nano")(start="parent")
-    assert run.processor == {"checkpoint": "parent"}
+    assert (run.processor, run.processor_from) == ({}, ProcessorSource(checkpoint="parent"))
     assert run.stages["train"].start == "parent"
 
 

@@ -12,6 +12,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.serving.fakes import HORIZON, ROBOT, FakePolicy, OpenpiClient, observation, serving
+from visuomotor.codec import decode
 from visuomotor.embodiment import Embodiment
 from visuomotor.execution.safety import SafetyLimits
 from visuomotor.serving.config import Limits, ServeConfig
@@ -37,7 +38,7 @@ def test_metadata_first_then_a_chunk_for_each_observation() -> None:
     async def run() -> None:
         async with serving(seed=3) as server:
             client = await OpenpiClient.open(server)
-            assert Embodiment.from_json(client.metadata["embodiment"]) == ROBOT
+            assert decode(Embodiment, client.metadata["embodiment"]) == ROBOT
             assert client.metadata["observation_keys"]["cameras"] == {"scene": "images/scene", "wrist": "images/wrist"}
             first = await client.ask(observation(1.0))
             assert first["actions"].dtype == np.float32

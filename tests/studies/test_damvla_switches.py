@@ -13,7 +13,7 @@ def combinations(study: Study) -> dict[str, tuple[bool, ...]]:
         )
         config = run.config
         assert run.model == "damvla"
-        assert run.stages["train"].start == run.processor["checkpoint"] == "base"
+        assert run.stages["train"].start == run.processor_from.checkpoint == "base"
         assert set(config.weighted) <= set(run.processor["weights"])
         assert run.processor["router"]
         found[arm.name] = (config.vt, config.acw, config.tw, config.dam, config.dl)

@@ -7,7 +7,7 @@ def facts(run: Run) -> dict[str, object]:
     """What the arms may differ in."""
     before = run.before
     return {
-        "head": run.config.head,
+        "head": type(run.config.head).__name__,
         "own layers": run.config.head_per_embodiment,
         "stage 1": before is not None and before.processor["sentence_of"],
         "stage 2 writes": bool(run.processor["levels"]["subtask"]),
@@ -26,7 +26,7 @@ def test_each_arm_differs_from_its_counterpart_in_what_it_says() -> None:
             changed[arm.name, arm.against] = {name: value for name, value in own.items() if value != other[name]}
         assert arm.think == (("subtask",) if own["stage 2 writes"] else ())
     assert changed == {
-        ("unet", "stage-2"): {"head": "unet", "own layers": False},  # one robot: its layers are plain either way
+        ("unet", "stage-2"): {"head": "UNetConfig", "own layers": False},  # one robot: its layers are plain either way
         ("curriculum", "stage-2"): {"stage 1": "subtask"},
         ("substeps-in-stage-2", "curriculum"): {"stage 1": "instruction"},
         ("no-substeps", "curriculum"): {"stage 1": "instruction", "stage 2 writes": False},

@@ -10,7 +10,8 @@ from tests.studies.test_summary import record
 from visuomotor.contract import Episode
 from visuomotor.data.lerobot import Dataset
 from visuomotor.data.processor import Processor, ProcessorConfig
-from visuomotor.models.damvla import DAMVLA, DAMVLAConfig, switches
+from visuomotor.models import make_config
+from visuomotor.models.damvla import DAMVLA, switches
 from visuomotor.policy import Policy
 from visuomotor.studies.near_changes import measure_near_changes
 
@@ -22,8 +23,8 @@ PROCESSOR = ProcessorConfig(
 
 def checkpoint(folder: Path, dataset: Dataset, config: ProcessorConfig, combination: str) -> Path:
     processor = Processor.build(config, [dataset])
-    words = {"vocab_size": processor.tokenizer.vocab_size, "action_dim": 6}
-    model = DAMVLA(DAMVLAConfig(**{**SMALL, **words, **switches(combination)}))
+    words = {"llm.vocab_size": processor.tokenizer.vocab_size, "action_model.action_dim": 6}
+    model = DAMVLA(make_config("damvla", "nano", **{**SMALL, **words, **switches(combination)}))
     return Policy(model, processor).save(folder / combination)
 
 

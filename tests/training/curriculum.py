@@ -45,7 +45,7 @@ class Heir(FakeModel):
 
 def install_both(patch: Any) -> None:
     install(patch)
-    module = SimpleNamespace(Heir=Heir, HeirConfig=HeirConfig, SIZES={"nano": {}})
+    module = SimpleNamespace(Heir=Heir, HeirConfig=HeirConfig, SIZES={"nano": HeirConfig()})
     patch.setitem(sys.modules, MODULE, module)
     patch.setitem(models._MODELS, "heir", (MODULE, "Heir", "HeirConfig"))
 

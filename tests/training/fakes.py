@@ -23,7 +23,7 @@ from visuomotor.training.trainer import train
 
 MODULE = "tests_fake_model"
 PROCESSOR = {
-    "horizon": 4, "state_width": 8, "action_width": 8, "image_size": None,
+    "image_size": None,
     "levels": {"subtask": 0.5}, "vocab_size": 640,
 }  # fmt: skip
 
@@ -113,7 +113,7 @@ class MemoryDataset(FakeDataset):
 
 def install(patch: Any) -> None:
     """Put model and data set in place of the real ones; `patch` is a pytest.MonkeyPatch."""
-    module = SimpleNamespace(FakeModel=FakeModel, FakeConfig=FakeConfig, SIZES={"nano": {}})
+    module = SimpleNamespace(FakeModel=FakeModel, FakeConfig=FakeConfig, SIZES={"nano": FakeConfig()})
     patch.setitem(sys.modules, MODULE, module)
     patch.setitem(models._MODELS, "fake", (MODULE, "FakeModel", "FakeConfig"))
     patch.setattr(assembly, "Dataset", MemoryDataset)

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from tests.models.dm0.conftest import TINY, make_batch  # noqa: F401 (a fixture)
 from tests.training.fakes import install, make_run, stage
 from visuomotor.contract import Batch, Run
-from visuomotor.models.dm0 import DM0, DM0Config
+from visuomotor.models import make_config
+from visuomotor.models.dm0 import DM0
 from visuomotor.policy import load_policy
 from visuomotor.training.lora import adapter_parameters, add_adapters, merge_adapters, merged
 from visuomotor.training.optimiser import make_optimiser
@@ -24,7 +25,7 @@ LORA = stage(lora=2, trains={"llm": 1e-2, "action_io": 1e-2})
 
 def make_model() -> DM0:
     torch.manual_seed(0)
-    return DM0(DM0Config(**TINY))  # type: ignore[arg-type]
+    return DM0(make_config("dm0", "nano", **TINY))
 
 
 def sampled(model: DM0, batch: Batch) -> torch.Tensor:
@@ -122,8 +123,8 @@ def lora_run() -> Run:
     """A plain stage, then adapters with averaging, then a plain one again."""
     adapted = stage("adapt", steps=4, lora=2, trains={"llm": 1e-2, "expert": 1e-3}, ema=0.5, checkpoint_every=1)
     run = make_run(stage("plain", steps=1), adapted, stage("after", steps=1, trains={"expert": 1e-3}))
-    sizes = {**TINY, "horizon": 4, "action_dim": 8, "state_dim": 8, "vocab_size": 640, "image_size": 32}
-    return replace(run, model="dm0", config=DM0Config(**sizes))  # type: ignore[arg-type]
+    sizes = {**TINY, "horizon": 4, "action_dim": 8, "state_dim": 8, "llm.vocab_size": 640, "vision.image_size": 32}
+    return replace(run, model="dm0", config=make_config("dm0", "nano", **sizes))
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from tests.data.fakes import FakeDataset
-from tests.training.fakes import PROCESSOR, FakeConfig, FakeModel
+from tests.training.fakes import FakeConfig, FakeModel, make_run, stage
 from visuomotor.contract import Batch, Mixture, Source, Stage
 from visuomotor.data.loader import Loader
-from visuomotor.data.processor import Processor, ProcessorConfig
+from visuomotor.data.processor import Processor
+from visuomotor.models.fit import processor_config
 from visuomotor.training.assembly import DataSource, validation_batches
 from visuomotor.training.step import split
 from visuomotor.training.validation import validate
@@ -19,7 +20,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def processor() -> Processor:
-    return Processor.build(ProcessorConfig(**PROCESSOR), [FakeDataset()], ("words",))
+    return Processor.build(processor_config(make_run(stage())), [FakeDataset()], ("words",))
 
 
 @pytest.fixture(scope="module")

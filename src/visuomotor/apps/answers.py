@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from visuomotor.codec import encode
 from visuomotor.data.conversations import Conversation, Conversations
 from visuomotor.data.dialogue import conversation_sample
 from visuomotor.data.images import fit
@@ -92,9 +93,9 @@ def evaluate_answers(
             "checkpoint_hash": checkpoint_hash(checkpoint),
             "code_version": code_version(),
             "data_hash": data.hash(),
-            "plan": asdict(plan),
+            "plan": encode(plan),
             "scores": [s.to_json() for s in scores],
-            "answers": [asdict(a) for a in answers],
+            "answers": encode(answers),
         }
         out.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")

@@ -4,12 +4,12 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import visuomotor
+from visuomotor.codec import encode
 
 State = Literal["done", "interrupted", "new"]
 STEPS_FILE = "steps.json"
@@ -27,11 +27,7 @@ def source_digest() -> str:
 
 def digest(*inputs: Any) -> str:
     """A hash of plain values and dataclasses."""
-
-    def plain(value: Any) -> Any:
-        return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
-
-    return hashlib.sha256(json.dumps(inputs, default=plain, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(encode(inputs), sort_keys=True).encode()).hexdigest()
 
 
 class Steps:

@@ -240,6 +240,7 @@ def view(options: View) -> int:
 
 
 def embodiment(options: DraftEmbodiment) -> int:
+    from visuomotor.codec import decode
     from visuomotor.data.draft import draft_embodiment
     from visuomotor.data.lerobot import Dataset
     from visuomotor.embodiment import Embodiment
@@ -252,7 +253,7 @@ def embodiment(options: DraftEmbodiment) -> int:
         robot, questions = Embodiment.load(drafted), []
     else:
         draft, questions = draft_embodiment(dataset)
-        robot = Embodiment.from_json(draft)
+        robot = decode(Embodiment, draft)
     robot.save(target)
     say(f"wrote {target}" + (f" from your {drafted.name}" if options.accept and not questions else ""))
     if questions:

@@ -22,7 +22,7 @@ class Options:
     """Train a recipe by name, or one of your own: FILE.py:function. `visuomotor train list` shows the recipes.
 
     The recipe's own arguments are options, too (--steps 500, --image-size 64), and so is every field of the run that
-    it returns, by its dotted name: --stages.train.batch-size 32, --processor.levels.subtask 0, --config.width 160.
+    it returns, by its dotted name: --stages.train.batch-size 32, --processor.levels.subtask 0, --config.llm.width 160.
     """
 
     recipe: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")]
@@ -100,7 +100,7 @@ def pairs(arguments: list[str]) -> dict[str, str]:
 
 def recipe_arguments(recipe: Callable[..., Any], given: dict[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
     """(arguments of the recipe, fields of its run): a name without dots that the recipe takes is an argument."""
-    from visuomotor.recipes.overrides import parse as parse_value
+    from visuomotor.codec import decode
 
     hints = get_type_hints(inspect.unwrap(recipe))
     takes = list(inspect.signature(recipe).parameters)
@@ -108,7 +108,7 @@ def recipe_arguments(recipe: Callable[..., Any], given: dict[str, str]) -> tuple
     for name, text in given.items():
         key = name.replace("-", "_")
         if key in takes:
-            arguments[key] = parse_value(text, hints.get(key, Any), name)
+            arguments[key] = decode(hints.get(key, Any), text, f"--{name}", text=True)
         elif "." in name or key in SETTABLE:
             fields[name] = text
         else:

@@ -1,18 +1,16 @@
 """What stands on the command line, as values."""
 
-import json
 from pathlib import Path
 from typing import Any, TypeVar
+
+from visuomotor.codec import decode
 
 Name = TypeVar("Name", str, Path)
 
 
 def typed(text: str) -> Any:
     """'3' -> 3, 'true' -> True, '[1, 2]' -> list; anything that is not JSON stays text."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
+    return decode(Any, text, text=True)
 
 
 def newest(name: Name) -> Name:

@@ -1,12 +1,13 @@
 """ProcessorConfig: how samples become tensors. Saved with every checkpoint."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from visuomotor.data.augment import AugmentConfig
 from visuomotor.data.normalization import NEAR_CONSTANT, Method
 from visuomotor.data.scaffold import LEVELS, PromptStyle
 from visuomotor.data.weighting import WEIGHTS, WeightingConfig
+from visuomotor.spelling import require_choices
 
 __all__ = ["Objective", "ProcessorConfig"]
 
@@ -112,17 +113,7 @@ class ProcessorConfig:
             raise ValueError(
                 "level_order has no meaning where levels do not see each other; leave it, or set scaffold='sequential'."
             )
-        for name, value, known in (
-            ("scaffold", self.scaffold, ("sequential", "parallel")),
-            ("action_tokens", self.action_tokens, ("bins", "fast")),
-            ("past_end", self.past_end, ("repeat", "still")),
-            ("action_normalization", self.action_normalization, ("embodiment", "min_max", "z_score")),
-            ("state_normalization", self.state_normalization, ("embodiment", "min_max", "z_score")),
-            ("sentence_of", self.sentence_of, ("subtask", "instruction")),
-        ):
-            if value not in known:
-                others = ", ".join(map(repr, known[:-1]))
-                raise ValueError(f"ProcessorConfig.{name} is {value!r}; choose {others} or {known[-1]!r}.")
+        require_choices(self)
         unknown = set(self.weights) - set(WEIGHTS)
         if unknown:
             raise ValueError(f"Unknown loss weights {sorted(unknown)}; choose from {list(WEIGHTS)}.")
@@ -175,9 +166,3 @@ class ProcessorConfig:
     def stored(self, value: int) -> int:
         """A coordinate of a text as stored ones are, 0-1000; on a coarser scale the middle of what it stands for."""
         return value if self.coordinates == 1000 else min((2 * value + 1) * 500 // self.coordinates, 1000)
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "ProcessorConfig":
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-        weighting = WeightingConfig.from_json(data.get("weighting", {}))  # checkpoints of before have none
-        return cls(**{**values, "augment": AugmentConfig(**data["augment"]), "weighting": weighting})

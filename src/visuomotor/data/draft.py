@@ -5,11 +5,12 @@ written in the data set becomes a question; nothing is assumed silently.
 """
 
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from visuomotor.codec import encode
 from visuomotor.data.conventions import FACTORS, motion_evidence, switches
 from visuomotor.data.lerobot.layout import ACTION, STATE
 from visuomotor.embodiment import Camera, Component, Embodiment, Kind
@@ -43,7 +44,7 @@ class _Dimension:
 def draft_embodiment(dataset: Any) -> tuple[dict[str, Any], list[str]]:
     """(draft, questions) of a `visuomotor.data.lerobot.Dataset`.
 
-    The draft is a dictionary that `Embodiment.from_json` takes; each question names the field that it decides and
+    The draft is the JSON of an `Embodiment`; each question names the field that it decides and
     what the draft assumes. Raises ValueError when there is no action to describe.
     """
     if ACTION not in dataset.columns:
@@ -67,7 +68,7 @@ def draft_embodiment(dataset: Any) -> tuple[dict[str, Any], list[str]]:
         state=state,
         action=action,
     )
-    return asdict(draft), questions
+    return encode(draft), questions
 
 
 def _cameras(dataset: Any, questions: list[str]) -> tuple[Camera, ...]:

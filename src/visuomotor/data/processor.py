@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from visuomotor.codec import decode, encode
 from visuomotor.contract import Batch, Embodiment, Observation
 from visuomotor.data import chat, cogact_prompt, grounding, sample_text, scaffold, tags, templates
 from visuomotor.data.action_line import ActionLine, load_fast, train_fast
@@ -348,9 +349,9 @@ class Processor:
         return {
             "format": FORMAT,
             "normalization": [meaning(e) for e in self.embodiments],
-            "config": dataclasses.asdict(self.config),
-            "embodiments": [e.to_json() for e in self.embodiments],
-            "statistics": [s.to_json() for s in self.statistics],
+            "config": encode(self.config),
+            "embodiments": encode(self.embodiments),
+            "statistics": encode(self.statistics),
         }
 
     def save(self, folder: Path) -> None:
@@ -367,9 +368,9 @@ class Processor:
             data = json.loads(path.read_text())
             if data["format"] != FORMAT:
                 raise ValueError(f"{path} has format {data['format']}, this version reads {FORMAT}; update visuomotor.")
-            config = ProcessorConfig.from_json(data["config"])
-            embodiments = [Embodiment.from_json(e) for e in data["embodiments"]]
-            statistics = [Statistics.from_json(s) for s in data["statistics"]]
+            config = decode(ProcessorConfig, data["config"], "config")
+            embodiments = decode(list[Embodiment], data["embodiments"], "embodiments")
+            statistics = decode(list[Statistics], data["statistics"], "statistics")
         except FileNotFoundError:
             raise FileNotFoundError(
                 f"{path} is missing; a checkpoint needs it to turn actions into robot units. Copy the whole folder."

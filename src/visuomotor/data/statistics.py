@@ -3,7 +3,6 @@
 Quantiles are taken over the values themselves, never averaged over episodes or data sets.
 """
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,11 +30,6 @@ class VectorStatistics:
     q99: tuple[float, ...]
     count: int
 
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "VectorStatistics":
-        vectors = {k: tuple(float(x) for x in v) for k, v in data.items() if k != "count"}
-        return cls(count=int(data["count"]), **vectors)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Statistics:
@@ -43,16 +37,6 @@ class Statistics:
 
     state: VectorStatistics
     action: VectorStatistics
-
-    def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "Statistics":
-        return cls(
-            state=VectorStatistics.from_json(data["state"]),
-            action=VectorStatistics.from_json(data["action"]),
-        )
 
 
 def vector_statistics(columns: Sequence[np.ndarray]) -> VectorStatistics:

@@ -88,11 +88,6 @@ class WeightingConfig:
         leading, trailing = self.sigma_seconds
         return leading * fps, trailing * fps
 
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "WeightingConfig":
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-        return cls(**values)
-
 
 def settled(signal: Bool[np.ndarray, "F"], shortest: int) -> Bool[np.ndarray, "F"]:
     """The signal without runs of fewer than `shortest` frames, which take the value before them.

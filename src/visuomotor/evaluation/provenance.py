@@ -1,12 +1,11 @@
 """What an evaluation was run with, so that a number can be traced and repeated."""
 
 import hashlib
-import json
-from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from visuomotor.codec import encode
 from visuomotor.contract import EvalPlan
 from visuomotor.simulation.interface import Environment
 from visuomotor.versions import commit, installed
@@ -21,7 +20,7 @@ def describe_run(policy: Any, plan: EvalPlan, environment: Environment) -> dict[
     return {
         "checkpoint": None if path is None else str(path),
         "checkpoint_hash": None if path is None else checkpoint_hash(Path(path)),
-        "checkpoint_provenance": _json(getattr(policy, "provenance", {})),
+        "checkpoint_provenance": encode(getattr(policy, "provenance", {})),
         "code_version": code_version(),
         "environment": plan.environment,
         "versions": installed(PACKAGES),
@@ -31,7 +30,7 @@ def describe_run(policy: Any, plan: EvalPlan, environment: Environment) -> dict[
         "render_quality": environment.render_quality,
         "max_steps": plan.max_steps or "the environment's own, by task",
         "success": SUCCESS,
-        "plan": _json(asdict(plan)),
+        "plan": encode(plan),
     }
 
 
@@ -50,8 +49,3 @@ def code_version() -> str:
     """The package's version, with the commit when it runs from a checkout."""
     version, found = metadata.version("visuomotor"), commit()
     return f"{version}+{found}" if found else version
-
-
-def _json(value: Any) -> Any:
-    """As it will read back from a file."""
-    return json.loads(json.dumps(value, default=str))

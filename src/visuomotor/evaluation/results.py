@@ -1,6 +1,5 @@
 """What an evaluation leaves behind: one record per episode (results.jsonl) and their summary (results.json)."""
 
-import dataclasses
 import json
 import math
 from collections import Counter
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from visuomotor.codec import decode, encode
 from visuomotor.evaluation.statistics import Rate
 
 RECORDS_FILE = "results.jsonl"
@@ -64,12 +64,6 @@ class EpisodeRecord:
     def task(self) -> str:
         """The row this episode counts in: the scenario's kind of task where its world names one, else its task."""
         return task_name(self.scenario["task"], self.scenario["options"])
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "EpisodeRecord":
-        lists = {name: tuple(data[name]) for name in ("latency", "batch")}
-        pairs = {name: tuple(tuple(entry) for entry in data.get(name, ())) for name in ("text", "router", "stages")}
-        return cls(**{**data, **lists, **pairs})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,38 +153,11 @@ class Results:
                 rows += [[f"  {task}", str(rate), *blank] for task, rate in sorted(c.by_task.items())]
         return columns, rows
 
-    def to_json(self) -> dict[str, Any]:
-        data = dataclasses.asdict(self)
-        for condition, written in zip(self.conditions, data["conditions"], strict=True):
-            for rate, target in [(condition.rate, written["rate"])] + [
-                (condition.by_task[task], written["by_task"][task]) for task in condition.by_task
-            ]:
-                target |= {"value": rate.value, "low": rate.interval.low, "high": rate.interval.high}
-        return data
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "Results":
-        def rate(d: dict[str, Any]) -> Rate:
-            return Rate(d["successes"], d["n"])
-
-        def condition(d: dict[str, Any]) -> ConditionResult:
-            values = {
-                "rate": rate(d["rate"]),
-                "by_task": {task: rate(r) for task, r in d["by_task"].items()},
-                "latency": Latency(**d["latency"]) if d["latency"] else None,
-                "errors": tuple(d["errors"]),
-                "motion": Motion(**d["motion"]) if d.get("motion") else None,
-            }
-            return ConditionResult(**{**d, **values})
-
-        conditions = tuple(condition(c) for c in data["conditions"])
-        return cls(run=data["run"], conditions=conditions, videos=tuple(data["videos"]))
-
     def save(self, folder: Path) -> Path:
         """Write results.json into `folder`, atomically; returns its path."""
         path = folder / RESULTS_FILE
         partial = path.with_suffix(".json.partial")
-        partial.write_text(json.dumps(self.to_json(), indent=2) + "\n")
+        partial.write_text(json.dumps(encode(self), indent=2) + "\n")
         partial.replace(path)
         return path
 
@@ -199,13 +166,13 @@ class Results:
         """Read results.json from an evaluation's folder."""
         path = folder / RESULTS_FILE
         try:
-            return cls.from_json(json.loads(path.read_text()))
+            return decode(cls, json.loads(path.read_text()))
         except FileNotFoundError:
             raise FileNotFoundError(
                 f"{path} is missing: that evaluation has not finished (--resume continues it)."
             ) from None
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path} is not an evaluation's result: {error!r}.") from error
+        except ValueError as error:
+            raise ValueError(f"{path} is not an evaluation's result: {error}") from error
 
 
 def task_name(task: str, options: Mapping[str, Any]) -> str:
@@ -215,7 +182,7 @@ def task_name(task: str, options: Mapping[str, Any]) -> str:
 
 def append_record(path: Path, record: EpisodeRecord) -> None:
     """Add one line to results.jsonl, at once, so that a kill loses at most episodes that still run."""
-    line = json.dumps(dataclasses.asdict(record)) + "\n"
+    line = json.dumps(encode(record)) + "\n"
     with path.open("a") as file:
         file.write(line)
         file.flush()
@@ -232,10 +199,10 @@ def read_records(path: Path) -> list[EpisodeRecord]:
     records = []
     for number, line in enumerate(whole.splitlines(), start=1):
         try:
-            records.append(EpisodeRecord.from_json(json.loads(line)))
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            records.append(decode(EpisodeRecord, json.loads(line)))
+        except ValueError as error:
             raise ValueError(
-                f"{path}, line {number} is not an episode record ({error!r}). Remove the line, or start over with "
+                f"{path}, line {number} is not an episode record ({error}). Remove the line, or start over with "
                 "--overwrite."
             ) from error
     return records

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -31,6 +31,8 @@ class Rate:
     successes: int
     n: int
 
+    json_properties: ClassVar = ("value", "low", "high")
+
     def __post_init__(self) -> None:
         _check_counts(self.successes, self.n)
 
@@ -42,11 +44,19 @@ class Rate:
     def interval(self) -> Interval:
         return wilson(self.successes, self.n)
 
+    @property
+    def low(self) -> float:
+        return self.interval.low
+
+    @property
+    def high(self) -> float:
+        return self.interval.high
+
     def __str__(self) -> str:
         if not self.n:
             return "no episodes"
-        low, high = self.interval.low, self.interval.high
-        return f"{100 * self.value:.1f} % [{100 * low:.0f}, {100 * high:.0f}] ({self.successes}/{self.n})"
+        interval = f"[{100 * self.low:.0f}, {100 * self.high:.0f}]"
+        return f"{100 * self.value:.1f} % {interval} ({self.successes}/{self.n})"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,14 +1,16 @@
 """Models by name: `make_config("dm0", "nano", horizon=16)`, then `make_model("dm0", config)`."""
 
-import dataclasses
 import importlib
 from typing import Any
 
+import visuomotor
+from visuomotor.codec import decode, encode, update
 from visuomotor.models.base import Cost, Model
 from visuomotor.spelling import did_you_mean
 
 __all__ = ["Cost", "Model", "config_from_json", "config_to_json", "make_config", "make_model", "sampling_fields"]
 
+FORMAT = 2  # of config.json; in the first one the fields of a model's parts were not nested
 _MODELS = {
     "dm0": ("visuomotor.models.dm0", "DM0", "DM0Config"),
     "cogact": ("visuomotor.models.cogact", "CogACT", "CogACTConfig"),
@@ -19,18 +21,16 @@ _MODELS = {
 
 
 def make_config(name: str, size: str = "nano", **overrides: Any) -> Any:
-    """The configuration of `name` at a named size with some fields replaced; ValueError on unknown names."""
-    module, _, config_name = _find(name)
+    """The configuration of `name` at a named size with some fields replaced: {"llm.layers": 4, "horizon": 16}.
+
+    Raises:
+        ValueError: an unknown name (with the nearest), or a value of another type.
+    """
+    module, _, _ = _find(name)
     if size not in module.SIZES:
         hint = did_you_mean(size, module.SIZES)
         raise ValueError(f"Model {name!r} has no size {size!r}.{hint} Known: {', '.join(module.SIZES)}.")
-    cls = getattr(module, config_name)
-    known = [field.name for field in dataclasses.fields(cls)]
-    for key in overrides:
-        if key not in known:
-            hint = did_you_mean(key, known) or f" Known: {', '.join(known)}."
-            raise ValueError(f"The configuration of {name!r} has no field {key!r}.{hint}")
-    return cls(**{**module.SIZES[size], **overrides})
+    return update(module.SIZES[size], overrides)
 
 
 def make_model(name: str, config: Any) -> Model:
@@ -48,20 +48,32 @@ def sampling_fields(name: str) -> tuple[str, ...]:
 
 
 def config_to_json(name: str, config: Any) -> dict[str, Any]:
-    """{"model": name, "config": {field: value}}, which `config_from_json` reads back."""
+    """{"format", "visuomotor": version, "model": name, "config": {field: value}}; `config_from_json` reads it back."""
     _find(name)
-    return {"model": name, "config": dataclasses.asdict(config)}
+    return {"format": FORMAT, "visuomotor": visuomotor.__version__, "model": name, "config": encode(config)}
 
 
 def config_from_json(data: dict[str, Any]) -> tuple[str, Any]:
-    """(name, configuration) of what `config_to_json` wrote."""
+    """(name, configuration) of what `config_to_json` wrote, in this version or an earlier one.
+
+    Raises:
+        ValueError: a newer format, an unknown model or field, or a value of another type.
+    """
     for key in ("model", "config"):
         if key not in data:
             raise ValueError(
                 f"A model configuration holds 'model' and 'config', but {key!r} is missing in {list(data)}."
             )
-    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data["config"].items()}
-    return data["model"], make_config(data["model"], size="nano", **fields)
+    written = decode(int, data.get("format", 1), "format")
+    if written > FORMAT:
+        raise ValueError(
+            f"The checkpoint has format {written}, but visuomotor {visuomotor.__version__} reads formats up to "
+            f"{FORMAT}; visuomotor {data.get('visuomotor', '(the version that wrote it)')} or newer can read it."
+        )
+    module, _, config_name = _find(data["model"])
+    if written == 1:
+        return data["model"], module.first_format(decode(dict[str, Any], data["config"], "config"))
+    return data["model"], decode(getattr(module, config_name), data["config"], "config")
 
 
 def _find(name: str) -> tuple[Any, str, str]:

@@ -1,50 +1,94 @@
-"""Whether a model fits the processor that feeds it, and the file that fills it."""
+"""Shapes and token ids that model and processor share: each is decided in one place and handed to the other.
 
+A model's configuration decides shapes: the processor takes horizon, widths and image side from it (`processor_config`).
+The processor decides words and robots: the model takes token ids and layers for each robot from it (`fitted`).
+"""
+
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
 from torch import nn
 
+from visuomotor.codec import names_of, update
+from visuomotor.contract import Run
 from visuomotor.data import chat
+from visuomotor.data.config import ProcessorConfig
 from visuomotor.data.processor import Processor
 
-__all__ = ["require_fit", "take_types"]
+__all__ = ["fitted", "processor_config", "require_fit", "shapes_of", "take_types"]
+
+# Fields of ProcessorConfig, and the attributes of a model's configuration that decide them, where it has them.
+_DECIDED = {"horizon": "horizon", "action_width": "action_dim", "state_width": "state_dim", "prompt": "prompt"}
+
+
+def shapes_of(config: Any, image_size: int | None) -> dict[str, Any]:
+    """The fields of ProcessorConfig that a model's configuration decides.
+
+    `image_size`: the processor's; None, images stay as they are stored, is no decision of the model.
+    """
+    names = _DECIDED if image_size is None else {**_DECIDED, "image_size": "image_size"}
+    return {field: getattr(config, name) for field, name in names.items() if hasattr(config, name)}
+
+
+def processor_config(run: Run, base: ProcessorConfig | None = None) -> ProcessorConfig:
+    """`base`, or the default, with the fields that the run sets and the shapes of its model.
+
+    Raises:
+        ValueError: the run sets a field that its model decides, or one that does not exist.
+    """
+    base = base or ProcessorConfig(image_size=getattr(run.config, "image_size", None))
+    shapes = shapes_of(run.config, run.processor.get("image_size", base.image_size))
+    for name in (name for name in run.processor if name in shapes):
+        raise ValueError(
+            f"processor.{name} is decided by the model, whose {_DECIDED.get(name, name)} is {shapes[name]!r}; leave it "
+            f"out, and set the model's field."
+        )
+    return update(base, {**run.processor, **shapes})
+
+
+def fitted(config: Any, processor: Processor) -> Any:
+    """A model's configuration with what the processor decides."""
+    return update(config, _decisions(config, processor))
+
+
+def _decisions(config: Any, processor: Processor) -> dict[str, Any]:
+    """The fields of a model's configuration that the processor decides, as far as the model has them."""
+    words, robots = processor.tokenizer, processor.embodiments
+    size = max(words.vocab_size, getattr(config, "vocab_size", 0))
+    fields = {
+        "newline_id": words.newline_id,
+        "pad_id": words.pad_id,
+        "action_start_id": words.action_start,
+        "action_token_count": words.action_count,
+        "vocab_size": size,
+        "llm.vocab_size": size,
+        **chat.token_ids(words),
+    }
+    if processor.config.image_size is not None:
+        fields["image_pad"] = "grey"  # as data/images.py pads
+    if getattr(config, "head_per_embodiment", False):
+        fields["head.embodiments"] = tuple(robot.name for robot in robots)
+        fields["head.action_dims"] = tuple(robot.action_dim for robot in robots)
+        fields["head.state_dims"] = tuple(robot.state_dim for robot in robots)
+    if processor.sentences is not None:
+        fields["sentence_dim"] = processor.sentences.width
+    known = names_of(config)
+    return {name: value for name, value in fields.items() if name in known}
 
 
 def require_fit(model: Any, processor: Processor) -> None:
-    """ValueError where the model's sizes and ids contradict the processor's."""
-    wanted: dict[str, int | str | None] = {
-        "horizon": processor.config.horizon,
-        "action_dim": processor.config.action_width,
-        "state_dim": processor.config.state_width,
-        "pad_id": processor.tokenizer.pad_id,
-        "newline_id": processor.tokenizer.newline_id,
-        "action_start_id": processor.tokenizer.action_start,
-        "action_token_count": processor.tokenizer.action_count,
-        **chat.token_ids(processor.tokenizer),
-    }
-    if processor.config.image_size is not None:  # otherwise images would be resized twice
-        wanted["image_size"] = processor.config.image_size
-        wanted["image_pad"] = "grey"
-    prompt = getattr(model.config, "prompt", processor.config.prompt)
-    if prompt != processor.config.prompt:
+    """ValueError where model and processor were not made for each other: a checkpoint assembled by hand."""
+    config = model.config
+    shapes = shapes_of(config, processor.config.image_size)
+    pairs = [(name, own, getattr(processor.config, name)) for name, own in shapes.items()]
+    pairs += [(name, attrgetter(name)(config), given) for name, given in _decisions(config, processor).items()]
+    wrong = [f"{name} is {own!r}, not {given!r}" for name, own, given in pairs if own != given]
+    if wrong:
         raise ValueError(
-            f"The model reads texts of the layout {prompt!r} but the processor makes {processor.config.prompt!r}; set "
-            f"the processor's prompt to {prompt!r}, or start from a checkpoint of this kind of model."
-        )
-    for name, value in wanted.items():
-        given = getattr(model.config, name, value)
-        if given != value:
-            raise ValueError(
-                f"The model has {name} {given} but the processor {value}; build the model's configuration with "
-                f"{name}={value}."
-            )
-    vocabulary = getattr(model.config, "vocab_size", processor.tokenizer.vocab_size)
-    if vocabulary < processor.tokenizer.vocab_size:
-        raise ValueError(
-            f"The tokenizer has {processor.tokenizer.vocab_size} tokens but the model's vocab_size is {vocabulary}; "
-            f"raise it."
+            f"The model was not made for this processor: {'; '.join(wrong)}. Take both from one checkpoint, or build "
+            f"the model with the processor's values."
         )
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from visuomotor.contract import Mixture, Run, Source, Stage
+from visuomotor.contract import Mixture, ProcessorSource, Run, Source, Stage
 from visuomotor.data.config import ProcessorConfig
 from visuomotor.data.lerobot import Dataset
 from visuomotor.models import make_config
@@ -41,11 +41,10 @@ def cogact_nano(
     plan = evaluation(world, tasks=tasks, distractors=distractors, vocabulary=vocabulary)
     require_robot_of(world, data)
     width = WIDTHS[world]
-    config = make_config("cogact", "nano", image_size=image_size, horizon=horizon, action_dim=width)
-    processor = {
-        "image_size": image_size, "horizon": horizon, "action_width": width, "state_width": width,
-        "levels": {}, "prompt": "cogact", "past_end": "still",
-    }  # fmt: skip
+    sides = {"dinov2.image_size": image_size, "siglip.image_size": image_size}
+    chunk = {"action_model.horizon": horizon, "action_model.action_dim": width}
+    config = make_config("cogact", "nano", **sides, **chunk)
+    processor = {"state_width": width, "levels": {}, "past_end": "still"}
     robot = Source(name="robot", path=data, options={"cache": [image_size, image_size]})
     stage = Stage(
         name="train",
@@ -68,7 +67,8 @@ def cogact_nano(
         config=config,
         stages={stage.name: stage},
         evaluation=plan,
-        processor={"checkpoint": start} if start else processor,
+        processor={} if start else processor,
+        processor_from=ProcessorSource(checkpoint=start),
         corpus=sentences(world, vocabulary),
     )
 
@@ -100,20 +100,19 @@ def cogact(
     config = make_config(
         "cogact",
         size,
-        num_views=views,
-        action_dim=robot.action_dim,
-        horizon=horizon or plain.horizon,
-        repeated_diffusion_steps=repeated_diffusion_steps,
-        token_convolution=0 if llm else plain.token_convolution,
-        vocab_size=plain.vocab_size if llm else ProcessorConfig.vocab_size,
+        **{
+            "num_views": views,
+            "llm.convolution": 0 if llm else plain.llm.convolution,
+            "llm.vocab_size": plain.vocab_size if llm else ProcessorConfig.vocab_size,
+            "action_model.action_dim": robot.action_dim,
+            "action_model.horizon": horizon or plain.horizon,
+            "action_model.repeated_diffusion_steps": repeated_diffusion_steps,
+        },
     )
     processor: dict[str, Any] = {
-        "image_roles": robot.roles[:views], "horizon": config.horizon, "action_width": config.action_dim,
-        "state_width": max(1, robot.state_dim), "levels": {}, "prompt": "cogact", "past_end": "still",
-        "clip_actions": True, "near_constant": 0.0, "binary_grippers": True,
+        "image_roles": robot.roles[:views], "image_size": None, "state_width": max(1, robot.state_dim), "levels": {},
+        "past_end": "still", "clip_actions": True, "near_constant": 0.0, "binary_grippers": True,
     }  # fmt: skip
-    if llm:
-        processor["tokenizer"] = llm
     stage = Stage(
         name="train",
         steps=steps,
@@ -133,5 +132,11 @@ def cogact(
     public = (("dinov2", dinov2), ("siglip", siglip), ("llm", llm))
     weights = {part: source for part, source in public if source}
     return Run(
-        name="cogact", model="cogact", config=config, stages={"train": stage}, weights=weights, processor=processor
+        name="cogact",
+        model="cogact",
+        config=config,
+        stages={"train": stage},
+        weights=weights,
+        processor=processor,
+        processor_from=ProcessorSource(tokenizer=llm),
     )

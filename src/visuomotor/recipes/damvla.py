@@ -5,8 +5,7 @@ from typing import Any, Literal
 
 from visuomotor.contract import Run
 from visuomotor.data.weighting import Signal, WeightingConfig
-from visuomotor.models import make_config
-from visuomotor.models.damvla import switches
+from visuomotor.models.damvla import DAMVLAConfig, switches
 from visuomotor.recipes.cogact import cogact_nano
 from visuomotor.recipes.worlds import World
 
@@ -55,14 +54,8 @@ def damvla_nano(
         start=start,
         seed=seed,
     )
-    plain = run.config
-    fields = {
-        "image_size": image_size,
-        "horizon": horizon,
-        "action_dim": plain.action_dim,
-        "num_views": plain.num_views,
-    }
-    config = make_config("damvla", "nano", **fields, **switches(combination))
+    fields: dict[str, Any] = {**vars(run.config), **switches(combination)}
+    config = DAMVLAConfig(**fields)
     # Whatever the switches are, which read what they need: so --config.tw true finds it.
     made: dict[str, Any] = {
         "weights": ("trajectory", "chunk"), "router": True, "weighting": WeightingConfig(signal=signal, covers=covers),

@@ -73,12 +73,9 @@ def dexvla_nano(
         require_robot_of("tabletop", path)
     own = [Source(name="tabletop", path=data), *([Source(name="task", path=task)] if task and adapt else [])]
     every = [*own, *([Source(name="sawyer", path=sawyer)] if sawyer else [])]
-    processor: dict[str, Any] = {
-        "image_size": image_size, "horizon": horizon, "action_width": WIDTH, "state_width": WIDTH,
-        "tell_state": state, **NORMALIZATION,
-    }  # fmt: skip
+    processor: dict[str, Any] = {"tell_state": state, **NORMALIZATION}
     config = {
-        "horizon": horizon, "action_dim": WIDTH, "state_dim": WIDTH,
+        "head.horizon": horizon, "head.action_dim": WIDTH, "head.state_dim": WIDTH,
         "head_per_embodiment": head_per_embodiment and head == "scaledp",
     }  # fmt: skip
 
@@ -104,7 +101,7 @@ def dexvla_nano(
     return Run(
         name="dexvla-nano",
         model="dexvla",
-        config=make_config("dexvla", "nano", **config, head=head, text_weight=text_weight),
+        config=make_config("dexvla", "nano-UNet" if head == "unet" else "nano", **config, text_weight=text_weight),
         stages=stages,
         evaluation=evaluation(
             "tabletop",
@@ -114,7 +111,12 @@ def dexvla_nano(
             vocabulary=vocabulary,
         ),
         weights={"head": "before"} if expert else {},
-        processor={**processor, "prompt": "qwen2_vl", "levels": {"subtask": float(substeps != "none")}},
+        processor={
+            **processor,
+            "image_size": image_size,
+            "prompt": "qwen2_vl",
+            "levels": {"subtask": float(substeps != "none")},
+        },
         corpus=sentences("tabletop", vocabulary),
         before=before if expert else None,
     )

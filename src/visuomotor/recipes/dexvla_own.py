@@ -4,10 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from visuomotor.contract import Mixture, Run, Source, Stage
+from visuomotor.contract import Mixture, ProcessorSource, Run, Source, Stage
 from visuomotor.data.config import ProcessorConfig
 from visuomotor.data.lerobot import Dataset
 from visuomotor.models import make_config
+from visuomotor.models.dexvla.config import ScaleDPConfig
 from visuomotor.models.dexvla.convert import AUGMENT
 from visuomotor.recipes.dexvla import NORMALIZATION
 from visuomotor.recipes.own_data import available_levels
@@ -45,15 +46,16 @@ def dexvla_expert(
     config = make_config(
         "dexvla-expert",
         size,
-        image_roles=roles,
-        action_dim=max(plain.action_dim, *(robot.action_dim for robot in robots)),
-        state_dim=max(plain.state_dim, *(robot.state_dim for robot in robots)),
-        horizon=horizon or plain.horizon,
+        **{
+            "image_roles": roles,
+            "head.action_dim": max(plain.action_dim, *(robot.action_dim for robot in robots)),
+            "head.state_dim": max(plain.state_dim, *(robot.state_dim for robot in robots)),
+            "head.horizon": horizon or plain.horizon,
+        },
     )
     processor: dict[str, Any] = {
-        "image_roles": roles, "image_size": config.image_size, "horizon": config.horizon, "levels": {},
+        "image_roles": roles, "levels": {}, "sentence": sentence, **NORMALIZATION,
         "optional_roles": tuple(role for role in roles if any(role not in robot.roles for robot in robots)),
-        "action_width": config.action_dim, "state_width": config.state_dim, "sentence": sentence, **NORMALIZATION,
     }  # fmt: skip
     sources = tuple(Source(name=f"robot{i}", path=path) for i, path in enumerate((data, *others)))
     stage = replace(
@@ -99,20 +101,20 @@ def dexvla(
     config = make_config(
         "dexvla",
         size,
-        num_views=len(robot.cameras),
-        action_dim=max(plain.action_dim, robot.action_dim),
-        state_dim=max(plain.state_dim, robot.state_dim),
-        horizon=horizon or plain.horizon,
-        head_per_embodiment=plain.head == "scaledp",
-        # The released trunk learned with rounded times, Stage 1 here with exact ones.
-        time_table="bfloat16" if expert and not Path(expert).is_dir() else plain.time_table,
-        vocab_size=plain.vocab_size if vlm else ProcessorConfig.vocab_size,
+        **{
+            "num_views": len(robot.cameras),
+            "llm.vocab_size": plain.vocab_size if vlm else ProcessorConfig.vocab_size,
+            "head.action_dim": max(plain.action_dim, robot.action_dim),
+            "head.state_dim": max(plain.state_dim, robot.state_dim),
+            "head.horizon": horizon or plain.horizon,
+            # The released trunk learned with rounded times, Stage 1 here with exact ones.
+            "head.time_table": "bfloat16" if expert and not Path(expert).is_dir() else plain.head.time_table,
+            "head_per_embodiment": isinstance(plain.head, ScaleDPConfig),
+        },
     )
     processor: dict[str, Any] = {
-        "image_roles": robot.roles, "image_size": None, "horizon": config.horizon, "action_width": config.action_dim,
-        "state_width": config.state_dim, "prompt": "qwen2_vl", "max_text": 512,
+        "image_roles": robot.roles, "image_size": None, "prompt": "qwen2_vl", "max_text": 512,
         "levels": available_levels(dataset, {"subtask": 1.0}), "augment": AUGMENT, **NORMALIZATION,
-        **({"tokenizer": vlm} if vlm else {}),
     }  # fmt: skip
     still = ("vision",) if freeze_vision and vlm else ()
     adapters: dict[str, Any] = {}
@@ -135,4 +137,12 @@ def dexvla(
         mixture = Mixture(sources=(Source(name="task", path=task),))
         stages["adapt"] = replace(align, name="adapt", steps=max(1, steps - align.steps), mixture=mixture, final_lr=0.0)
     weights = {part: source for part, source in (("vlm", vlm), ("head", expert)) if source}
-    return Run(name="dexvla", model="dexvla", config=config, stages=stages, weights=weights, processor=processor)
+    return Run(
+        name="dexvla",
+        model="dexvla",
+        config=config,
+        stages=stages,
+        weights=weights,
+        processor=processor,
+        processor_from=ProcessorSource(tokenizer=vlm),
+    )

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any, Literal
 
-from visuomotor.contract import Mixture, Run, Source, Stage
+from visuomotor.contract import Mixture, ProcessorSource, Run, Source, Stage
 from visuomotor.data.config import ProcessorConfig
 from visuomotor.data.lerobot import Dataset
 from visuomotor.models import make_config
@@ -45,19 +45,20 @@ def dm0(
     config = make_config(
         "dm0",
         size,
-        num_views=len(robot.cameras),
-        action_dim=max(plain.action_dim, robot.action_dim),
-        state_dim=max(plain.state_dim, robot.state_dim),
-        state_token="expert" if robot.state_dim else "none",
-        horizon=horizon or plain.horizon,
-        gradient_decoupling=True,
-        mask_padded=True,
-        token_convolution=0 if llm else plain.token_convolution,
-        vocab_size=plain.vocab_size if llm else ProcessorConfig.vocab_size,
+        **{
+            "llm.convolution": 0 if llm else plain.llm.convolution,
+            "llm.vocab_size": plain.vocab_size if llm else ProcessorConfig.vocab_size,
+            "num_views": len(robot.cameras),
+            "action_dim": max(plain.action_dim, robot.action_dim),
+            "state_dim": max(plain.state_dim, robot.state_dim),
+            "state_token": "expert" if robot.state_dim else "none",
+            "horizon": horizon or plain.horizon,
+            "gradient_decoupling": True,
+            "mask_padded": True,
+        },
     )
     processor: dict[str, Any] = {
-        "image_roles": robot.roles, "image_size": config.image_size, "horizon": config.horizon,
-        "action_width": config.action_dim, "state_width": config.state_dim, "max_text": 512,
+        "image_roles": robot.roles, "max_text": 512,
         "levels": available_levels(Dataset(data), {"subtask": 0.5, "action": 0.5}),
         "action_token_stride": max(1, config.horizon // SPELT_STEPS),
     }  # fmt: skip
@@ -82,6 +83,12 @@ def dm0(
         last = max(1, round(steps * act))
         stages["act"] = replace(train, name="act", steps=last, trains=expert, lora=0, checkpoint_activations=False)
     weights = {part: source for part, source in (("llm", llm), ("vision", vision)) if source}
-    if llm:
-        processor["tokenizer"] = llm
-    return Run(name="dm0", model="dm0", config=config, stages=stages, weights=weights, processor=processor)
+    return Run(
+        name="dm0",
+        model="dm0",
+        config=config,
+        stages=stages,
+        weights=weights,
+        processor=processor,
+        processor_from=ProcessorSource(tokenizer=llm),
+    )

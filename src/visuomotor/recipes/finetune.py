@@ -1,13 +1,13 @@
 """Fine-tuning any checkpoint on one's own data."""
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
-from visuomotor.contract import Embodiment, Mixture, Run, Source, Stage
+from visuomotor.contract import Embodiment, Mixture, ProcessorSource, Run, Source, Stage
 from visuomotor.data.lerobot import Dataset
 from visuomotor.data.processor import Processor
 from visuomotor.models import config_from_json
+from visuomotor.models.files import read_json
 from visuomotor.recipes.own_data import available_levels, conversation_sources
 
 __all__ = ["finetune"]
@@ -54,20 +54,17 @@ def finetune(
         )
     dataset = Dataset(data)
     parent = Processor.load(folder)
-    processor: dict[str, Any] = {"checkpoint": start}
+    processor: dict[str, Any] = {}
+    source = ProcessorSource(checkpoint=start, statistics=statistics)
     if new_robot:
-        processor |= {"embodiment": "data", "statistics": "data", "image_roles": _fitting_roles(dataset, parent, start)}
+        source = ProcessorSource(checkpoint=start, statistics="data", embodiment="data")
+        processor["image_roles"] = _fitting_roles(dataset, parent, start)
     else:
         _require_known_robot(dataset, data, parent, folder)
-        if statistics == "data":
-            processor["statistics"] = "data"
     levels = available_levels(dataset, parent.config.levels)
     if levels != parent.config.levels:
         processor["levels"] = levels
-    try:
-        model, config = config_from_json(json.loads(path.read_text()))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is damaged: {error}. Copy the checkpoint again.") from error
+    model, config = config_from_json(read_json(path))
     stage = Stage(
         name="train",
         steps=steps,
@@ -80,7 +77,14 @@ def finetune(
         checkpoint_every=250,
         seed=seed,
     )
-    return Run(name="finetune", model=model, config=config, stages={"train": stage}, processor=processor)
+    return Run(
+        name="finetune",
+        model=model,
+        config=config,
+        stages={"train": stage},
+        processor=processor,
+        processor_from=source,
+    )
 
 
 def _learning_parts(model: str, config: Any, lora: int, freeze_prefix: bool) -> tuple[str, ...]:

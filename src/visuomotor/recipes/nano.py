@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from visuomotor.contract import EvalPlan, Mixture, Run, Source, Stage
+from visuomotor.contract import EvalPlan, Mixture, ProcessorSource, Run, Source, Stage
 from visuomotor.models import make_config
 
 __all__ = ["nano_run"]
@@ -29,12 +29,11 @@ def nano_run(
 ) -> Run:
     """One stage "train" of a nano DM0. With `start`, weights and processor come from that checkpoint."""
     config: dict[str, Any] = {
-        "image_size": image_size, "horizon": horizon, "action_dim": WIDTH, "state_dim": WIDTH, "state_token": "expert",
-        "gradient_decoupling": gradient_decoupling, "noise_draws": 8,
+        "vision.image_size": image_size, "horizon": horizon, "action_dim": WIDTH, "state_dim": WIDTH,
+        "state_token": "expert", "gradient_decoupling": gradient_decoupling, "noise_draws": 8,
     }  # fmt: skip
     processor: dict[str, Any] = {
-        "image_size": image_size, "horizon": horizon, "action_width": WIDTH, "state_width": WIDTH, "levels": levels,
-        "coordinates": 100, "action_token_stride": 2, "questions_per_image": 6,
+        "levels": levels, "coordinates": 100, "action_token_stride": 2, "questions_per_image": 6,
     }  # fmt: skip
     stage = Stage(
         name="train",
@@ -57,6 +56,7 @@ def nano_run(
         config=make_config("dm0", "nano", **config),
         stages={stage.name: stage},
         evaluation=evaluation,
-        processor={"checkpoint": start} if start else processor,
+        processor={} if start else processor,
+        processor_from=ProcessorSource(checkpoint=start),
         corpus=corpus,
     )

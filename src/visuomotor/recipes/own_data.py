@@ -1,7 +1,5 @@
 """A policy from nothing on one's own data."""
 
-from typing import Any
-
 from visuomotor.contract import Mixture, Run, Source, Stage
 from visuomotor.data.lerobot import Dataset
 from visuomotor.data.scaffold import LEVEL_NEEDS
@@ -35,7 +33,6 @@ def own_data(
     """
     dataset = Dataset(data)
     robot = dataset.require_embodiment()
-    sizes = {"image_size": image_size, "horizon": horizon}
     levels = available_levels(dataset, {"subtask": 0.5, "action": 0.3})
     stage = Stage(
         name="train",
@@ -54,18 +51,18 @@ def own_data(
     config = make_config(
         "dm0",
         "nano",
-        num_views=len(robot.cameras),
-        action_dim=robot.action_dim,
-        state_dim=max(1, robot.state_dim),
-        state_token="expert" if robot.state_dim else "none",
-        gradient_decoupling=False,
-        noise_draws=8,
-        **sizes,
+        **{
+            "vision.image_size": image_size,
+            "num_views": len(robot.cameras),
+            "horizon": horizon,
+            "action_dim": robot.action_dim,
+            "state_dim": max(1, robot.state_dim),
+            "state_token": "expert" if robot.state_dim else "none",
+            "gradient_decoupling": False,
+            "noise_draws": 8,
+        },
     )
-    processor: dict[str, Any] = {
-        "image_roles": robot.roles, "action_width": config.action_dim, "state_width": config.state_dim,
-        "levels": levels, **sizes,
-    }  # fmt: skip
+    processor = {"image_roles": robot.roles, "levels": levels}
     return Run(name="own-data", model="dm0", config=config, stages={"train": stage}, processor=processor)
 
 

@@ -6,6 +6,7 @@ import ssl
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+from visuomotor.codec import decode
 from visuomotor.execution.safety import SafetyLimits
 
 __all__ = ["Limits", "ServeConfig", "read_api_keys", "read_safety_limits"]
@@ -122,8 +123,8 @@ def read_api_keys(path: Path) -> frozenset[str]:
 def read_safety_limits(path: Path) -> SafetyLimits:
     """Limits from a JSON file. ValueError where it is none, or names a limit that does not exist."""
     try:
-        return SafetyLimits(**json.loads(path.read_text()))
-    except (TypeError, json.JSONDecodeError) as error:
+        return decode(SafetyLimits, json.loads(path.read_text()))
+    except ValueError as error:
         names = ", ".join(field.name for field in fields(SafetyLimits))
         raise ValueError(f"{path} holds no safety limits ({error}); they are {names}.") from error
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from visuomotor_client import PolicyClient
 
+from visuomotor.codec import decode
 from visuomotor.contract import ActionChunk, Observation
 from visuomotor.embodiment import Embodiment
 from visuomotor.session import Session
@@ -54,7 +55,7 @@ class RemotePolicy:
         metadata = self._client.metadata
         if "embodiment" not in metadata or "observation_keys" not in metadata:
             raise ValueError(f"{address} does not describe its policy's robot; serve it with `visuomotor serve`.")
-        self.embodiment = Embodiment.from_json(metadata["embodiment"])
+        self.embodiment = decode(Embodiment, metadata["embodiment"], "embodiment")
         self._keys = metadata["observation_keys"]
         if len(self._keys["state"]) not in (1, len(self.embodiment.state)):
             raise ValueError(

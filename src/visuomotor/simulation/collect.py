@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from visuomotor.codec import decode
 from visuomotor.contract import Embodiment
 from visuomotor.data.lerobot import DatasetWriter
 from visuomotor.locks import FolderLock
@@ -118,7 +119,7 @@ def _require_same_plan(plan: CollectPlan, other: dict[str, Any], where: Path) ->
 
 def _assemble(plan: CollectPlan, staging: Staging, attempts: list[Attempt], record: dict[str, Any]) -> None:
     """Write the data set beside the attempts, then give it its name."""
-    embodiment = Embodiment.from_json(staging.world()["embodiment"])
+    embodiment = decode(Embodiment, staging.world()["embodiment"], "embodiment")
     made, tried_before = staging.root / "dataset", -1
     shutil.rmtree(made, ignore_errors=True)
     with DatasetWriter(made, embodiment, fps=embodiment.control_hz, storage=plan.storage, codec=plan.codec) as writer:

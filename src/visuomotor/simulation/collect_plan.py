@@ -1,12 +1,13 @@
 """What to collect, where it stands, what came of it: the plain types of `collect`."""
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+from visuomotor.codec import encode
 
 SCENES_PER_EPISODE = 50
 
@@ -49,10 +50,10 @@ class CollectPlan:
 
     def identity(self) -> dict[str, Any]:
         """The fields that decide what the data set holds, as JSON values."""
-        values = dataclasses.asdict(self)
+        values = encode(self)
         for name in ("out", "workers", "max_attempts_factor", "episodes" if self.scenes else ""):
             values.pop(name, None)
-        return json.loads(json.dumps(values, sort_keys=True, default=str))
+        return values
 
     def hash(self) -> str:
         """16 hexadecimal digits of the identity."""

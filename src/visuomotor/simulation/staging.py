@@ -7,7 +7,6 @@ partial/            attempts being written
 dataset/            the data set being assembled
 """
 
-import dataclasses
 import json
 import os
 import shutil
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from visuomotor.codec import decode, encode
 from visuomotor.contract import Annotation, Episode, Scenario
 from visuomotor.data.lerobot.video import encode_video
 
@@ -85,7 +85,7 @@ class Staging:
         )
         if episode is not None:
             _write_episode(partial, episode, video)
-        (partial / "record.json").write_text(json.dumps(dataclasses.asdict(attempt)))
+        (partial / "record.json").write_text(json.dumps(encode(attempt)))
         try:
             partial.rename(final)
         except OSError:
@@ -97,11 +97,9 @@ class Staging:
 
     def attempts(self) -> dict[int, Attempt]:
         """Every finished attempt by scenario number."""
-        found = {}
-        for path in sorted((self.root / "attempts").glob("*/record.json")):
-            data = json.loads(path.read_text())
-            found[data["index"]] = Attempt(**{**data, "scenario": Scenario(**data["scenario"])})
-        return found
+        paths = sorted((self.root / "attempts").glob("*/record.json"))
+        attempts = (decode(Attempt, json.loads(path.read_text())) for path in paths)
+        return {attempt.index: attempt for attempt in attempts}
 
     def read(self, index: int) -> tuple[Episode, dict[str, Path]]:
         """The episode of a successful attempt, and {camera: mp4} of the cameras that it holds no images of."""
@@ -118,7 +116,7 @@ class Staging:
                 state=arrays["state"],
                 actions=arrays["actions"],
                 images=images,
-                annotations=tuple(_annotation(entry) for entry in rest["annotations"]),
+                annotations=decode(tuple[Annotation, ...], rest["annotations"], "annotations"),
                 info=rest["info"],
             )
         return episode, {camera: folder / name for camera, name in rest["videos"].items()}
@@ -153,18 +151,7 @@ def _write_episode(folder: Path, episode: Episode, video: Video | None) -> None:
     rest = {
         "instruction": episode.instruction,
         "info": episode.info,
-        "annotations": [dataclasses.asdict(annotation) for annotation in episode.annotations],
+        "annotations": encode(episode.annotations),
         "videos": videos,
     }
     (folder / "rest.json").write_text(json.dumps(rest))
-
-
-def _annotation(data: dict[str, Any]) -> Annotation:
-    boxes = {c: {name: _box(box) for name, box in named.items()} for c, named in data["boxes"].items()}
-    points = {camera: (int(x), int(y)) for camera, (x, y) in data["point"].items()}
-    return Annotation(**{**data, "boxes": boxes, "point": points})
-
-
-def _box(values: list[int]) -> tuple[int, int, int, int]:
-    x1, y1, x2, y2 = values
-    return x1, y1, x2, y2

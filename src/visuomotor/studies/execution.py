@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from visuomotor.apps.evaluation import evaluate_checkpoint
 from visuomotor.apps.steps import Steps, digest, source_digest
+from visuomotor.codec import encode
 from visuomotor.contract import EvalPlan
 from visuomotor.evaluation.provenance import checkpoint_hash, code_version
 from visuomotor.evaluation.results import RECORDS_FILE, Motion, Results, read_records
@@ -92,12 +93,12 @@ def _run_executors(plan: ExecutionPlan, watch: Watch) -> list[ExecutorResult]:
             _roll_out(plan, executor, latency, watch)
     results = _compare(plan)
     record = {
-        "plan": asdict(plan),
+        "plan": encode(plan),
         "checkpoint": checkpoint_hash(plan.checkpoint),
         "code": code_version(),
-        "results": [asdict(r) for r in results],
+        "results": encode(results),
     }
-    (plan.out / RESULTS_FILE).write_text(json.dumps(record, indent=2, default=str) + "\n")
+    (plan.out / RESULTS_FILE).write_text(json.dumps(record, indent=2) + "\n")
     return results
 
 

@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from visuomotor.apps.answers import RESULTS_FILE as ANSWERS_FILE
 from visuomotor.apps.steps import source_digest
+from visuomotor.codec import encode
 from visuomotor.evaluation.answers import KindScore
 from visuomotor.evaluation.provenance import checkpoint_hash, code_version
 from visuomotor.evaluation.results import RECORDS_FILE, EpisodeRecord, read_records
@@ -106,8 +106,8 @@ def _summarise(study: Study, plan: StudyPlan) -> list[Summary]:
         "question": study.question,
         "code_version": code_version(),
         "source": source_digest()[:16],
-        "plan": json.loads(json.dumps(asdict(plan), default=str)),
-        "conditions": [_json(summary) for summary in found],
+        "plan": encode(plan),
+        "conditions": encode(found),
     }
     partial = plan.out / "study.json.partial"
     partial.write_text(json.dumps(data, indent=2) + "\n")
@@ -214,15 +214,3 @@ def _require_same_starts(runs: Runs) -> None:
     for other in others:
         if starts[other] != starts[first]:
             raise ValueError(f"Arms {first!r} and {other!r} were rolled out on different starts; run the study again.")
-
-
-def _json(summary: Summary) -> dict[str, Any]:
-    """With the interval of every rate beside its counts."""
-    data = asdict(summary)
-    for arm, plain in zip(summary.arms, data["arms"], strict=True):
-        plain["rate"] |= asdict(arm.rate.interval)
-        if arm.boxes is not None:
-            plain["boxes"] |= asdict(arm.boxes.interval)
-        for rate, own in zip(arm.by_seed, plain["by_seed"], strict=True):
-            own |= asdict(rate.interval)
-    return data

@@ -10,15 +10,16 @@ from typing import Any, Literal
 import torch
 
 from visuomotor.contract import Batch, Embodiment, Mixture, Run, Stage
-from visuomotor.data import chat, scene_questions
+from visuomotor.data import scene_questions
 from visuomotor.data.conversations import Conversations
 from visuomotor.data.lerobot import Dataset
 from visuomotor.data.llama import is_llama
 from visuomotor.data.loader import Loader, held_out
-from visuomotor.data.processor import Processor, ProcessorConfig
+from visuomotor.data.processor import Processor
 from visuomotor.data.tokenizer import TextTokenizer
 from visuomotor.models import make_model
 from visuomotor.models.base import Model
+from visuomotor.models.fit import fitted, processor_config
 from visuomotor.models.hub import TOKENIZER_FILES, find_weights
 from visuomotor.training.step import seed_for
 
@@ -77,38 +78,28 @@ def _robot_data(path: str, size: Any, cache: Path) -> Dataset:
 
 
 def build_processor(run: Run, datasets: Mapping[str, Any], *, skip_bad: bool = False) -> Processor:
-    """From the run's processor fields and the data, or the one of the checkpoint that the run names.
-
-    `tokenizer` names the public language model whose tokenizer is taken; otherwise one is trained on the run's words.
-    With a checkpoint, `statistics` and `embodiment` say whose to take, "checkpoint" (default) or "data": the data's own
-    embodiment teaches the checkpoint's weights and words another robot.
-    """
-    fields = dict(run.processor)
-    checkpoint, public = fields.pop("checkpoint", None), fields.pop("tokenizer", None)
+    """The processor of a run, from its fields, its data and what `Run.processor_from` names."""
+    source = run.processor_from
     unique = list({id(d): d for d in datasets.values()}.values())
-    if checkpoint is not None and public is not None:
-        raise ValueError(f"The tokenizer comes from checkpoint {checkpoint} or from {public}; name one of them.")
-    if checkpoint is None:
-        words = None if public is None else public_tokenizer(public, dm0=fields.get("prompt") != "qwen2_vl")
-        return Processor.build(ProcessorConfig(**fields), unique, _corpus(run), tokenizer=words, skip_bad=skip_bad)
-    parent = Processor.load(Path(checkpoint))
-    robot, statistics = fields.pop("embodiment", "checkpoint"), fields.pop("statistics", "checkpoint")
-    for name, value in (("embodiment", robot), ("statistics", statistics)):
-        if value not in ("checkpoint", "data"):
-            raise ValueError(f"processor.{name} is {value!r}; choose 'checkpoint' or 'data'.")
-    if robot == "data" and statistics != "data":
-        raise ValueError("processor.embodiment is 'data', so processor.statistics must be 'data', too.")
+    if source.checkpoint is None:
+        public = source.tokenizer
+        config = processor_config(run)
+        words = None if public is None else public_tokenizer(public, dm0=config.prompt != "qwen2_vl")
+        return Processor.build(config, unique, _corpus(run), tokenizer=words, skip_bad=skip_bad)
+    parent = Processor.load(Path(source.checkpoint))
     robots = {name: d for name, d in datasets.items() if not isinstance(d, Conversations)}
-    for name, dataset in robots.items() if robot == "checkpoint" else ():
+    for name, dataset in robots.items() if source.embodiment == "checkpoint" else ():
         parent.embodiment_index(dataset.embodiment, name=f"Data set {name!r} ({dataset.root})")
-    config = dataclasses.replace(parent.config, **fields)
-    if statistics == "data":
+    config = processor_config(run, parent.config)
+    if source.statistics == "data":
         return Processor.build(config, unique, (), tokenizer=parent.tokenizer, fast=parent.fast, skip_bad=skip_bad)
-    meaning = [name for name in MEANING if name in fields]
+    meaning = [f"processor.{name}" for name in MEANING if name in run.processor]
+    if config.action_reference == "chunk_start" and config.horizon != parent.config.horizon:
+        meaning.append("The horizon")  # differences to a chunk's start are larger at the end of longer chunks
     if meaning:
         raise ValueError(
-            f"processor.{meaning[0]} changes what actions mean, but statistics come from {checkpoint}; "
-            f"set processor.statistics to data."
+            f"{meaning[0]} changes what actions mean, but statistics come from {source.checkpoint}; "
+            f"set processor_from.statistics to data."
         )
     return Processor(config, parent.embodiments, parent.statistics, parent.tokenizer, parent.fast)
 
@@ -140,27 +131,8 @@ def load_processor(folder: Path) -> Processor:
 
 
 def build_model(run: Run, processor: Processor) -> Model:
-    """The run's model; what the recipe cannot know follows the processor: token ids, robots, widths."""
-    words = processor.tokenizer
-    tokens: dict[str, Any] = {
-        "newline_id": words.newline_id,
-        "pad_id": words.pad_id,
-        "action_start_id": words.action_start,
-        "action_token_count": words.action_count,
-        **chat.token_ids(words),
-    }
-    if processor.fast is not None:  # they stand behind the vocabulary that the recipe planned
-        tokens["vocab_size"] = max(words.vocab_size, getattr(run.config, "vocab_size", 0))
-    if getattr(run.config, "head_per_embodiment", False):
-        tokens |= {
-            "embodiments": tuple(e.name for e in processor.embodiments),
-            "action_dims": tuple(e.action_dim for e in processor.embodiments),
-            "state_dims": tuple(e.state_dim for e in processor.embodiments),
-        }
-    if processor.sentences is not None:
-        tokens["sentence_dim"] = processor.sentences.width
-    known = {f.name for f in dataclasses.fields(run.config)}
-    return make_model(run.model, dataclasses.replace(run.config, **{k: v for k, v in tokens.items() if k in known}))
+    """The run's model; what the recipe cannot know follows the processor: token ids, robots."""
+    return make_model(run.model, fitted(run.config, processor))
 
 
 def train_loader(stage: Stage, data: DataSource) -> Loader:

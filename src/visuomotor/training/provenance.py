@@ -1,15 +1,16 @@
 """Where a checkpoint comes from: code, packages, data, recipe, parent, seed, effort."""
 
-import dataclasses
 import hashlib
 import json
 import platform
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from visuomotor.codec import encode
 from visuomotor.contract import Run
 from visuomotor.models.report import TensorReport
 from visuomotor.versions import commit, installed
@@ -73,12 +74,6 @@ def public_weights(sources: Mapping[str, str], report: TensorReport, model: nn.M
 def run_to_json(run: Run) -> dict[str, Any]:
     """The run as plain JSON; the tokenizer's corpus only as a hash."""
     corpus = hashlib.sha256("\n".join(run.corpus).encode()).hexdigest()[:16]
-    plain = {f.name: getattr(run, f.name) for f in dataclasses.fields(run) if f.name not in ("corpus", "before")}
-    found = {**json.loads(json.dumps(plain, default=_plain)), "corpus": f"{len(run.corpus)} sentences, sha256 {corpus}"}
-    return found if run.before is None else {**found, "before": run_to_json(run.before)}
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-    return str(value)
+    plain = {**encode(replace(run, corpus=())), "corpus": f"{len(run.corpus)} sentences, sha256 {corpus}"}
+    before = plain.pop("before")
+    return plain if before is None or run.before is None else {**plain, "before": run_to_json(run.before)}

@@ -16,7 +16,8 @@ from transformers import (
 )
 
 from visuomotor.contract import Batch, TextKind
-from visuomotor.models.cogact import ActionModel, ActionModelConfig, CogACT, CogACTConfig
+from visuomotor.models import make_config
+from visuomotor.models.cogact import ActionModel, ActionModelConfig, CogACT
 from visuomotor.nn.vit import ViTConfig
 from visuomotor.nn.vit_names import from_transformers
 
@@ -74,18 +75,37 @@ def world() -> World:
 
 
 TINY = {
-    "image_size": 28, "patch_size": 7, "dinov2_width": 16, "dinov2_layers": 3, "dinov2_mlp_width": 24,
-    "siglip_width": 12, "siglip_layers": 3, "siglip_mlp_width": 16, "vocab_size": 40, "width": 24, "mlp_width": 32,
-    "layers": 2, "heads": 2, "kv_heads": 2, "head_dim": 12, "action_model_width": 16, "action_model_depth": 2,
-    "action_model_heads": 2, "action_dim": 3, "horizon": 4, "repeated_diffusion_steps": 2,
-}  # fmt: skip
+    "dinov2.image_size": 28,
+    "dinov2.patch_size": 7,
+    "siglip.image_size": 28,
+    "siglip.patch_size": 7,
+    "dinov2.width": 16,
+    "dinov2.layers": 3,
+    "dinov2.mlp_width": 24,
+    "siglip.width": 12,
+    "siglip.layers": 3,
+    "siglip.mlp_width": 16,
+    "llm.vocab_size": 40,
+    "llm.width": 24,
+    "llm.mlp_width": 32,
+    "llm.layers": 2,
+    "llm.heads": 2,
+    "llm.kv_heads": 2,
+    "llm.head_dim": 12,
+    "action_model.width": 16,
+    "action_model.depth": 2,
+    "action_model.heads": 2,
+    "action_model.action_dim": 3,
+    "action_model.horizon": 4,
+    "action_model.repeated_diffusion_steps": 2,
+}
 
 
 @pytest.fixture
 def make_model() -> Callable[..., CogACT]:
     def make(**overrides: object) -> CogACT:
         torch.manual_seed(0)
-        model = CogACT(CogACTConfig(**{**TINY, **overrides}))
+        model = CogACT(make_config("cogact", "nano", **{**TINY, **overrides}))
         nn.init.normal_(model.action_model.final_layer.linear.weight, std=0.2)  # a fresh one predicts zeros
         return model
 

@@ -7,15 +7,31 @@ import torch
 from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from visuomotor.models.cogact import CogACT, CogACTConfig
+from visuomotor.models import make_config
+from visuomotor.models.cogact import CogACT
 from visuomotor.models.cogact.convert import SIGLIP
 
 SIZES = {
-    "image_size": 28, "patch_size": 7, "dinov2_width": 16, "dinov2_layers": 3, "dinov2_mlp_width": 32,
-    "siglip_width": 24, "siglip_layers": 3, "siglip_mlp_width": 40, "vocab_size": 64, "width": 32, "mlp_width": 48,
-    "layers": 3, "token_convolution": 0, "action_model_width": 16, "action_model_depth": 1, "head_dim": 8,
-    "action_model_heads": 2,
-}  # fmt: skip
+    "dinov2.image_size": 28,
+    "dinov2.patch_size": 7,
+    "siglip.image_size": 28,
+    "siglip.patch_size": 7,
+    "dinov2.width": 16,
+    "dinov2.layers": 3,
+    "dinov2.mlp_width": 32,
+    "siglip.width": 24,
+    "siglip.layers": 3,
+    "siglip.mlp_width": 40,
+    "llm.vocab_size": 64,
+    "llm.width": 32,
+    "llm.mlp_width": 48,
+    "llm.layers": 3,
+    "llm.convolution": 0,
+    "action_model.width": 16,
+    "action_model.depth": 1,
+    "llm.head_dim": 8,
+    "action_model.heads": 2,
+}
 
 
 @pytest.fixture
@@ -35,7 +51,7 @@ def folders(world: Any, tmp_path: Path) -> dict[str, str]:
 
 
 def model(**changes: Any) -> CogACT:
-    return CogACT(CogACTConfig(**{**SIZES, **changes}))
+    return CogACT(make_config("cogact", "nano", **{**SIZES, **changes}))
 
 
 @torch.no_grad()
@@ -61,16 +77,20 @@ def test_public_weights_fill_all_but_projector_and_action_model(world: Any, fold
 
 
 def test_positions_are_resized_to_the_model(folders: dict[str, str]) -> None:
-    assert model(image_size=42).load_backbones({"dinov2": folders["dinov2"], "siglip": folders["siglip"]}).loaded
+    assert (
+        model(**{"dinov2.image_size": 42, "siglip.image_size": 42})
+        .load_backbones({"dinov2": folders["dinov2"], "siglip": folders["siglip"]})
+        .loaded
+    )
 
 
 def test_other_weights_are_refused(folders: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="fill 'dinov2', 'siglip' and 'llm', not \\['vision'\\]"):
         model().load_backbones({"vision": "somewhere"})
-    with pytest.raises(ValueError, match="token_convolution is 0, the model's 4"):
-        model(token_convolution=4).load_backbones({"llm": folders["llm"]})
+    with pytest.raises(ValueError, match="convolution is 0, the model's 4"):
+        model(**{"llm.convolution": 4}).load_backbones({"llm": folders["llm"]})
     with pytest.raises(ValueError, match=r"do not fit this model: .*mismatched"):
-        model(siglip_width=16).load_backbones({"siglip": folders["siglip"]})
+        model(**{"siglip.width": 16}).load_backbones({"siglip": folders["siglip"]})
     path = Path(folders["llm"]) / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "num_attention_heads": 2, "model_type": "mistral"}))
     with pytest.raises(ValueError, match=r"model_type is mistral, the model's llama; num_attention_heads is 2"):

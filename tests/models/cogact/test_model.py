@@ -139,7 +139,7 @@ def test_the_guidance_pair_is_one_batch(make_model: Make, make_batch: MakeBatch)
 
 
 def test_sampling_compiles_without_a_graph_break(make_model: Make, make_batch: MakeBatch) -> None:
-    model, batch = make_model(layers=1, action_model_depth=1, denoise_steps=2), make_batch()
+    model, batch = make_model(denoise_steps=2, **{"llm.layers": 1, "action_model.depth": 1}), make_batch()
     noise = torch.randn(3, 1, 4, 3)
 
     def actions(noise: torch.Tensor) -> torch.Tensor:
@@ -179,18 +179,24 @@ def test_base_is_the_published_model() -> None:
     assert (config.num_views, config.horizon, config.action_dim, config.guidance, config.denoise_steps) == (
         1, 16, 7, 1.5, 10,
     )  # fmt: skip
-    assert (config.repeated_diffusion_steps, config.unconditional_dropout) == (8, 0.1)
+    head = config.action_model
+    assert (head.repeated_diffusion_steps, head.unconditional_dropout, head.token_size) == (8, 0.1, 4096)
     cost = model.cost(1, 20, 10)  # nearly all of a language model's work is two operations a weight and token
     assert cost["llm"].flops == pytest.approx(2 * (256 + 20) * sizes["llm"] * 31 / 32, rel=0.03)
     assert cost["action_model"].flops == pytest.approx(2 * 10 * 2 * 17 * sizes["action_model"], rel=0.05)
 
 
 def test_configurations() -> None:
-    config = make_config("cogact", "nano", horizon=4, dinov2_layer_scale=None)
+    config = make_config("cogact", "nano", **{"action_model.horizon": 4, "dinov2.layer_scale": None})
     assert config_from_json(config_to_json("cogact", config)) == ("cogact", config)
     with pytest.raises(ValueError, match="No whole stride takes 11"):
         make_config("cogact", denoise_steps=11)
-    with pytest.raises(ValueError, match="does not split into 5 heads"):
-        make_model("cogact", make_config("cogact", action_model_heads=5))
+    with pytest.raises(ValueError, match=r"^action_model: Width 96 does not split into 5 heads"):
+        make_config("cogact", **{"action_model.heads": 5})
+    with pytest.raises(ValueError, match="look at the same patches"):
+        make_config("cogact", **{"dinov2.image_size": 48})
+    assert make_config("cogact", **{"llm.width": 64}).action_model.token_size == 64
+    with pytest.raises(ValueError, match=r"action_model\.token_size follows from other fields"):
+        make_config("cogact", **{"action_model.token_size": 64})
     with pytest.raises(ValueError, match="second-to-last"):
-        make_model("cogact", make_config("cogact", siglip_layers=1))
+        make_config("cogact", **{"siglip.layers": 1})

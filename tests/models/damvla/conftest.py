@@ -10,12 +10,13 @@ from torch import nn
 from tests.models.cogact.conftest import TINY, make_batch
 from visuomotor.contract import Batch
 from visuomotor.data.weighting import chunk_weight
-from visuomotor.models.cogact import CogACT, CogACTConfig
-from visuomotor.models.damvla import DAMVLA, DAMVLAConfig
+from visuomotor.models import make_config
+from visuomotor.models.cogact import CogACT
+from visuomotor.models.damvla import DAMVLA
 
 __all__ = ["make_batch", "make_cogact", "make_damvla", "weighed"]
 
-SMALL = {**TINY, "layers": 3, "num_views": 1}
+SMALL = {**TINY, "llm.layers": 3, "num_views": 1}
 
 
 def lively(model: nn.Module) -> None:
@@ -29,7 +30,7 @@ def lively(model: nn.Module) -> None:
 def make_cogact() -> Callable[..., CogACT]:
     def make(**overrides: object) -> CogACT:
         torch.manual_seed(1)
-        model = CogACT(CogACTConfig(**{**SMALL, **overrides}))
+        model = CogACT(make_config("cogact", "nano", **{**SMALL, **overrides}))
         lively(model)
         return model
 
@@ -40,7 +41,7 @@ def make_cogact() -> Callable[..., CogACT]:
 def make_damvla() -> Callable[..., DAMVLA]:
     def make(*, fresh: bool = False, **overrides: object) -> DAMVLA:
         torch.manual_seed(0)
-        model = DAMVLA(DAMVLAConfig(**{**SMALL, **overrides}))
+        model = DAMVLA(make_config("damvla", "nano", **{**SMALL, **overrides}))
         if not fresh:
             lively(model)
         return model

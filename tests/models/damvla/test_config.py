@@ -6,7 +6,7 @@ import torch
 
 from tests.models.damvla.conftest import SMALL
 from visuomotor.models import config_from_json, config_to_json, make_config, make_model
-from visuomotor.models.damvla import COMBINATIONS, DAMVLA, DAMVLAConfig, switches
+from visuomotor.models.damvla import COMBINATIONS, DAMVLA, switches
 from visuomotor.models.damvla.config import SWITCHES
 
 PUBLISHED = ["00000", "11000", "11100", "11110", "11111", "01111", "00011"]  # Table VI: VT ACW TW DAM DL
@@ -23,7 +23,7 @@ def test_the_seven_published_combinations_in_their_order() -> None:
 def test_all_32_build(on: tuple[bool, ...], caplog: pytest.LogCaptureFixture) -> None:
     fields = dict(zip(SWITCHES, on, strict=True))
     with torch.device("meta"), caplog.at_level(logging.WARNING):
-        model = DAMVLA(DAMVLAConfig(**{**SMALL, **fields}))
+        model = DAMVLA(make_config("damvla", "nano", **{**SMALL, **fields}))
     ids = [id(p) for part in model.parts().values() for p in part]
     assert sorted(ids) == sorted(id(p) for p in model.parameters())
     assert (model.router is not None) == (model.gripper_model is not None) == fields["dam"]
@@ -35,7 +35,7 @@ def test_all_32_build(on: tuple[bool, ...], caplog: pytest.LogCaptureFixture) ->
     ("fields", "sentence"),
     [
         ({"reasoning_layer": 4}, "choose -4 to 3"),
-        ({"registers": 0}, "registers is 0"),
+        ({"dinov2.registers": 0}, "registers is 0"),
         ({"routing": "sofft"}, "Did you mean 'soft'"),
         ({"hysteresis": 0.5}, "hysteresis is 0.5"),
         ({"hysteresis": 0.1, "routing": "soft"}, "where one head is chosen"),
@@ -44,7 +44,7 @@ def test_all_32_build(on: tuple[bool, ...], caplog: pytest.LogCaptureFixture) ->
 )
 def test_contradictions_are_refused(fields: dict, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        DAMVLAConfig(**{**SMALL, **fields})
+        make_config("damvla", "nano", **{**SMALL, **fields})
 
 
 def test_base_has_the_paper_s_parts() -> None:

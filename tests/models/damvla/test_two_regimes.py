@@ -15,8 +15,9 @@ from torch import Tensor
 from tests.models.damvla.conftest import SMALL
 from visuomotor.contract import Batch
 from visuomotor.data.weighting import WeightingConfig, chunk_weight, phases_of, trajectory_weight
+from visuomotor.models import make_config
 from visuomotor.models.cogact.vlm import Encoded
-from visuomotor.models.damvla import DAMVLA, DAMVLAConfig, switches
+from visuomotor.models.damvla import DAMVLA, switches
 
 FRAMES, SWITCH, HORIZON, WIDTH = 40, 25, 4, 24
 CONFIG = WeightingConfig()
@@ -83,13 +84,13 @@ def batch_of(frames: Frames, rows: Tensor) -> Batch:
 def trained(combination: str, steps: int = 250, seed: int = 0) -> DAMVLA:
     torch.manual_seed(seed)
     size = {
-        "action_model_width": 32,
-        "action_model_depth": 1,
-        "action_dim": 2,
-        "horizon": HORIZON,
-        "repeated_diffusion_steps": 2,
+        "action_model.width": 32,
+        "action_model.depth": 1,
+        "action_model.action_dim": 2,
+        "action_model.horizon": HORIZON,
+        "action_model.repeated_diffusion_steps": 2,
     }
-    model = DAMVLA(DAMVLAConfig(**{**SMALL, **size, **switches(combination), "vt": False}))
+    model = DAMVLA(make_config("damvla", "nano", **{**SMALL, **size, **switches(combination), "vt": False}))
     model.vlm.observe = Given()
     learnt = [p for name, p in model.named_parameters() if not name.startswith("vlm.")]
     optimiser = torch.optim.AdamW(learnt, lr=3e-3, weight_decay=0.0)

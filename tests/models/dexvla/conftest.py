@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from visuomotor.contract import Batch, TextKind
-from visuomotor.models.dexvla import DexVLA, DexVLAConfig, ScaleDP, ScaleDPConfig, UNet, UNetConfig
+from visuomotor.models import make_config
+from visuomotor.models.dexvla import DexVLA, ScaleDP, ScaleDPConfig, UNet, UNetConfig
 
 IMAGE_ID, END_ID = 1, 2
 
@@ -109,36 +110,41 @@ def make_inputs() -> Callable[..., Inputs]:
 TINY_VLA = {
     "image_height": 24,
     "image_width": 32,
-    "patch_size": 8,
-    "vision_width": 16,
-    "vision_layers": 2,
-    "vision_heads": 2,
-    "vocab_size": 40,
-    "width": 16,
-    "mlp_width": 24,
-    "layers": 2,
-    "heads": 2,
-    "kv_heads": 1,
-    "mrope_sections": (2, 1, 1),
+    "vision.patch_size": 8,
+    "vision.width": 16,
+    "vision.layers": 2,
+    "vision.heads": 2,
+    "llm.vocab_size": 40,
+    "llm.width": 16,
+    "llm.mlp_width": 24,
+    "llm.layers": 2,
+    "llm.heads": 2,
+    "llm.kv_heads": 1,
+    "llm.mrope_sections": (2, 1, 1),
     "initializer_range": 0.2,
-    "action_dim": 3,
-    "state_dim": 2,
-    "horizon": 4,
-    "head_width": 16,
-    "head_depth": 2,
-    "head_heads": 2,
-    "unet_channels": (8, 16),
-    "unet_step_width": 8,
-    "noise_draws": 2,
+    "head.action_dim": 3,
+    "head.state_dim": 2,
+    "head.horizon": 4,
+    "head.width": 16,
+    "head.depth": 2,
+    "head.heads": 2,
+    "head.noise_draws": 2,
 }
+
+TINY_UNET_HEAD = UNetConfig(
+    action_dim=3, state_dim=2, horizon=4, channels=(8, 16), step_width=8, noise_draws=2, shared_time=False
+)
 
 
 @pytest.fixture
 def make_dexvla() -> Callable[..., DexVLA]:
     def make(**overrides: object) -> DexVLA:
+        sizes = {**TINY_VLA, **overrides}
+        if isinstance(sizes.get("head"), UNetConfig):
+            sizes = {name: value for name, value in sizes.items() if not name.startswith("head.")}
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            model = DexVLA(DexVLAConfig(**{**TINY_VLA, **overrides})).eval()
+            model = DexVLA(make_config("dexvla", "nano", **sizes)).eval()
         randomise(model.policy_head)
         for linear in (model.reasoning_film.scale_fc, model.reasoning_film.shift_fc):
             randomise(linear)

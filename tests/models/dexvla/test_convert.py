@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ from tests.data.fakes import FakeDataset, embodiment
 from tests.data.test_qwen import qwen_folder  # noqa: F401 (a fixture)
 from tests.models.dexvla.conftest import TINY_VLA, make_texts, randomise
 from visuomotor.cli.main import main
+from visuomotor.codec import update
 from visuomotor.data.tokenizer import TextTokenizer
+from visuomotor.models import make_config
 from visuomotor.models.dexvla import DexVLA, DexVLAConfig
 from visuomotor.models.dexvla.convert import is_published, read_published, read_statistics
 from visuomotor.policy import load_policy
@@ -28,17 +31,18 @@ NOISE = torch.randn(2, 1, 4, 6, generator=torch.Generator().manual_seed(3))
 def published_config(config: DexVLAConfig) -> dict:
     """As Qwen2-VL's flat config.json, with what DexVLA adds."""
     return {
-        "model_type": "dex_vla", "policy_head_type": "scale_dp_policy", "hidden_size": config.width,
-        "intermediate_size": config.mlp_width, "num_hidden_layers": config.layers, "num_attention_heads": config.heads,
-        "num_key_value_heads": config.kv_heads, "vocab_size": config.vocab_size, "rope_theta": 1e6,
+        "model_type": "dex_vla", "policy_head_type": "scale_dp_policy", "hidden_size": config.llm.width,
+        "intermediate_size": config.llm.mlp_width, "num_hidden_layers": config.llm.layers,
+        "num_attention_heads": config.llm.heads, "num_key_value_heads": config.llm.kv_heads,
+        "vocab_size": config.vocab_size, "rope_theta": 1e6,
         "rms_norm_eps": 1e-6, "tie_word_embeddings": True, "use_sliding_window": False,
-        "rope_scaling": {"type": "mrope", "mrope_section": list(config.mrope_sections)},
+        "rope_scaling": {"type": "mrope", "mrope_section": list(config.llm.mrope_sections)},
         "vision_config": {
-            "depth": config.vision_layers, "embed_dim": config.vision_width, "num_heads": config.vision_heads,
-            "mlp_ratio": config.vision_mlp_ratio, "patch_size": config.patch_size, "spatial_merge_size": config.merge,
-            "temporal_patch_size": 2,
+            "depth": config.vision.layers, "embed_dim": config.vision.width, "num_heads": config.vision.heads,
+            "mlp_ratio": config.vision.mlp_ratio, "patch_size": config.vision.patch_size,
+            "spatial_merge_size": config.vision.merge, "temporal_patch_size": 2,
         },
-        "policy_head_config": {"num_heads": config.head_heads},
+        "policy_head_config": {"num_heads": getattr(config.head, "heads", None)},
     }  # fmt: skip
 
 
@@ -46,10 +50,10 @@ def published_config(config: DexVLAConfig) -> dict:
 def original(qwen_folder: Path) -> DexVLA:  # noqa: F811
     words = TextTokenizer.from_qwen(qwen_folder, add_dm0_tokens=False)
     ids = {"end_id": words.eos_id, "pad_id": words.pad_id, "image_id": int(words.special("<|image_pad|>")[0])}  # type: ignore[index]
-    sizes = {**TINY_VLA, "vocab_size": words.vocab_size + 3, "action_dim": 6, "state_dim": 6, **ids}
-    published = {"image_height": 240, "image_width": 320, "time_table": "bfloat16", "noise_draws": 1}
+    sizes = {**TINY_VLA, "llm.vocab_size": words.vocab_size + 3, "head.action_dim": 6, "head.state_dim": 6, **ids}
+    published = {"image_height": 240, "image_width": 320, "head.time_table": "bfloat16", "head.noise_draws": 1}
     torch.manual_seed(0)
-    model = DexVLA(DexVLAConfig(**{**sizes, **published})).eval()
+    model = DexVLA(make_config("dexvla", "nano", **{**sizes, **published})).eval()
     randomise(model.policy_head)
     randomise(model.reasoning_film)
     return model
@@ -80,8 +84,8 @@ def test_an_assembled_checkpoint_acts_as_before(original: DexVLA, folder: Path) 
     found = read_published(folder)
     assert found.report.complete
     own = original.config  # but for what the file does not say
-    silent = ("mean_over", "num_views", "initializer_range", "unet_channels", "unet_step_width")
-    assert replace(found.model.config, **{name: getattr(own, name) for name in silent}) == own
+    silent = ("head.mean_over", "head.shared_time", "num_views", "initializer_range")
+    assert update(found.model.config, {name: attrgetter(name)(own) for name in silent}) == own
     assert torch.equal(chunk(found.model), chunk(original))
     assert read_published(folder, precision="reference").model.visual.dtype == torch.bfloat16
 
@@ -200,8 +204,8 @@ def test_a_fresh_model_starts_from_public_weights(original: DexVLA, folder: Path
     assert torch.equal(fresh.visual.patch_embed.proj.weight, original.visual.patch_embed.proj.weight)
     assert torch.equal(fresh.model.norm.weight, original.model.norm.weight)
     assert all(torch.equal(head[name], tensor) for name, tensor in fresh.policy_head.state_dict().items())
-    with pytest.raises(ValueError, match="layers is 2, the model's 3"):
-        DexVLA(replace(original.config, layers=3)).load_backbones({"vlm": str(folder)})
+    with pytest.raises(ValueError, match=r"llm\.layers is 2, the model's 3"):
+        DexVLA(update(original.config, {"llm.layers": 3})).load_backbones({"vlm": str(folder)})
     with pytest.raises(ValueError, match="fill 'vlm'"):
         fresh.load_backbones({"llm": str(folder)})
     assert public_tokenizer(str(folder), dm0=False).vocab_size == original.config.vocab_size - 3

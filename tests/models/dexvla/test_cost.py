@@ -9,14 +9,15 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from tests.models.dexvla.conftest import TINY_UNET_HEAD
 from visuomotor.cli.main import main
 from visuomotor.contract import Batch
 from visuomotor.models.dexvla import DexVLA
 
 
-@pytest.mark.parametrize("head", ["scaledp", "unet"])
-def test_cost_equals_counted_operations(make_dexvla: Callable[..., DexVLA], batch: Batch, head: str) -> None:
-    model, batch = make_dexvla(head=head), replace(batch, actions=None)
+@pytest.mark.parametrize("head", [{}, {"head": TINY_UNET_HEAD}], ids=["scaledp", "unet"])
+def test_cost_equals_counted_operations(make_dexvla: Callable[..., DexVLA], batch: Batch, head: dict) -> None:
+    model, batch = make_dexvla(**head), replace(batch, actions=None)
     # The counter does not know the fused CPU attention; as plain products it counts, causal halves included.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model.sample(batch, noise=torch.zeros(3, 1, 4, 3), steps=3)

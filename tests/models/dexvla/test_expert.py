@@ -13,12 +13,12 @@ from visuomotor.models import config_from_json, config_to_json, make_config, mak
 from visuomotor.models.dexvla.expert import DexVLAExpert, DexVLAExpertConfig
 from visuomotor.policy import Policy, load_policy
 
-ROBOTS = {"embodiments": ("arm", "sawyer"), "action_dims": (6, 3), "state_dims": (6, 4)}
+ROBOTS = {"head.embodiments": ("arm", "sawyer"), "head.action_dims": (6, 3), "head.state_dims": (6, 4)}
 
 
 def make(**options: object) -> DexVLAExpert:
     torch.manual_seed(0)
-    values = {"horizon": 4, "head_width": 16, "head_depth": 2, "head_heads": 2, "cond_dim": 12, **options}
+    values = {"head.horizon": 4, "head.width": 16, "head.depth": 2, "head.heads": 2, "head.cond_dim": 12, **options}
     model = make_model("dexvla-expert", make_config("dexvla-expert", **values))
     assert isinstance(model, DexVLAExpert)
     return model
@@ -189,7 +189,7 @@ def test_a_policy_of_two_robots_drives_each(tmp_path: object) -> None:
     datasets = [FakeDataset(seed=i, robot=robot, size=32) for i, robot in enumerate(robots())]
     config = ProcessorConfig(horizon=4, levels={}, sentence="hashed")
     processor = Processor.build(config, datasets, CORPUS)
-    model = perturbed(make(**{**ROBOTS, "state_dims": (6, 5)}))
+    model = perturbed(make(**{**ROBOTS, "head.state_dims": (6, 5)}))
     Policy(model, processor).save(f"{tmp_path}/p")
     for robot, dataset, width in zip(robots(), datasets, (6, 3), strict=True):
         policy = load_policy(f"{tmp_path}/p", embodiment=robot)

@@ -1,5 +1,6 @@
 """Fusion, losses, writing and sampling of a tiny DexVLA."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -8,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tests.models.dexvla.conftest import END_ID, make_texts
+from tests.models.dexvla.conftest import END_ID, TINY_UNET_HEAD, make_texts
 from tests.models.dexvla.test_vlm import oracle_inputs, qwen
 from visuomotor.contract import Batch
 from visuomotor.data.grammar import Line
 from visuomotor.models import config_from_json, config_to_json, make_config, make_model
-from visuomotor.models.dexvla import DexVLA
+from visuomotor.models.dexvla import DexVLA, UNetConfig
 from visuomotor.models.dexvla.layout import arrange
 from visuomotor.models.dexvla.vlm import read
 
@@ -180,7 +181,7 @@ def test_several_samples_share_the_condition(dexvla: DexVLA, batch: Batch) -> No
 
 
 def test_each_robot_has_layers_of_its_own(make_dexvla: Callable[..., DexVLA], batch: Batch) -> None:
-    robots = {"embodiments": ("arm", "hand"), "action_dims": (3, 2), "state_dims": (2, 1)}
+    robots = {"head.embodiments": ("arm", "hand"), "head.action_dims": (3, 2), "head.state_dims": (2, 1)}
     model = make_dexvla(head_per_embodiment=True, **robots)
     mixed = replace(batch, embodiment=torch.tensor([0, 1, 0]))
     assert not model.sample(mixed, noise=NOISE).actions[1, ..., 2:].any()
@@ -191,7 +192,7 @@ def test_each_robot_has_layers_of_its_own(make_dexvla: Callable[..., DexVLA], ba
 
 
 def test_the_unet_takes_the_same_place(make_dexvla: Callable[..., DexVLA], batch: Batch) -> None:
-    model = make_dexvla(head="unet")
+    model = make_dexvla(head=TINY_UNET_HEAD)
     assert model.sample(batch, noise=NOISE).actions.abs().max() <= 1
     assert model.loss(batch).terms["diffusion"].count == 3 * 2 * 12
 
@@ -230,11 +231,14 @@ def test_sizes_of_the_published_model() -> None:
 
 
 def test_configuration_comes_back_from_json_and_refuses_contradictions() -> None:
-    config = make_config(
-        "dexvla", "base-L", embodiments=("a",), action_dims=(3,), state_dims=(2,), head_per_embodiment=True
-    )
-    assert config_from_json(config_to_json("dexvla", config)) == ("dexvla", config)
-    for wrong in ({"head": "unet", "head_per_embodiment": True}, {"mrope_sections": (4, 4, 4)}, {"kv_heads": 3}):
+    robots = {"head.embodiments": ("a",), "head.action_dims": (3,), "head.state_dims": (2,)}
+    for config in (
+        make_config("dexvla", "base-L", head_per_embodiment=True, **robots),
+        make_config("dexvla", "base-UNet", **{"head.channels": (256, 512)}),
+    ):
+        assert config_from_json(json.loads(json.dumps(config_to_json("dexvla", config)))) == ("dexvla", config)
+    unet = {"head": UNetConfig(), "head_per_embodiment": True}
+    for wrong in (unet, {"llm.mrope_sections": (4, 4, 4)}, {"llm.kv_heads": 3}, {"head.cond_dim": 5}):
         with pytest.raises(ValueError, match=r"\."):
             make_config("dexvla", **wrong)
 

@@ -10,7 +10,8 @@ import pytest
 from tests.models.dexvla.conftest import TINY_VLA
 from tests.training.fakes import MemoryDataset, install, make_run, stage
 from visuomotor.contract import Run
-from visuomotor.models.dexvla import DexVLA, DexVLAConfig
+from visuomotor.models import make_config
+from visuomotor.models.dexvla import DexVLA
 from visuomotor.policy import Policy, Session, load_policy
 from visuomotor.training.lora import adapter_parameters, add_adapters
 from visuomotor.training.metrics import read_metrics
@@ -19,14 +20,16 @@ from visuomotor.training.trainer import train
 
 DATA = MemoryDataset("data0")
 PROCESSOR = {
-    "prompt": "qwen2_vl", "levels": {"subtask": 1.0}, "horizon": 4, "action_width": 6, "state_width": 6,
+    "prompt": "qwen2_vl", "levels": {"subtask": 1.0}, 
     "action_normalization": "min_max", "state_normalization": "z_score", "vocab_size": 640,
 }  # fmt: skip
 
 
 def make(*stages: Any, **config: object) -> Run:
-    sizes = {**TINY_VLA, "action_dim": 6, "state_dim": 6, "vocab_size": 640, **config}
-    return replace(make_run(*stages), model="dexvla", config=DexVLAConfig(**sizes), processor=PROCESSOR)
+    sizes = {**TINY_VLA, "head.action_dim": 6, "head.state_dim": 6, "llm.vocab_size": 640, **config}
+    return replace(
+        make_run(*stages), model="dexvla", config=make_config("dexvla", "nano", **sizes), processor=PROCESSOR
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -75,14 +78,14 @@ def test_reasoning_is_reused_between_ticks(policy: Policy) -> None:
 def test_heads_for_each_robot_follow_the_data(tmp_path: Path) -> None:
     last = train(make(stage(steps=1), head_per_embodiment=True), tmp_path, threads=1)
     loaded = load_policy(last)
-    assert loaded.model.config.embodiments == ("arm",)
-    assert loaded.model.config.action_dims == (6,)
+    assert loaded.model.config.head.embodiments == ("arm",)
+    assert loaded.model.config.head.action_dims == (6,)
 
 
 def test_adapters_stand_beside_the_vlm_and_the_rest_trains_in_full() -> None:
     frozen = dict.fromkeys(("embed", "merger"), 0.0)
     adapted = stage("adapt", lora=2, lora_parts=("llm", "vision"), trains={"*": 1e-2, **frozen})
-    model = DexVLA(DexVLAConfig(**TINY_VLA))
+    model = DexVLA(make_config("dexvla", "nano", **TINY_VLA))
     add_adapters(model, adapted)
     optimiser = make_optimiser(model, adapted)
     learning = {id(p) for group in optimiser.param_groups for p in group["params"]}

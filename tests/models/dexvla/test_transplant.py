@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tests.models.dexvla.conftest import ROBOTS
-from visuomotor.models.dexvla import ScaleDP, transplant_stage1
+from visuomotor.models.dexvla import ScaleDP, ScaleDPConfig, transplant_stage1
 from visuomotor.models.dexvla.expert import DexVLAExpert, DexVLAExpertConfig
 from visuomotor.models.dexvla.transplant import read_stage1
 
@@ -59,13 +59,13 @@ def test_a_head_for_the_same_robots_or_for_unknown_ones(make_scaledp: Callable) 
 
 
 def test_our_own_stage1_checkpoint_has_the_published_names(tmp_path: Path, make_scaledp: Callable) -> None:
-    options = {"embodiments": ("arm", "hand"), "action_dims": (3, 2), "state_dims": (2, 0)}
-    sizes = {"action_dim": 3, "state_dim": 2, "cond_dim": 12, "horizon": 4}
-    config = DexVLAExpertConfig(**options, **sizes, head_width=16, head_depth=2, head_heads=2)  # type: ignore[arg-type]
-    expert = DexVLAExpert(config)
+    robots = {"embodiments": ("arm", "hand"), "action_dims": (3, 2), "state_dims": (2, 0)}
+    sizes = {"action_dim": 3, "state_dim": 2, "cond_dim": 12, "horizon": 4, "width": 16, "depth": 2, "heads": 2}
+    sizes |= {"combine_width": 256, "time_size": 256}
+    expert = DexVLAExpert(DexVLAExpertConfig(head=ScaleDPConfig(**sizes, **robots)))
     save_file({name: tensor + 1 for name, tensor in expert.state_dict().items()}, tmp_path / "model.safetensors")
     arm = {"embodiments": ("arm",), "action_dims": (3,), "state_dims": (2,)}
-    head = make_scaledp(**arm, **sizes, width=16, depth=2, heads=2, combine_width=256, time_size=256)
+    head = make_scaledp(**arm, **sizes)
     report = transplant_stage1(read_stage1(tmp_path), head)
     assert report.missing == ("cond_obs_emb.bias", "cond_obs_emb.weight")
     assert torch.equal(head.pos_embed, expert.noise_pred_net.pos_embed + 1)

@@ -30,12 +30,11 @@ def qwen(model: DexVLA) -> Qwen2VLForConditionalGeneration:
 
 def oracle_inputs(model: DexVLA, batch: Batch, layout: Layout) -> dict[str, Tensor]:
     """What transformers' processor would make of the batch."""
-    config = model.config
+    config, tower = model.config, model.config.vision
     views, size = list(batch.images.values()), (config.image_height, config.image_width)
-    pixels = [
-        patches(resized(v, size, config.patch_size * config.merge), config.patch_size, config.merge) for v in views
-    ]
-    grid = [1, *(config.merge * side for side in config.image_grid)]
+    factor = tower.patch_size * tower.merge
+    pixels = [patches(resized(v, size, factor), tower.patch_size, tower.merge) for v in views]
+    grid = [1, *(config.vision.merge * side for side in config.image_grid)]
     return {
         "input_ids": layout.ids,
         "attention_mask": layout.valid.long(),

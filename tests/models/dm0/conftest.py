@@ -6,25 +6,26 @@ import pytest
 import torch
 
 from visuomotor.contract import Batch, TextKind
-from visuomotor.models.dm0 import DM0, DM0Config
+from visuomotor.models import make_config
+from visuomotor.models.dm0 import DM0
 
 TINY = {
-    "image_size": 32,
-    "vision_downsamples": 2,
-    "patch_size": 8,
-    "vision_width": 16,
-    "vision_layers": 1,
-    "vision_heads": 2,
-    "vision_mlp_width": 16,
-    "vocab_size": 40,
-    "width": 32,
-    "mlp_width": 32,
-    "expert_width": 16,
-    "expert_mlp_width": 24,
-    "layers": 3,
-    "heads": 4,
-    "kv_heads": 2,
-    "head_dim": 8,
+    "vision.image_size": 32,
+    "vision.downsamples": 2,
+    "vision.patch_size": 8,
+    "vision.width": 16,
+    "vision.layers": 1,
+    "vision.heads": 2,
+    "vision.mlp_width": 16,
+    "llm.vocab_size": 40,
+    "llm.width": 32,
+    "llm.mlp_width": 32,
+    "expert.width": 16,
+    "expert.mlp_width": 24,
+    "llm.layers": 3,
+    "llm.heads": 4,
+    "llm.kv_heads": 2,
+    "llm.head_dim": 8,
     "action_dim": 3,
     "state_dim": 5,
     "horizon": 4,
@@ -37,7 +38,7 @@ TINY = {
 def make_model() -> Callable[..., DM0]:
     def make(**overrides: object) -> DM0:
         torch.manual_seed(0)
-        return DM0(DM0Config(**{**TINY, **overrides}))
+        return DM0(make_config("dm0", "nano", **{**TINY, **overrides}))
 
     return make
 

@@ -40,7 +40,7 @@ def make_llm(folder: Path, *, tied: bool = True, shard: str = "50GB", **changed:
 
 @pytest.fixture
 def public(make_model: Make) -> Callable[..., DM0]:
-    return lambda **options: make_model(token_convolution=0, **options)
+    return lambda **options: make_model(**{"llm.convolution": 0}, **options)
 
 
 @torch.no_grad()
@@ -91,12 +91,10 @@ def test_a_language_model_of_another_size_is_refused(make_model: Make, public: M
     with pytest.raises(ValueError, match=r"rope_theta is 10000.0, the model's 1000000.0; rms_norm_eps is 1e-05"):
         public().load_backbones({"llm": str(tmp_path)})
     make_llm(tmp_path / "b")
-    with pytest.raises(ValueError, match="raise vocab_size"):
-        public(vocab_size=USED - 1).load_backbones({"llm": str(tmp_path / "b")})
-    with pytest.raises(ValueError, match="token_convolution"):
-        public().__class__(
-            public().config.__class__(**{**vars(public().config), "token_convolution": 4})
-        ).load_backbones({"llm": str(tmp_path / "b")})
+    with pytest.raises(ValueError, match=r"raise llm\.vocab_size"):
+        public(**{"llm.vocab_size": USED - 1}).load_backbones({"llm": str(tmp_path / "b")})
+    with pytest.raises(ValueError, match=r"llm\.convolution is 4, but no public language model has one"):
+        make_model(**{"llm.vocab_size": ROWS + 8}).load_backbones({"llm": str(tmp_path / "b")})
 
 
 @pytest.mark.parametrize(("size", "width", "mlp_width"), [("small", 1024, 3072), ("base", 2048, 6144)])
@@ -172,7 +170,7 @@ def test_vision_tower_under_public_names(public: Make, tmp_path: Path, layout: s
 
 @torch.no_grad()
 def test_another_grid_and_no_layer_scale(public: Make, tmp_path: Path) -> None:
-    wide, model = public(image_size=48), public(image_size=32)
+    wide, model = (public(**{"vision.image_size": size}) for size in (48, 32))
     file = {n: t for n, t in tower_of(wide).items() if "ls_" not in n}
     torch.save(file, tmp_path / "tower.pt")
     assert model.load_backbones({"vision": str(tmp_path)}).complete

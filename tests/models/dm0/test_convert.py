@@ -16,7 +16,8 @@ from visuomotor.contract import Embodiment, Observation
 from visuomotor.data.processor import Processor
 from visuomotor.data.tokenizer import TextTokenizer
 from visuomotor.locks import FolderInUse
-from visuomotor.models.dm0 import DM0, DM0Config, from_published
+from visuomotor.models import make_config
+from visuomotor.models.dm0 import DM0, from_published
 from visuomotor.models.dm0.convert import processor_of, read_published, write_published
 from visuomotor.models.dm0.robots import ROBOTS
 from visuomotor.policy import Policy
@@ -37,9 +38,9 @@ def folder(qwen_folder: Path, tmp_path: Path) -> Path:
     tokenizer = TextTokenizer.from_qwen(qwen_folder)
     tokenizer_files(tokenizer, target)
     torch.manual_seed(0)
-    sizes = {**TINY, "vocab_size": tokenizer.vocab_size, "action_dim": 8, "state_dim": 8, "token_convolution": 0}
-    sizes |= {"vision_width": 128, "vision_mlp_width": 128, "progress_token": True}
-    model = DM0(DM0Config(**sizes))
+    sizes = {**TINY, "llm.vocab_size": tokenizer.vocab_size, "action_dim": 8, "state_dim": 8, "llm.convolution": 0}
+    sizes |= {"vision.width": 128, "vision.mlp_width": 128, "progress_token": True}
+    model = DM0(make_config("dm0", "nano", **sizes))
     tensors = {**model.state_dict(), "lm_head.weight": torch.zeros(3, 32)}
     tensors["model.action_expert.lm_head.weight"] = torch.zeros(3, 16)
     names = sorted(tensors)
@@ -83,7 +84,13 @@ def test_reads_every_tensor_and_reports_the_unused(folder: Path) -> None:
     for name, parameter in published.model.named_parameters():
         assert torch.equal(parameter, raw[name])
     config = published.model.config
-    assert (config.vision_heads, config.heads, config.kv_heads, config.head_dim, config.image_size) == (2, 4, 2, 8, 32)
+    assert (config.vision.heads, config.llm.heads, config.llm.kv_heads, config.llm.head_dim, config.image_size) == (
+        2,
+        4,
+        2,
+        8,
+        32,
+    )
     assert (config.horizon, config.action_dim, config.action_start_id) == (4, 8, published.tokenizer.action_start)
 
 
@@ -162,8 +169,8 @@ def test_a_folder_that_another_process_writes_is_refused(folder: Path, tmp_path:
 def test_models_that_the_published_code_cannot_run_are_refused(folder: Path, tmp_path: Path) -> None:
     published = read_published(folder)
     processor = processor_of(published, ROBOT, "quantile")
-    nano = DM0(DM0Config(**TINY))
-    with pytest.raises(ValueError, match="token_convolution is 4"):
+    nano = DM0(make_config("dm0", "nano", **TINY))
+    with pytest.raises(ValueError, match=r"llm\.convolution is 4"):
         write_published(nano, processor, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -7,7 +7,8 @@ import torch
 from tests.data.fakes import CORPUS, FakeDataset
 from visuomotor.contract import Batch, Losses
 from visuomotor.data.processor import Objective, Processor, ProcessorConfig
-from visuomotor.models.dm0 import DM0, DM0Config
+from visuomotor.models import make_config
+from visuomotor.models.dm0 import DM0
 
 VLM, EXPERT = ("vision", "projector", "llm", "embed"), ("expert", "action_io")
 ROBOT: Objective = "robot"
@@ -39,11 +40,12 @@ def batch_of(processor: Processor, objective: Objective) -> Batch:
 def make(processor: Processor, **options: object) -> DM0:
     torch.manual_seed(0)
     words = processor.tokenizer
-    sizes = {"image_size": 16, "patch_size": 4, "vision_width": 16, "vision_heads": 2, "vision_layers": 1}
-    sizes |= {"vision_mlp_width": 16, "width": 16, "mlp_width": 16, "expert_width": 16, "expert_mlp_width": 16}
-    sizes |= {"layers": 2, "heads": 2, "kv_heads": 1, "head_dim": 8, "state_token": "expert", "noise_draws": 2}
+    sizes = {"vision.image_size": 16, "vision.patch_size": 4, "vision.width": 16, "vision.heads": 2, "vision.layers": 1}
+    sizes |= {"vision.mlp_width": 16, "llm.width": 16, "llm.mlp_width": 16, "expert.width": 16, "expert.mlp_width": 16}
+    sizes |= {"llm.layers": 2, "llm.heads": 2, "llm.kv_heads": 1, "llm.head_dim": 8}
+    sizes |= {"state_token": "expert", "noise_draws": 2}
     sizes |= {"action_start_id": words.action_start, "action_token_count": words.action_count}
-    return DM0(DM0Config(**{**sizes, "vocab_size": words.vocab_size, **options}))  # type: ignore[arg-type]
+    return DM0(make_config("dm0", "nano", **{**sizes, "llm.vocab_size": words.vocab_size, **options}))
 
 
 def losses(model: DM0, batch: Batch) -> Losses:

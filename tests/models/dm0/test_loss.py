@@ -246,7 +246,7 @@ def test_a_prefix_that_stands_still_is_run_without_gradients(make_model: Make, m
 
 
 def test_nothing_of_a_still_prefix_is_kept_for_the_backward_pass(make_model: Make, make_batch: MakeBatch) -> None:
-    model = trained(make_model(token_convolution=0), FROZEN)
+    model = trained(make_model(**{"llm.convolution": 0}), FROZEN)
     seen: list[bool] = []
 
     def note(module: torch.nn.Module, args: object, output: object) -> None:
@@ -276,9 +276,7 @@ def test_a_state_token_in_the_prefix_learns_from_a_coupled_flow(make_model: Make
     assert bool(grad.any())
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"token_convolution": 0, "gradient_decoupling": False, "state_token": "expert"}]
-)
+@pytest.mark.parametrize("options", [{}, {"llm.convolution": 0, "gradient_decoupling": False, "state_token": "expert"}])
 def test_computing_layers_again_changes_nothing(make_model: Make, make_batch: MakeBatch, options: dict) -> None:
     plain, again = make_model(**options), make_model(**options)
     again.checkpoint_activations(True)

@@ -32,7 +32,7 @@ CASES = {
 
 
 def prepared(make_model: Callable[..., DM0], trains: tuple[str, ...], lora: int) -> tuple[DM0, torch.optim.AdamW]:
-    model = make_model(token_convolution=0)
+    model = make_model(**{"llm.convolution": 0})
     chosen = stage(trains=dict.fromkeys(trains, 1e-3), lora=lora)
     if lora:
         add_adapters(model, chosen)
@@ -55,7 +55,7 @@ def test_weights_gradients_and_optimiser_to_the_byte(
     make_model: Callable[..., DM0], make_batch: Callable[..., Batch], case: str
 ) -> None:
     trains, lora = CASES[case]
-    plain = make_model(token_convolution=0)
+    plain = make_model(**{"llm.convolution": 0})
     estimate = plain.training_memory(batch_size=BATCH, text_length=TEXT, trains=trains, lora=lora)
     model, optimiser = prepared(make_model, trains, lora)
     held = [p for group in optimiser.param_groups for p in group["params"]]
@@ -122,7 +122,7 @@ def test_activations_and_copies_within_a_tenth(
     again: bool,
 ) -> None:
     trains, lora = CASES[case]
-    estimate = make_model(token_convolution=0).training_memory(
+    estimate = make_model(**{"llm.convolution": 0}).training_memory(
         batch_size=BATCH, text_length=TEXT, trains=trains, lora=lora, precision=precision, checkpoint_activations=again
     )
     model, _ = prepared(make_model, trains, lora)

@@ -28,20 +28,21 @@ def joint(model: DM0, prefix: Tensor, suffix: Tensor, visible: Tensor, positions
     config = model.config
     towers: list[Decoder] = [model.model.llm, model.model.expert]
     sides, cut = [prefix, suffix], prefix.shape[0]
-    for index in range(config.layers):
+    for index in range(config.llm.layers):
         layers = [tower.layers[index] for tower in towers]
         q, k, v = [], [], []
         for layer, h in zip(layers, sides, strict=True):
             assert isinstance(layer, DecoderLayer)
             a, n = layer.self_attn, rms(h, layer.input_layernorm.weight)
-            q.append(rms((n @ a.q_proj.weight.T).unflatten(-1, (config.heads, -1)), a.q_norm.weight))
-            k.append(rms((n @ a.k_proj.weight.T).unflatten(-1, (config.kv_heads, -1)), a.k_norm.weight))
-            v.append((n @ a.v_proj.weight.T).unflatten(-1, (config.kv_heads, -1)))
+            q.append(rms((n @ a.q_proj.weight.T).unflatten(-1, (config.llm.heads, -1)), a.q_norm.weight))
+            k.append(rms((n @ a.k_proj.weight.T).unflatten(-1, (config.llm.kv_heads, -1)), a.k_norm.weight))
+            v.append((n @ a.v_proj.weight.T).unflatten(-1, (config.llm.kv_heads, -1)))
         queries, keys, values = torch.cat(q), torch.cat(k), torch.cat(v)
         heads = []
-        for head in range(config.heads):
-            shared = head // (config.heads // config.kv_heads)
-            scores = rope(queries[:, head], positions) @ rope(keys[:, shared], positions).T / math.sqrt(config.head_dim)
+        for head in range(config.llm.heads):
+            shared = head // (config.llm.heads // config.llm.kv_heads)
+            scores = rope(queries[:, head], positions) @ rope(keys[:, shared], positions).T
+            scores = scores / math.sqrt(config.llm.head_dim)
             heads.append(scores.masked_fill(~visible, -2.3819763e38).softmax(-1) @ values[:, shared])
         attended = torch.cat(heads, -1)
         for side, part in enumerate((attended[:cut], attended[cut:])):
@@ -71,7 +72,7 @@ def rules(valid: list[bool], hidden: list[bool], chunk: int) -> tuple[Tensor, Te
 
 @torch.no_grad()
 def test_split_passes_equal_the_joint_pass(make_model: Callable[..., DM0], make_batch: Callable[..., Batch]) -> None:
-    model, batch = make_model(token_convolution=0), make_batch()
+    model, batch = make_model(**{"llm.convolution": 0}), make_batch()
     x, t = torch.randn(3, 1, 4, 3), torch.tensor([[0.3], [0.9], [0.5]])
     velocity = model.denoise(model.encode(batch), x, t)
     images = [image.permute(0, 3, 1, 2) / 127.5 - 1 for image in batch.images.values()]

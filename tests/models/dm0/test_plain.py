@@ -13,7 +13,7 @@ from visuomotor.models.dm0 import DM0
 
 Make = Callable[..., DM0]
 MakeBatch = Callable[..., Batch]
-PLAIN = {"token_convolution": 0, "num_views": 3}
+PLAIN = {"llm.convolution": 0, "num_views": 3}
 
 
 @pytest.mark.parametrize("present", [(0, 1, 2), (0, 2), (1,)])
@@ -49,7 +49,7 @@ def test_sampling_never_makes_the_host_wait(make_model: Make, make_batch: MakeBa
 
 
 def test_sampling_compiles_without_a_graph_break(make_model: Make, make_batch: MakeBatch) -> None:
-    model, batch = make_model(layers=1, denoise_steps=2), make_batch()
+    model, batch = make_model(denoise_steps=2, **{"llm.layers": 1}), make_batch()
     noise = torch.randn(3, 1, 4, 3)
 
     def actions(noise: torch.Tensor) -> torch.Tensor:

@@ -35,7 +35,7 @@ def published(model: DM0) -> dict[str, Tensor]:
 
 @pytest.fixture
 def converted(make_model: Callable[..., DM0]) -> PublishedDM0:
-    return from_published(published(make_model(token_convolution=0)), **DIMENSIONS)
+    return from_published(published(make_model(**{"llm.convolution": 0})), **DIMENSIONS)
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_equals_the_batch_interface(
     noise = torch.randn(3, 4, 3)
     views = torch.ones(3, 2, dtype=torch.bool)
     found = converted.sample_actions(images, views, batch.text_ids, batch.text_valid, noise, steps=3)
-    expected = make_model(token_convolution=0).sample(batch, noise=noise[:, None], steps=3).actions[:, 0]
+    expected = make_model(**{"llm.convolution": 0}).sample(batch, noise=noise[:, None], steps=3).actions[:, 0]
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
 
 
@@ -99,7 +99,7 @@ def test_blind_rows_and_holes_in_the_text(converted: PublishedDM0, inputs: Input
 
 
 def test_reference_precision(make_model: Callable[..., DM0], converted: PublishedDM0, inputs: Inputs) -> None:
-    mixed = from_published(published(make_model(token_convolution=0)), **DIMENSIONS, precision="reference")
+    mixed = from_published(published(make_model(**{"llm.convolution": 0})), **DIMENSIONS, precision="reference")
     wide = {name for name, p in mixed.dm0.named_parameters() if p.dtype == torch.float32}
     layers = [f"model.{tower}.layers.{i}." for tower in ("llm", "action_expert.model") for i in range(3)]
     assert wide == {
@@ -119,7 +119,7 @@ def test_reference_precision(make_model: Callable[..., DM0], converted: Publishe
 
 
 def test_wrong_checkpoints_are_named(make_model: Callable[..., DM0], inputs: Inputs) -> None:
-    tensors = published(make_model(token_convolution=0))
+    tensors = published(make_model(**{"llm.convolution": 0}))
     with pytest.raises(ValueError, match=r"missing \(model\.llm\.norm\.weight"):
         from_published({k: v for k, v in tensors.items() if k != "model.llm.norm.weight"}, **DIMENSIONS)
     with pytest.raises(ValueError, match=r"unexpected \(model\.extra"):
@@ -138,14 +138,14 @@ def test_wrong_checkpoints_are_named(make_model: Callable[..., DM0], inputs: Inp
 def test_the_prefix_of_names_is_optional(
     make_model: Callable[..., DM0], converted: PublishedDM0, inputs: Inputs
 ) -> None:
-    inner = {name.removeprefix("model."): t for name, t in make_model(token_convolution=0).state_dict().items()}
+    inner = {name.removeprefix("model."): t for name, t in make_model(**{"llm.convolution": 0}).state_dict().items()}
     model = from_published({**inner, "lm_head.weight": torch.zeros(40, 32)}, **DIMENSIONS)
     noise = torch.randn(2, 4, 3)
     torch.testing.assert_close(model.sample_actions(*inputs, noise), converted.sample_actions(*inputs, noise))
 
 
 def test_progress_linears_are_kept_only_when_asked_for(make_model: Callable[..., DM0], inputs: Inputs) -> None:
-    source = make_model(token_convolution=0, progress_token=True)
+    source = make_model(progress_token=True, **{"llm.convolution": 0})
     plain = from_published(source.state_dict(), **DIMENSIONS)
     prog = from_published(source.state_dict(), **DIMENSIONS, progress=True)
     noise, begin = torch.randn(2, 4, 3), torch.tensor([0.1, 0.7])
@@ -162,4 +162,4 @@ def test_progress_linears_are_kept_only_when_asked_for(make_model: Callable[...,
     with pytest.raises(ValueError, match="progress=True"):
         plain.sample_progress(*inputs, noise, begin)
     with pytest.raises(ValueError, match=r"missing \(model.progress_in_proj"):
-        from_published(make_model(token_convolution=0).state_dict(), **DIMENSIONS, progress=True)
+        from_published(make_model(**{"llm.convolution": 0}).state_dict(), **DIMENSIONS, progress=True)

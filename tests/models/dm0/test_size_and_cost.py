@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from visuomotor.contract import Batch
 from visuomotor.models import config_from_json, config_to_json, make_config, make_model
-from visuomotor.models.dm0 import DM0, DM0Config
+from visuomotor.models.dm0 import DM0
 
 
 def test_published_parameter_counts_to_the_unit() -> None:
@@ -97,8 +97,8 @@ def test_small_holds_the_public_backbones() -> None:
     assert counts["embed"] == 152_701 * 1024
     assert config.vision.tokens() == 36
     base = make_config("dm0", "base")
-    assert config.expert_width / config.width == base.expert_width / base.width
-    assert config.expert_mlp_width / config.mlp_width == base.expert_mlp_width / base.mlp_width
+    assert config.expert.width / config.llm.width == base.expert.width / base.llm.width
+    assert config.expert.mlp_width / config.llm.mlp_width == base.expert.mlp_width / base.llm.mlp_width
 
 
 def test_configuration_round_trip() -> None:
@@ -126,9 +126,9 @@ def test_unknown_names_answer_with_the_nearest() -> None:
         ({"decoupled_sources": (1,), "gradient_decoupling": False}, "gradient_decoupling is off"),
         ({"noise_draws": 0}, "noise_draws is 0"),
         ({"state_token": "prefix", "state_dim": 0}, "state_dim"),
-        ({"expert_width": 33}, "even"),
+        ({"expert.width": 33}, "even"),
     ],
 )
 def test_contradictions_are_refused(fields: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        DM0Config(**fields)
+        make_config("dm0", "nano", **fields)

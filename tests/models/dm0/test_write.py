@@ -63,7 +63,7 @@ def asked(lengths: Sequence[int], turns: bool = False) -> tuple[Line, ...]:
 def test_lines_in_the_cache_equal_lines_that_are_encoded_anew(
     make_model: Make, make_batch: MakeBatch, convolution: int
 ) -> None:
-    model, batch = make_model(token_convolution=convolution), prompt(make_batch())
+    model, batch = make_model(**{"llm.convolution": convolution}), prompt(make_batch())
     free = model.sample(batch, noise=torch.zeros(3, 1, 4, 3), lines=asked([6])).lines[0]
     model.config = replace(model.config, newline_id=int(free[0, 1]))  # now row 0 ends its first line early
     newline, noise = model.config.newline_id, torch.randn(3, 1, 4, 3)
@@ -168,7 +168,7 @@ def test_a_line_too_short_for_its_grammar_is_refused() -> None:
 def test_parallel_lines_equal_each_line_alone_and_the_chunk_reads_all(
     make_model: Make, make_batch: MakeBatch, convolution: int
 ) -> None:
-    model, batch = make_model(token_convolution=convolution), prompt(make_batch())
+    model, batch = make_model(**{"llm.convolution": convolution}), prompt(make_batch())
     noise = torch.randn(3, 1, 4, 3)
     lines = asked([5, 4, 3], turns=True)
     found = model.sample(batch, noise=noise, lines=lines)
@@ -186,7 +186,7 @@ def test_parallel_lines_equal_each_line_alone_and_the_chunk_reads_all(
 
 @torch.no_grad()
 def test_a_parallel_level_changes_no_other_but_the_chunk(make_model: Make, make_batch: MakeBatch) -> None:
-    model, batch = make_model(token_convolution=4), prompt(make_batch())
+    model, batch = make_model(**{"llm.convolution": 4}), prompt(make_batch())
     turns = [[1, 1, 1, 2, 2, 2]] * 3
     one, other = (known(batch, [[7, x, NEWLINE, 9, 22, NEWLINE]] * 3, turns) for x in (20, 21))
     content = torch.tensor([5, 3, 5])[:, None] + torch.tensor([4, 5])  # of the second level, whose header is no target

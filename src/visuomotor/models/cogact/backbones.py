@@ -96,12 +96,12 @@ def _require_same(llm: Decoder, folder: Path) -> None:
         "rope_theta": rope.get("rope_theta", public.get("rope_theta", 1e4)),
         "rope_type": rope.get("rope_type", "default"),
         "rms_norm_eps": public.get("rms_norm_eps"),
-        "token_convolution": 0,
+        "convolution": 0,
     }
     ours = {
         "model_type": "llama", "num_attention_heads": config.heads, "num_key_value_heads": config.kv_heads,
         "rope_theta": config.rope_theta, "rope_type": "default", "rms_norm_eps": config.norm_eps,
-        "token_convolution": config.convolution,
+        "convolution": config.convolution,
     }  # fmt: skip
     wrong = [f"{name} is {theirs[name]}, the model's {ours[name]}" for name in ours if theirs[name] != ours[name]]
     if wrong:

@@ -1,8 +1,10 @@
 """Dimensions of CogACT's parts, whose defaults are those of the published models, and of the whole, by size."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from visuomotor.codec import update
 from visuomotor.nn.decoder import DecoderConfig
 from visuomotor.nn.diffusion import spaced_times
 from visuomotor.nn.vit import DINOV2_LARGE, SIGLIP_SO400M, ViTConfig
@@ -14,7 +16,8 @@ __all__ = [
     "ActionModelConfig",
     "CogACTConfig",
     "VLMConfig",
-    "config_fields",
+    "first_format",
+    "first_format_names",
 ]
 
 LLAMA2_7B = DecoderConfig(
@@ -87,59 +90,45 @@ class VLMConfig:
         return self.dinov2.width + self.siglip.width
 
 
+_NANO_LLM = replace(
+    LLAMA2_7B, width=128, mlp_width=256, layers=4, heads=4, kv_heads=4, head_dim=32, vocab_size=1024, convolution=4
+)
+_NANO_SIGLIP = ViTConfig(image_size=96, patch_size=12, width=48, layers=4, heads=2, mlp_width=96)
+_NANO_ACTION_MODEL = ActionModelConfig(width=96, depth=3, heads=4, token_size=128, action_dim=8, horizon=8)
+_NANO_DINOV2 = ViTConfig(
+    image_size=96, patch_size=12, width=80, layers=4, heads=2, mlp_width=160, class_token=True, registers=4,
+    layer_scale=1.0,
+)  # fmt: skip
+
+
 @dataclass(frozen=True, kw_only=True)
 class CogACTConfig:
     """Defaults are the nano size, which is trained from nothing; `SIZES["base"]` is the published model with head B.
 
-    num_views                  cameras when all are present (only `cost` reads it); published is one
-    dinov2_layer_scale         initial gain of DINOv2's branches (published 1e-5; from nothing 1 does better)
-    token_convolution          tokens that a causal convolution mixes in front of each attention of the language model;
-                               0: none (published). One trained from nothing needs it to put a name together
-    repeated_diffusion_steps   noise draws for each sample: documented is 8, published weights were trained with 4
-    mask_padded                the loss averages over steps within the episode only (published: over all steps)
-    guidance                   scale of classifier-free guidance; up to 1 it is off
-    denoise_steps              of DDIM, so that a whole stride of `diffusion_steps` gives exactly as many
+    dinov2          its `layer_scale` is published as 1e-5 (from nothing 1 does better); both towers see the same image
+    llm             its `convolution` mixes tokens in front of each attention; 0: none (published). One trained from
+                    nothing needs it to put a name together
+    action_model    its `token_size` follows the language model's width
+    num_views       cameras when all are present (only `cost` reads it); published is one
+    mask_padded     the loss averages over steps within the episode only (published: over all steps)
+    guidance        scale of classifier-free guidance; up to 1 it is off
+    denoise_steps   of DDIM, so that a whole stride of `diffusion_steps` gives exactly as many
     """
 
-    image_size: int = 96
-    patch_size: int = 12
+    dinov2: ViTConfig = _NANO_DINOV2
+    siglip: ViTConfig = _NANO_SIGLIP
+    llm: DecoderConfig = _NANO_LLM
+    action_model: ActionModelConfig = _NANO_ACTION_MODEL
     num_views: int = 2
-    dinov2_width: int = 80
-    dinov2_layers: int = 4
-    dinov2_heads: int = 2
-    dinov2_mlp_width: int = 160
-    dinov2_layer_scale: float | None = 1.0
-    registers: int = 4
-    siglip_width: int = 48
-    siglip_layers: int = 4
-    siglip_heads: int = 2
-    siglip_mlp_width: int = 96
-
-    vocab_size: int = 1024
-    width: int = 128
-    mlp_width: int = 256
-    layers: int = 4
-    heads: int = 4
-    kv_heads: int = 4
-    head_dim: int = 32
-    token_convolution: int = 4
-
-    action_model_width: int = 96
-    action_model_depth: int = 3
-    action_model_heads: int = 4
-    action_dim: int = 8
-    horizon: int = 8
-    unconditional_dropout: float = 0.1
-    diffusion_steps: int = 100
-    repeated_diffusion_steps: int = 8
     mask_padded: bool = True
-
     guidance: float = 1.5
     denoise_steps: int = 10
 
     def __post_init__(self) -> None:
-        # The parts refuse what does not fit when the model is built, so that fields can be overridden one by one.
-        spaced_times(self.diffusion_steps, self.denoise_steps)
+        _ = self.vlm  # refuses parts that do not fit each other
+        spaced_times(self.action_model.diffusion_steps, self.denoise_steps)
+        # The cognition feature is a state of the language model, so its width is no choice of the head's.
+        object.__setattr__(self, "action_model", replace(self.action_model, token_size=self.llm.width))
 
     @property
     def prompt(self) -> str:
@@ -148,80 +137,55 @@ class CogACTConfig:
 
     @property
     def vlm(self) -> VLMConfig:
-        llm = replace(
-            LLAMA2_7B,
-            width=self.width,
-            mlp_width=self.mlp_width,
-            layers=self.layers,
-            heads=self.heads,
-            kv_heads=self.kv_heads,
-            head_dim=self.head_dim,
-            vocab_size=self.vocab_size,
-            convolution=self.token_convolution,
-        )
-        dinov2 = ViTConfig(
-            width=self.dinov2_width,
-            layers=self.dinov2_layers,
-            heads=self.dinov2_heads,
-            mlp_width=self.dinov2_mlp_width,
-            layer_scale=self.dinov2_layer_scale,
-            class_token=True,
-            registers=self.registers,
-            image_size=self.image_size,
-            patch_size=self.patch_size,
-        )
-        siglip = ViTConfig(
-            width=self.siglip_width,
-            layers=self.siglip_layers,
-            heads=self.siglip_heads,
-            mlp_width=self.siglip_mlp_width,
-            image_size=self.image_size,
-            patch_size=self.patch_size,
-        )
-        return VLMConfig(dinov2=dinov2, siglip=siglip, llm=llm)
+        return VLMConfig(dinov2=self.dinov2, siglip=self.siglip, llm=self.llm)
 
     @property
-    def action_model(self) -> ActionModelConfig:
-        return ActionModelConfig(
-            width=self.action_model_width,
-            depth=self.action_model_depth,
-            heads=self.action_model_heads,
-            token_size=self.width,
-            action_dim=self.action_dim,
-            horizon=self.horizon,
-            unconditional_dropout=self.unconditional_dropout,
-            diffusion_steps=self.diffusion_steps,
-            repeated_diffusion_steps=self.repeated_diffusion_steps,
-        )
+    def image_size(self) -> int:
+        return self.dinov2.image_size
+
+    @property
+    def vocab_size(self) -> int:
+        return self.llm.vocab_size or 0
+
+    @property
+    def horizon(self) -> int:
+        return self.action_model.horizon
+
+    @property
+    def action_dim(self) -> int:
+        return self.action_model.action_dim
 
 
-def config_fields(vlm: VLMConfig, action_model: ActionModelConfig) -> dict[str, Any]:
-    """The fields of a CogACTConfig that has these parts."""
-    dinov2, siglip, llm = vlm.dinov2, vlm.siglip, vlm.llm
-    towers = {
-        f"{name}_{field}": getattr(tower, field)
-        for name, tower in (("dinov2", dinov2), ("siglip", siglip))
-        for field in ("width", "layers", "heads", "mlp_width")
-    }
-    decoder = {
-        n: getattr(llm, n) for n in ("vocab_size", "width", "mlp_width", "layers", "heads", "kv_heads", "head_dim")
-    }
-    head = {f"action_model_{name}": getattr(action_model, name) for name in ("width", "depth", "heads")}
-    shared = ("action_dim", "horizon", "unconditional_dropout", "diffusion_steps", "repeated_diffusion_steps")
-    return {
-        "image_size": dinov2.image_size,
-        "patch_size": dinov2.patch_size,
-        "dinov2_layer_scale": dinov2.layer_scale,
-        "registers": dinov2.registers,
-        "token_convolution": llm.convolution,
-        **towers,
-        **decoder,
-        **head,
-        **{name: getattr(action_model, name) for name in shared},
-    }
-
-
-SIZES: dict[str, dict[str, Any]] = {
-    "nano": {},
-    "base": {**config_fields(VLMConfig(), ACTION_MODEL_SIZES["B"]), "num_views": 1, "mask_padded": False},
+SIZES = {
+    "nano": CogACTConfig(),
+    "base": CogACTConfig(**vars(VLMConfig()), action_model=ACTION_MODEL_SIZES["B"], num_views=1, mask_padded=False),
 }
+
+_FIRST_FORMAT: dict[str, tuple[str, ...]] = {
+    **{name: (f"dinov2.{name}", f"siglip.{name}") for name in ("image_size", "patch_size")},
+    **{
+        f"{tower}_{name}": (f"{tower}.{name}",)
+        for tower in ("dinov2", "siglip")
+        for name in ("width", "layers", "heads", "mlp_width", "layer_scale")
+    },
+    "registers": ("dinov2.registers",),
+    "token_convolution": ("llm.convolution",),
+    **{n: (f"llm.{n}",) for n in ("vocab_size", "width", "mlp_width", "layers", "heads", "kv_heads", "head_dim")},
+    **{f"action_model_{name}": (f"action_model.{name}",) for name in ("width", "depth", "heads")},
+    **{
+        name: (f"action_model.{name}",)
+        for name in (
+            "action_dim", "horizon", "unconditional_dropout", "diffusion_steps", "repeated_diffusion_steps",
+        )
+    },
+}  # fmt: skip
+
+
+def first_format_names(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a checkpoint of the first format under their names of today."""
+    return {new: value for name, value in fields.items() for new in _FIRST_FORMAT.get(name, (name,))}
+
+
+def first_format(fields: Mapping[str, Any]) -> CogACTConfig:
+    """The configuration of a checkpoint of the first format, whose parts were not nested."""
+    return update(SIZES["nano"], first_format_names(fields))

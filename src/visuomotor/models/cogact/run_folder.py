@@ -16,7 +16,7 @@ from visuomotor.data.processor import Processor, ProcessorConfig
 from visuomotor.data.statistics import Statistics, VectorStatistics
 from visuomotor.data.tokenizer import TextTokenizer
 from visuomotor.models.cogact.action_model import ActionModel
-from visuomotor.models.cogact.config import ACTION_MODEL_SIZES, SIZES, CogACTConfig, config_fields
+from visuomotor.models.cogact.config import ACTION_MODEL_SIZES, SIZES
 from visuomotor.models.cogact.convert import Published, read_published
 from visuomotor.models.cogact.model import CogACT
 from visuomotor.models.cogact.robots import DATASETS
@@ -82,13 +82,11 @@ def read_run(path: Path | str, **heads: Any) -> PublishedRun:
 
 
 def model_of(published: Published) -> CogACT:
-    """The parts of a published file as one model, sharing their tensors; ValueError where no configuration has them."""
+    """The parts of a published file as one model, sharing their tensors."""
     action = published.action_model
     if action is None:
         action = ActionModel(replace(ACTION_MODEL_SIZES["B"], token_size=published.vlm.config.llm.width))
-    config = CogACTConfig(**{**SIZES["base"], **config_fields(published.vlm.config, action.config)})
-    if config.vlm != published.vlm.config:
-        raise ValueError(f"Our CogACT has no such vision-language model: {published.vlm.config} is not {config.vlm}.")
+    config = replace(SIZES["base"], **vars(published.vlm.config), action_model=action.config)
     with torch.device("meta"):
         model = CogACT(config)
     model.vlm, model.action_model = published.vlm, action

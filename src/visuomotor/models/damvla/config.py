@@ -1,13 +1,16 @@
 """The switches and options of DAM-VLA on top of CogACT's dimensions, and the combinations that were published."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from visuomotor.models.cogact.config import SIZES, CogACTConfig
+from visuomotor.codec import update
+from visuomotor.models.cogact.config import SIZES as COGACT_SIZES
+from visuomotor.models.cogact.config import CogACTConfig, first_format_names
 from visuomotor.spelling import did_you_mean, require_choices
 
-__all__ = ["COMBINATIONS", "SIZES", "SWITCHES", "DAMVLAConfig", "switches"]
+__all__ = ["COMBINATIONS", "SIZES", "SWITCHES", "DAMVLAConfig", "first_format", "switches"]
 
 log = logging.getLogger(__name__)
 SWITCHES = ("vt", "acw", "tw", "dam", "dl")
@@ -78,13 +81,16 @@ class DAMVLAConfig(CogACTConfig):
         require_choices(self)
         if self.dl and not self.dam:
             log.warning("dl gives the router a latent of its own, but without dam there is no router; it does nothing.")
-        if not -self.layers - 1 <= self.reasoning_layer <= self.layers:
+        layers = self.llm.layers
+        if not -layers - 1 <= self.reasoning_layer <= layers:
             raise ValueError(
-                f"reasoning_layer is {self.reasoning_layer}, but the language model has {self.layers} layers; choose "
-                f"{-self.layers - 1} to {self.layers}."
+                f"reasoning_layer is {self.reasoning_layer}, but the language model has {layers} layers; choose "
+                f"{-layers - 1} to {layers}."
             )
-        if self.vt and self.registers < 1:
-            raise ValueError("vt shows a head DINOv2's registers, but registers is 0; give it some, or switch vt off.")
+        if self.vt and self.dinov2.registers < 1:
+            raise ValueError(
+                "vt shows a head DINOv2's registers, but dinov2.registers is 0; give it some, or switch vt off."
+            )
         if not 0 <= self.hysteresis < 0.5 or (self.hysteresis and self.routing == "soft"):
             raise ValueError(
                 f"hysteresis is {self.hysteresis} with routing {self.routing!r}; it lies in [0, 0.5) and has a meaning "
@@ -105,9 +111,17 @@ class DAMVLAConfig(CogACTConfig):
     @property
     def visual_widths(self) -> tuple[int, ...]:
         """Of the visual tokens that each head is told, over all views."""
-        token = self.num_views * self.dinov2_width * self.vt
-        registers = token * (self.registers if self.register_pooling == "flatten" else 1)
+        token = self.num_views * self.dinov2.width * self.vt
+        registers = token * (self.dinov2.registers if self.register_pooling == "flatten" else 1)
         return (token, registers) if self.dam else (token + registers,)
+
+
+SIZES = {name: DAMVLAConfig(**vars(config)) for name, config in COGACT_SIZES.items()}
+
+
+def first_format(fields: Mapping[str, Any]) -> DAMVLAConfig:
+    """The configuration of a checkpoint of the first format, whose parts were not nested."""
+    return update(SIZES["nano"], first_format_names(fields))
 
 
 def switches(combination: str) -> dict[str, bool]:

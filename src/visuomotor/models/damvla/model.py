@@ -62,7 +62,7 @@ class DAMVLA(Model):
         self.action_model = heads[0]
         self.gripper_model = heads[1] if config.dam else None
         output, hidden = config.router_output, config.router_hidden
-        self.router = Router(config.width, output=output, hidden=hidden) if config.dam else None
+        self.router = Router(config.llm.width, output=output, hidden=hidden) if config.dam else None
 
     @property
     def heads(self) -> tuple[ActionModel, ...]:
@@ -171,7 +171,7 @@ class DAMVLA(Model):
         if noise is None:
             noise = self.draw_noise(batch, num_samples, generator)
         prefix = self.encode(batch) if prefix is None else prefix
-        times = spaced_times(config.diffusion_steps, config.denoise_steps if steps is None else steps)
+        times = spaced_times(config.action_model.diffusion_steps, config.denoise_steps if steps is None else steps)
         predict = self._predictor(prefix, noise.shape[1], config.guidance if guidance is None else guidance)
         actions = ddim(predict, noise.flatten(0, 1), self.action_model.schedule, times).unflatten(0, noise.shape[:2])
         if prefix.probability is None or prefix.gripper is None:

@@ -10,10 +10,11 @@ from visuomotor.models.dexvla.scaledp import ScaleDP
 from visuomotor.models.dexvla.tensors import copy_into
 from visuomotor.models.dexvla.transplant import read_stage1, transplant_stage1
 from visuomotor.models.dexvla.unet import UNet
-from visuomotor.models.dexvla.vla_config import SIZES, DexVLAConfig
+from visuomotor.models.dexvla.vla_config import SIZES, DexVLAConfig, QwenDecoderConfig, QwenVisionConfig, first_format
 
 __all__ = [
     "SCALEDP_SIZES", "SIZES", "DexVLA", "DexVLAConfig", "DexVLAExpert", "DexVLAExpertConfig", "DiffusionHead",
-    "ScaleDP", "ScaleDPConfig", "UNet", "UNetConfig", "copy_into", "embodiment_state", "plain_state", "read_stage1",
-    "scaledp_from_published", "transplant_stage1", "unet_from_published",
+    "QwenDecoderConfig", "QwenVisionConfig", "ScaleDP", "ScaleDPConfig", "UNet", "UNetConfig", "copy_into",
+    "embodiment_state", "first_format", "plain_state", "read_stage1", "scaledp_from_published", "transplant_stage1",
+    "unet_from_published",
 ]  # fmt: skip

@@ -5,6 +5,7 @@ Projectors and FiLM stay as they were initialised: no file holds them.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def load_backbones(model: DexVLA, sources: Mapping[str, str]) -> TensorReport:
 
 def _load_stage1(model: DexVLA, source: str) -> TensorReport:
     if not isinstance(model.policy_head, ScaleDP):
-        raise ValueError(f"Stage 1 is a ScaleDP, but the head of this model is {model.config.head!r}; leave it out.")
+        raise ValueError("Stage 1 is a ScaleDP, but the head of this model is a UNet; leave it out.")
     report = transplant_stage1(read_stage1(source), model.policy_head)
     loaded, missing = (tuple(f"policy_head.{n}" for n in names) for names in (report.loaded, report.missing))
     return replace(report, loaded=loaded, missing=missing)
@@ -58,9 +59,8 @@ def _load_stage1(model: DexVLA, source: str) -> TensorReport:
 def _load_vlm(model: DexVLA, source: str) -> TensorReport:
     folder = find_weights(source, VLM_FILES, option="--vlm")
     sizes = vlm_sizes(read_json(folder / "config.json"), folder)
-    wrong = [
-        f"{n} is {v}, the model's {getattr(model.config, n)}" for n, v in sizes.items() if v != getattr(model.config, n)
-    ]
+    ours = {name: attrgetter(name)(model.config) for name in sizes}
+    wrong = [f"{name} is {value}, the model's {ours[name]}" for name, value in sizes.items() if value != ours[name]]
     if wrong:
         raise ValueError(
             f"The Qwen2-VL in {folder} is not of this model's size ({'; '.join(wrong)}); choose the size that starts "
@@ -127,17 +127,17 @@ def vlm_sizes(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     if wrong:
         raise ValueError(f"{folder / 'config.json'} describes another model than Qwen2-VL-2B: {'; '.join(wrong)}.")
     return {
-        "vocab_size": text.get("vocab_size", 151936),
-        "width": text.get("hidden_size", 1536),
-        "mlp_width": text.get("intermediate_size", 8960),
-        "layers": text.get("num_hidden_layers", 28),
-        "heads": text.get("num_attention_heads", 12),
-        "kv_heads": text.get("num_key_value_heads", 2),
-        "mrope_sections": tuple(rope.get("mrope_section", (16, 24, 24))),
-        "patch_size": vision.get("patch_size", 14),
-        "merge": vision.get("spatial_merge_size", 2),
-        "vision_width": vision.get("embed_dim", 1280),
-        "vision_layers": vision.get("depth", 32),
-        "vision_heads": vision.get("num_heads", 16),
-        "vision_mlp_ratio": vision.get("mlp_ratio", 4),
+        "llm.vocab_size": text.get("vocab_size", 151936),
+        "llm.width": text.get("hidden_size", 1536),
+        "llm.mlp_width": text.get("intermediate_size", 8960),
+        "llm.layers": text.get("num_hidden_layers", 28),
+        "llm.heads": text.get("num_attention_heads", 12),
+        "llm.kv_heads": text.get("num_key_value_heads", 2),
+        "llm.mrope_sections": tuple(rope.get("mrope_section", (16, 24, 24))),
+        "vision.patch_size": vision.get("patch_size", 14),
+        "vision.merge": vision.get("spatial_merge_size", 2),
+        "vision.width": vision.get("embed_dim", 1280),
+        "vision.layers": vision.get("depth", 32),
+        "vision.heads": vision.get("num_heads", 16),
+        "vision.mlp_ratio": vision.get("mlp_ratio", 4),
     }

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from visuomotor.spelling import require_choices
+
 __all__ = ["SCALEDP_SIZES", "HeadConfig", "ScaleDPConfig", "TimeTable", "UNetConfig"]
 
 TimeTable = Literal["float32", "bfloat16"]
@@ -45,10 +47,7 @@ class HeadConfig:
             raise ValueError(
                 f"{self.denoise_steps} denoise_steps do not fit into {self.training_steps} training_steps."
             )
-        if self.mean_over not in ("valid", "all"):
-            raise ValueError(f"mean_over is {self.mean_over!r}, but must be 'valid' or 'all'.")
-        if self.time_table not in ("float32", "bfloat16"):
-            raise ValueError(f"time_table is {self.time_table!r}, but must be 'float32' or 'bfloat16'.")
+        require_choices(self)
 
     @property
     def robots(self) -> tuple[tuple[int, int], ...]:
@@ -89,8 +88,6 @@ class ScaleDPConfig(HeadConfig):
             raise ValueError(f"{self.depth} blocks of width {self.width} with {self.heads} heads cannot be built.")
         if self.time_size < 2 or self.time_size % 2:
             raise ValueError(f"time_size is {self.time_size}, but must be even: half cosines, half sines.")
-        if self.initialisation not in ("dit", "published"):
-            raise ValueError(f"initialisation is {self.initialisation!r}, but must be 'dit' or 'published'.")
         self._require_robots()
 
     def _require_robots(self) -> None:

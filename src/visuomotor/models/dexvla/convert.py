@@ -4,13 +4,14 @@ A published folder does not say which robot its numbers belong to: `processor_of
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from visuomotor.codec import update
 from visuomotor.contract import Embodiment
 from visuomotor.data import chat
 from visuomotor.data.augment import AugmentConfig
@@ -21,10 +22,10 @@ from visuomotor.data.tokenizer import TextTokenizer
 from visuomotor.models.assign import assign
 from visuomotor.models.dexvla.adapters import ADAPTER_CONFIG, merge_adapters, trained_in_full
 from visuomotor.models.dexvla.backbones import VLM_FILES, vlm_sizes, vlm_tensors
-from visuomotor.models.dexvla.config import SCALEDP_SIZES, HeadConfig
+from visuomotor.models.dexvla.config import SCALEDP_SIZES
 from visuomotor.models.dexvla.model import DexVLA
 from visuomotor.models.dexvla.published import scaledp_config, unet_config
-from visuomotor.models.dexvla.vla_config import DexVLAConfig
+from visuomotor.models.dexvla.vla_config import SIZES
 from visuomotor.models.files import read_json, read_safetensors
 from visuomotor.models.hub import find_weights
 from visuomotor.models.report import TensorReport
@@ -91,7 +92,7 @@ def read_published(
     ids = {"pad_id": tokenizer.pad_id, **chat.token_ids(tokenizer)}
     head = {name.removeprefix(HEAD): tensor for name, tensor in tensors.items() if name.startswith(HEAD)}
     with torch.device("meta"):
-        model = DexVLA(DexVLAConfig(**IMAGES, **vlm, **ids, **_head_fields(head, config, head_heads)))
+        model = DexVLA(update(SIZES["nano"], {**IMAGES, **vlm, **ids, **_head_fields(head, config, head_heads)}))
     report = assign(model, tensors)
     if not report.complete:
         raise ValueError(f"{folder} does not fit the model that its own shapes describe: {report.summary()}.")
@@ -116,11 +117,10 @@ def _head_fields(head: Mapping[str, Tensor], config: Mapping[str, Any], heads: i
     """Fields of DexVLAConfig that the tensors of a policy head, and its block in config.json, tell."""
     if config.get("using_film") is False:
         raise ValueError("This checkpoint was trained without FiLM between its projectors, which is another model.")
-    said = config.get("policy_head_config") or {}
+    said, weight = config.get("policy_head_config") or {}, float(config.get("llm_loss_weight", 1.0))
     if "down_modules.0.0.blocks.0.block.0.weight" in head:
         unet = unet_config(head, horizon=int(said.get("prediction_horizon", 16)))
-        own = {"head": "unet", "unet_channels": unet.channels, "unet_step_width": unet.step_width}
-        return {**own, **_shared(unet, config)}
+        return {"head": unet, "text_weight": weight}
     if "x_embedder.weight" not in head:
         raise ValueError(
             f"There is no action head: of {len(head)} tensors below {HEAD!r} none is a ScaleDP's or a UNet's. A plain "
@@ -134,14 +134,7 @@ def _head_fields(head: Mapping[str, Tensor], config: Mapping[str, Any], heads: i
             f"A ScaleDP of width {found.width} and depth {found.depth} is none of the named sizes, and its number of "
             f"attention heads is in no tensor; say it (head_heads)."
         )
-    own = {"width": found.width, "depth": found.depth, "heads": heads, "combine_width": found.combine_width}
-    return {**{f"head_{name}": value for name, value in own.items()}, **_shared(found, config)}
-
-
-def _shared(head: HeadConfig, config: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("action_dim", "state_dim", "horizon", "mean_over", "time_table")
-    weight = float(config.get("llm_loss_weight", 1.0))
-    return {**{name: getattr(head, name) for name in names}, "noise_draws": 1, "text_weight": weight}
+    return {"head": replace(found, heads=heads), "text_weight": weight}
 
 
 # Statistics ---------------------------------------------------------------------------------------------------------

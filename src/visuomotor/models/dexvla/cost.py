@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 from visuomotor.models.base import Cost
-from visuomotor.models.dexvla.config import ScaleDPConfig, UNetConfig
+from visuomotor.models.dexvla.config import UNetConfig
 from visuomotor.models.dexvla.images import TEMPORAL
 from visuomotor.models.dexvla.vla_config import DexVLAConfig
 
@@ -17,34 +17,34 @@ def sample_cost(config: DexVLAConfig, batch: int, text_length: int, steps: int) 
     of the robots' own layers as one robot's.
     """
     tokens = config.image_grid[0] * config.image_grid[1]
-    images, seen = batch * config.num_views, tokens * config.merge**2
-    width, patch = config.vision_width, 3 * TEMPORAL * config.patch_size**2
-    block = (4 + 2 * config.vision_mlp_ratio) * width**2
-    vision = seen * patch * width + config.vision_layers * (seen * block + 2 * seen**2 * width)
-    inner = config.merge**2 * width
-    merger = inner**2 + inner * config.width
+    tower, decoder = config.vision, config.llm
+    images, seen = batch * config.num_views, tokens * tower.merge**2
+    width, patch = tower.width, 3 * TEMPORAL * tower.patch_size**2
+    block = (4 + 2 * tower.mlp_ratio) * width**2
+    vision = seen * patch * width + tower.layers * (seen * block + 2 * seen**2 * width)
+    inner = tower.merge**2 * width
+    merger = inner**2 + inner * decoder.width
 
     prefix = config.num_views * tokens + text_length
-    kv = config.width // config.heads * config.kv_heads
-    layer = config.width * (2 * config.width + 2 * kv + 3 * config.mlp_width)
-    llm = config.layers * (prefix * layer + 2 * prefix**2 * config.width)
-    fusion = {"projectors": 4 * config.width**2, "film": 2 * config.width**2}
+    kv = decoder.width // decoder.heads * decoder.kv_heads
+    layer = decoder.width * (2 * decoder.width + 2 * kv + 3 * decoder.mlp_width)
+    llm = decoder.layers * (prefix * layer + 2 * prefix**2 * decoder.width)
+    fusion = {"projectors": 4 * decoder.width**2, "film": 2 * decoder.width**2}
     return {
         "vision": Cost(
-            flops=2.0 * images * vision, values_moved=patch * width + config.vision_layers * block
+            flops=2.0 * images * vision, values_moved=patch * width + tower.layers * block
         ),
         "merger": Cost(flops=2.0 * images * tokens * merger, values_moved=merger),
-        "llm": Cost(flops=2.0 * batch * llm, values_moved=config.layers * layer),
+        "llm": Cost(flops=2.0 * batch * llm, values_moved=decoder.layers * layer),
         **{name: Cost(flops=2.0 * batch * size, values_moved=size) for name, size in fusion.items()},
         "head": _head_cost(config, batch, steps),
     }  # fmt: skip
 
 
 def _head_cost(config: DexVLAConfig, batch: int, steps: int) -> Cost:
-    head = config.policy_head
+    head = config.head
     if isinstance(head, UNetConfig):
         return _unet_cost(head, batch, steps)
-    assert isinstance(head, ScaleDPConfig)
     width, chunk = head.width, head.horizon
     combine = (head.cond_dim + head.state_dim) * head.combine_width + head.combine_width**2
     combine += head.combine_width * head.cond_dim + head.cond_dim * width

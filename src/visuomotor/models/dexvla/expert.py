@@ -16,11 +16,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from visuomotor.contract import Batch, Losses, Sampled
 from visuomotor.models.base import Cost, Model
-from visuomotor.models.dexvla.expert_config import SIZES, DexVLAExpertConfig
+from visuomotor.models.dexvla.expert_config import SIZES, DexVLAExpertConfig, first_format
 from visuomotor.models.dexvla.scaledp import ScaleDP
 from visuomotor.nn.resnet import ResNet, imagenet_pixels
 
-__all__ = ["SIZES", "DexVLAExpert", "DexVLAExpertConfig", "ExpertPrefix"]
+__all__ = ["SIZES", "DexVLAExpert", "DexVLAExpertConfig", "ExpertPrefix", "first_format"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +46,8 @@ class DexVLAExpert(Model):
         self.config: DexVLAExpertConfig = config
         encoders = {role: ResNet(config.resnet, config.sentence_dim) for role in config.image_roles}
         self.obs_encoder = nn.ModuleDict(encoders)
-        self.obs_projector = nn.Linear(len(encoders) * config.resnet.widths[-1], config.cond_dim)
-        self.noise_pred_net = ScaleDP(config.policy_head)
+        self.obs_projector = nn.Linear(len(encoders) * config.resnet.widths[-1], config.head.cond_dim)
+        self.noise_pred_net = ScaleDP(config.head)
 
     def loss(
         self,
@@ -142,14 +142,14 @@ class DexVLAExpert(Model):
     def cost(self, batch_size: int = 1, text_length: int = 0, steps: int | None = None) -> Mapping[str, Cost]:
         """Cost of one `sample` of one chunk per observation, all cameras present; counted on the meta device."""
         config = self.config
-        steps = steps or config.denoise_steps
+        steps = steps or config.head.denoise_steps
         with torch.device("meta"):
             model = DexVLAExpert(config)
             images = torch.zeros(batch_size, 3, config.image_size, config.image_size)
             sentence, state = torch.zeros(batch_size, config.sentence_dim), torch.zeros(batch_size, config.state_dim)
             x, cond = (
                 torch.zeros(batch_size, config.horizon, config.action_dim),
-                torch.zeros(batch_size, config.cond_dim),
+                torch.zeros(batch_size, config.head.cond_dim),
             )
             time = torch.zeros(batch_size, dtype=torch.int64)
         robots = torch.zeros(batch_size, dtype=torch.int64)

@@ -11,10 +11,9 @@ from torch.nn import functional as F
 from visuomotor.contract import Batch, Losses, Sampled, Term
 from visuomotor.data.grammar import Line
 from visuomotor.models.base import Cost, Model
-from visuomotor.models.dexvla.config import ScaleDPConfig, UNetConfig
+from visuomotor.models.dexvla.config import ScaleDPConfig
 from visuomotor.models.dexvla.cost import sample_cost
 from visuomotor.models.dexvla.fusion import ActionProjector, FiLM, mean_states
-from visuomotor.models.dexvla.head import DiffusionHead
 from visuomotor.models.dexvla.layout import Layout, arrange
 from visuomotor.models.dexvla.scaledp import ScaleDP
 from visuomotor.models.dexvla.unet import UNet
@@ -40,10 +39,10 @@ class DexVLA(Model):
         self.config: DexVLAConfig = config
         self.visual, self.model = vision_tower(config), language_model(config)
         options: dict[str, Any] = {"layernorm": config.projector_layernorm, "deviation": config.initializer_range}
-        self.input_action_proj = ActionProjector(config.width, **options)
-        self.reasoning_action_proj = ActionProjector(config.width, **options)
-        self.reasoning_film = FiLM(config.width)
-        self.policy_head = _head(config)
+        self.input_action_proj = ActionProjector(config.llm.width, **options)
+        self.reasoning_action_proj = ActionProjector(config.llm.width, **options)
+        self.reasoning_film = FiLM(config.llm.width)
+        self.policy_head = ScaleDP(config.head) if isinstance(config.head, ScaleDPConfig) else UNet(config.head)
 
     # Training ---------------------------------------------------------------------------------------------------
 
@@ -210,12 +209,4 @@ class DexVLA(Model):
 
     def cost(self, batch_size: int = 1, text_length: int = 100, steps: int | None = None) -> Mapping[str, Cost]:
         """Cost of one `sample` of one chunk per observation, by part, all cameras present, nothing written."""
-        return sample_cost(self.config, batch_size, text_length, steps or self.config.denoise_steps)
-
-
-def _head(config: DexVLAConfig) -> DiffusionHead:
-    head = config.policy_head
-    if isinstance(head, ScaleDPConfig):
-        return ScaleDP(head)
-    assert isinstance(head, UNetConfig)
-    return UNet(head)
+        return sample_cost(self.config, batch_size, text_length, steps or self.config.head.denoise_steps)

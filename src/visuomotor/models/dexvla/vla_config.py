@@ -1,88 +1,57 @@
 """Every dimension and option of a DexVLA, and its named sizes."""
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
-from visuomotor.models.dexvla.config import SCALEDP_SIZES, HeadConfig, ScaleDPConfig, TimeTable, UNetConfig
+from visuomotor.codec import update
+from visuomotor.models.dexvla.config import SCALEDP_SIZES, ScaleDPConfig, UNetConfig
 from visuomotor.models.dexvla.images import smart_resize
 
-__all__ = ["SIZES", "DexVLAConfig"]
+__all__ = ["SIZES", "DexVLAConfig", "QwenDecoderConfig", "QwenVisionConfig", "first_format"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DexVLAConfig:
-    """Defaults are the nano size, which is trained from nothing.
+class QwenVisionConfig:
+    """Qwen2-VL's tower.
 
-    `SIZES["base"]` is Qwen2-VL-2B with ScaleDP-H, the published model; "base-L" (and "-Ti", "-S", "-B") have a smaller
-    ScaleDP, "base-UNet" the convolutional head.
-
-    image_height, image_width   to which every image is brought first, whatever its aspect (published: 240, 320), before
-                          Qwen2-VL's rule rounds both to multiples of patch_size * merge
-    merge                 patches by merge x merge become one token
-    num_views             cameras when all are present (only `cost` reads it)
-    vision_mlp_ratio      hidden width of the vision blocks' MLPs, in widths
-    mrope_sections        frequencies of the rotary code that turn by time, height and width
-    initializer_range     standard deviation of fresh weights of language model, vision tower and projectors
-    projector_layernorm   a LayerNorm behind each linear layer of both projectors, as the paper says; the published
-                          code has none
-    head                  "scaledp", a diffusion transformer, or "unet", the convolutional baseline; head_* and the
-                          fields named as in ScaleDPConfig and UNetConfig are theirs
-    head_per_embodiment   layers for each robot on the shared trunk; `embodiments`, `action_dims` and `state_dims` are
-                          filled in from the data where a run builds the model
-    text_weight           alpha of L = L_diffusion + alpha L_text
-    end_id, image_id, pad_id    tokens that end a turn, that stand for an image, and that fill behind a text
+    merge       patches by merge x merge become one token
+    mlp_ratio   hidden width of the blocks' MLPs, in widths
     """
 
-    image_height: int = 96
-    image_width: int = 96
-    patch_size: int = 12
+    patch_size: int
     merge: int = 2
-    num_views: int = 2
-    vision_width: int = 96
-    vision_layers: int = 3
-    vision_heads: int = 3
-    vision_mlp_ratio: int = 2
-
-    vocab_size: int = 1024
-    width: int = 128
-    mlp_width: int = 256
-    layers: int = 4
-    heads: int = 4
-    kv_heads: int = 2
-    mrope_sections: tuple[int, int, int] = (4, 6, 6)
-    initializer_range: float = 0.06
-
-    projector_layernorm: bool = False
-    head: Literal["scaledp", "unet"] = "scaledp"
-    action_dim: int = 8
-    state_dim: int = 8
-    horizon: int = 8
-    head_width: int = 128
-    head_depth: int = 4
-    head_heads: int = 4
-    head_combine_width: int = 256
-    head_per_embodiment: bool = False
-    embodiments: tuple[str, ...] = ()
-    action_dims: tuple[int, ...] = ()
-    state_dims: tuple[int, ...] = ()
-    initialisation: Literal["dit", "published"] = "dit"
-    unet_channels: tuple[int, ...] = (64, 128, 256)
-    unet_step_width: int = 64
-    denoise_steps: int = 10
-    noise_draws: int = 8
-    shared_time: bool = False
-    mean_over: Literal["valid", "all"] = "valid"
-    time_table: TimeTable = "float32"
-    text_weight: float = 1.0
-
-    end_id: int = 2
-    image_id: int = 1
-    pad_id: int = 0
+    width: int
+    layers: int
+    heads: int
+    mlp_ratio: int
 
     def __post_init__(self) -> None:
-        for name in ("image_height", "image_width", "patch_size", "merge", "num_views", "vision_layers", "layers"):
+        for name in ("patch_size", "merge", "layers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1.")
+        if self.width % self.heads or (self.width // self.heads) % 4:
+            raise ValueError(
+                f"Vision width {self.width} over {self.heads} heads: 2-D rotary needs a head width that is a multiple "
+                f"of 4."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class QwenDecoderConfig:
+    """Qwen2-VL's language model. `mrope_sections`: frequencies of the rotary code that turn by time, height, width."""
+
+    vocab_size: int
+    width: int
+    mlp_width: int
+    layers: int
+    heads: int
+    kv_heads: int
+    mrope_sections: tuple[int, int, int]
+
+    def __post_init__(self) -> None:
+        if self.layers < 1:
+            raise ValueError(f"layers is {self.layers}, but must be at least 1.")
         if self.width % self.heads or self.heads % self.kv_heads:
             raise ValueError(
                 f"Width {self.width}, {self.heads} heads and {self.kv_heads} kv_heads cannot be built: each divides "
@@ -93,88 +62,134 @@ class DexVLAConfig:
                 f"mrope_sections {self.mrope_sections} are three numbers of frequencies, which add up to half a head "
                 f"of {self.width // self.heads}."
             )
-        if self.vision_width % self.vision_heads or (self.vision_width // self.vision_heads) % 4:
-            raise ValueError(
-                f"Vision width {self.vision_width} over {self.vision_heads} heads: 2-D rotary needs a head width that "
-                f"is a multiple of 4."
-            )
-        if self.head not in ("scaledp", "unet"):
-            raise ValueError(f"head is {self.head!r}, but must be 'scaledp' or 'unet'.")
-        if self.head == "unet" and (self.head_per_embodiment or self.embodiments):
-            raise ValueError("All robots share the UNet's layers; take head='scaledp' for layers of their own.")
-        if self.embodiments and not self.head_per_embodiment:
-            raise ValueError(f"embodiments are {self.embodiments}, but head_per_embodiment is off; switch it on.")
-        _ = self.policy_head  # refuses what the head cannot be
+
+
+_NANO_VISION = QwenVisionConfig(patch_size=12, width=96, layers=3, heads=3, mlp_ratio=2)
+_NANO_LLM = QwenDecoderConfig(
+    vocab_size=1024, width=128, mlp_width=256, layers=4, heads=4, kv_heads=2, mrope_sections=(4, 6, 6)
+)
+_NANO_SHAPES: dict[str, Any] = {
+    "action_dim": 8, "state_dim": 8, "horizon": 8, "cond_dim": 128, "noise_draws": 8, "shared_time": False,
+}  # fmt: skip
+_NANO_HEAD = ScaleDPConfig(**_NANO_SHAPES, width=128, depth=4, heads=4, combine_width=256)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DexVLAConfig:
+    """Defaults are the nano size, which is trained from nothing.
+
+    `SIZES["base"]` is Qwen2-VL-2B with ScaleDP-H, the published model; "base-L" (and "-Ti", "-S", "-B") have a smaller
+    ScaleDP, "base-UNet" and "nano-UNet" the convolutional head.
+
+    head                  a diffusion transformer, or the convolutional baseline; its `cond_dim` follows the language
+                          model's width
+    image_height, image_width   to which every image is brought first, whatever its aspect (published: 240, 320), before
+                          Qwen2-VL's rule rounds both to multiples of patch_size * merge
+    num_views             cameras when all are present (only `cost` reads it)
+    initializer_range     standard deviation of fresh weights of language model, vision tower and projectors
+    projector_layernorm   a LayerNorm behind each linear layer of both projectors, as the paper says; the published
+                          code has none
+    head_per_embodiment   layers for each robot on the shared trunk; the head's `embodiments`, `action_dims` and
+                          `state_dims` are filled in from the data where a run builds the model
+    text_weight           alpha of L = L_diffusion + alpha L_text
+    end_id, image_id, pad_id    tokens that end a turn, that stand for an image, and that fill behind a text
+    """
+
+    vision: QwenVisionConfig = _NANO_VISION
+    llm: QwenDecoderConfig = _NANO_LLM
+    head: ScaleDPConfig | UNetConfig = _NANO_HEAD
+    image_height: int = 96
+    image_width: int = 96
+    num_views: int = 2
+    initializer_range: float = 0.06
+    projector_layernorm: bool = False
+    head_per_embodiment: bool = False
+    text_weight: float = 1.0
+    end_id: int = 2
+    image_id: int = 1
+    pad_id: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("image_height", "image_width", "num_views"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1.")
+        if isinstance(self.head, UNetConfig):
+            if self.head_per_embodiment:
+                raise ValueError("All robots share the UNet's layers; take a ScaleDP for layers of their own.")
+        elif self.head.embodiments and not self.head_per_embodiment:
+            raise ValueError(f"embodiments are {self.head.embodiments}, but head_per_embodiment is off; switch it on.")
+        # The condition is a state of the language model, so its width is no choice of the head's.
+        object.__setattr__(self, "head", replace(self.head, cond_dim=self.llm.width))
 
     @property
-    def policy_head(self) -> HeadConfig:
-        """The configuration of the action head."""
-        shared: dict[str, Any] = {
-            "action_dim": self.action_dim, "state_dim": self.state_dim, "cond_dim": self.width,
-            "horizon": self.horizon, "denoise_steps": self.denoise_steps, "noise_draws": self.noise_draws,
-            "shared_time": self.shared_time,
-            "mean_over": self.mean_over, "time_table": self.time_table,
-        }  # fmt: skip
-        if self.head == "unet":
-            return UNetConfig(**shared, channels=self.unet_channels, step_width=self.unet_step_width)
-        return ScaleDPConfig(
-            **shared,
-            width=self.head_width,
-            depth=self.head_depth,
-            heads=self.head_heads,
-            combine_width=self.head_combine_width,
-            embodiments=self.embodiments,
-            action_dims=self.action_dims,
-            state_dims=self.state_dims,
-            initialisation=self.initialisation,
-        )
+    def vocab_size(self) -> int:
+        return self.llm.vocab_size
+
+    @property
+    def action_dim(self) -> int:
+        return self.head.action_dim
+
+    @property
+    def state_dim(self) -> int:
+        return self.head.state_dim
+
+    @property
+    def horizon(self) -> int:
+        return self.head.horizon
 
     @property
     def image_grid(self) -> tuple[int, int]:
         """Tokens of an image, as (rows, columns)."""
-        factor = self.patch_size * self.merge
+        factor = self.vision.patch_size * self.vision.merge
         rows, columns = smart_resize(self.image_height, self.image_width, factor)
         return rows // factor, columns // factor
 
 
-_BASE = {
-    "image_height": 240,
-    "image_width": 320,
-    "patch_size": 14,
-    "num_views": 3,
-    "vision_width": 1280,
-    "vision_layers": 32,
-    "vision_heads": 16,
-    "vision_mlp_ratio": 4,
-    "vocab_size": 151936,
-    "width": 1536,
-    "mlp_width": 8960,
-    "layers": 28,
-    "heads": 12,
-    "kv_heads": 2,
-    "mrope_sections": (16, 24, 24),
-    "initializer_range": 0.02,
-    "action_dim": 14,
-    "state_dim": 14,
-    "horizon": 50,
-    "head_combine_width": 1024,
-    "unet_channels": (256, 512, 1024),
-    "unet_step_width": 256,
-    "noise_draws": 1,
-    "shared_time": True,
-    "end_id": 151645,
-    "image_id": 151655,
-    "pad_id": 151643,
+_BASE = DexVLAConfig(
+    vision=QwenVisionConfig(patch_size=14, width=1280, layers=32, heads=16, mlp_ratio=4),
+    llm=QwenDecoderConfig(
+        vocab_size=151936, width=1536, mlp_width=8960, layers=28, heads=12, kv_heads=2, mrope_sections=(16, 24, 24)
+    ),
+    head=ScaleDPConfig(**SCALEDP_SIZES["H"]),
+    image_height=240,
+    image_width=320,
+    num_views=3,
+    initializer_range=0.02,
+    end_id=151645,
+    image_id=151655,
+    pad_id=151643,
+)
+
+SIZES = {
+    "nano": DexVLAConfig(),
+    "nano-UNet": DexVLAConfig(head=UNetConfig(**_NANO_SHAPES, channels=(64, 128, 256), step_width=64)),
+    "base": _BASE,
+    **{f"base-{size}": replace(_BASE, head=ScaleDPConfig(**SCALEDP_SIZES[size])) for size in ("Ti", "S", "B", "L")},
+    "base-UNet": replace(_BASE, head=UNetConfig(action_dim=14, state_dim=14)),
 }
 
-
-def _with_scaledp(size: str) -> dict[str, Any]:
-    return {**_BASE, **{f"head_{name}": value for name, value in SCALEDP_SIZES[size].items()}}
-
-
-SIZES: dict[str, dict] = {
-    "nano": {},
-    "base": _with_scaledp("H"),
-    **{f"base-{size}": _with_scaledp(size) for size in ("Ti", "S", "B", "L")},
-    "base-UNet": {**_BASE, "head": "unet", "horizon": 16},
+_HEAD = ("action_dim", "state_dim", "horizon", "denoise_steps", "noise_draws", "shared_time", "mean_over", "time_table")
+_FIRST_FORMAT = {
+    **{name: f"vision.{name}" for name in ("patch_size", "merge")},
+    **{f"vision_{name}": f"vision.{name}" for name in ("width", "layers", "heads", "mlp_ratio")},
+    **{
+        name: f"llm.{name}"
+        for name in ("vocab_size", "width", "mlp_width", "layers", "heads", "kv_heads", "mrope_sections")
+    },
+    **{name: f"head.{name}" for name in _HEAD},
 }
+# Both heads' fields stood beside each other, whichever the model had.
+_OF_SCALEDP = {
+    **{f"head_{name}": f"head.{name}" for name in ("width", "depth", "heads", "combine_width")},
+    **{name: f"head.{name}" for name in ("embodiments", "action_dims", "state_dims", "initialisation")},
+}
+_OF_UNET = {f"unet_{name}": f"head.{name}" for name in ("channels", "step_width")}
+
+
+def first_format(fields: Mapping[str, Any]) -> DexVLAConfig:
+    """The configuration of a checkpoint of the first format, whose parts were not nested."""
+    unet = fields.get("head") == "unet"
+    names = {**_FIRST_FORMAT, **(_OF_UNET if unet else _OF_SCALEDP)}
+    dropped = {"head", *(_OF_SCALEDP if unet else _OF_UNET)}
+    renamed = {names.get(name, name): value for name, value in fields.items() if name not in dropped}
+    return update(SIZES["nano-UNet" if unet else "nano"], renamed)

@@ -26,13 +26,13 @@ def vision_tower(config: DexVLAConfig) -> Any:
 
     tower = VisionTower(
         Qwen2VLVisionConfig(
-            depth=config.vision_layers,
-            embed_dim=config.vision_width,
-            hidden_size=config.width,
-            mlp_ratio=config.vision_mlp_ratio,
-            num_heads=config.vision_heads,
-            patch_size=config.patch_size,
-            spatial_merge_size=config.merge,
+            depth=config.vision.layers,
+            embed_dim=config.vision.width,
+            hidden_size=config.llm.width,
+            mlp_ratio=config.vision.mlp_ratio,
+            num_heads=config.vision.heads,
+            patch_size=config.vision.patch_size,
+            spatial_merge_size=config.vision.merge,
             temporal_patch_size=TEMPORAL,
             initializer_range=config.initializer_range,
         )
@@ -46,15 +46,15 @@ def language_model(config: DexVLAConfig) -> Any:
     from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLTextConfig
     from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VLTextModel
 
-    sections = list(config.mrope_sections)
+    sections = list(config.llm.mrope_sections)
     decoder = Qwen2VLTextModel(
         Qwen2VLTextConfig(
             vocab_size=config.vocab_size,
-            hidden_size=config.width,
-            intermediate_size=config.mlp_width,
-            num_hidden_layers=config.layers,
-            num_attention_heads=config.heads,
-            num_key_value_heads=config.kv_heads,
+            hidden_size=config.llm.width,
+            intermediate_size=config.llm.mlp_width,
+            num_hidden_layers=config.llm.layers,
+            num_attention_heads=config.llm.heads,
+            num_key_value_heads=config.llm.kv_heads,
             max_position_embeddings=MAX_POSITIONS,
             rms_norm_eps=NORM_EPS,
             rope_parameters={"rope_type": "default", "rope_theta": ROPE_THETA, "mrope_section": sections},
@@ -79,10 +79,10 @@ def image_tokens(
     tower: Any, images: Sequence[UInt8[Tensor, "B h w 3"]], config: DexVLAConfig
 ) -> Float[Tensor, "B N W"]:
     """Tokens of all views, one view behind the other, by one call of the tower."""
-    size, factor = (config.image_height, config.image_width), config.patch_size * config.merge
+    size, factor = (config.image_height, config.image_width), config.vision.patch_size * config.vision.merge
     pixels = torch.stack([resized(image, size, factor) for image in images], dim=1)  # B V 3 H W
-    flat = patches(pixels.flatten(0, 1), config.patch_size, config.merge)
-    grid = [1, *(config.merge * side for side in config.image_grid)]
+    flat = patches(pixels.flatten(0, 1), config.vision.patch_size, config.vision.merge)
+    grid = [1, *(config.vision.merge * side for side in config.image_grid)]
     tokens = tower(flat.flatten(0, 1), grid_thw=torch.tensor([grid] * len(flat), device=flat.device)).pooler_output
     return tokens.unflatten(0, (len(pixels), -1))
 

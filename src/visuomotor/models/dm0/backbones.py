@@ -78,7 +78,8 @@ def _fill(model: DM0, prefixes: tuple[str, ...], found: Tensors, folder: Path, i
 
 def _load_llm(model: DM0, folder: Path, generator: torch.Generator) -> TensorReport:
     public = read_json(folder / "config.json")
-    used = _used_rows(folder, public.get("vocab_size", model.config.vocab_size))
+    vocabulary = model.config.vocab_size
+    used = _used_rows(folder, public.get("vocab_size", vocabulary))
     _require_same_llm(model.config, public, used, folder)
     tied, own_output = public.get("tie_word_embeddings", False), not model.config.tie_embeddings
     ignored: list[str] = []
@@ -89,7 +90,7 @@ def _load_llm(model: DM0, folder: Path, generator: torch.Generator) -> TensorRep
                 ignored.append(name)
                 continue
             if name in ("lm_head.weight", "model.embed_tokens.weight"):
-                tensor = _extended(tensor, used, model.config.vocab_size, generator)
+                tensor = _extended(tensor, used, vocabulary, generator)
             yield name if name == "lm_head.weight" else f"model.llm.{name.removeprefix('model.')}", tensor
             if name == "model.embed_tokens.weight" and tied and own_output:
                 yield "lm_head.weight", tensor
@@ -137,13 +138,13 @@ def _require_same_llm(config: DM0Config, public: dict[str, Any], used: int, fold
         )
     if used > config.vocab_size:
         raise ValueError(
-            f"The language model in {folder} has {used} tokens, but the model {config.vocab_size}; raise vocab_size."
+            f"The language model in {folder} has {used} tokens, but the model {llm.vocab_size}; raise llm.vocab_size."
         )
     if config.tie_embeddings and not public.get("tie_word_embeddings", False):
         raise ValueError(f"The language model in {folder} has an output layer of its own; set tie_embeddings=False.")
-    if config.token_convolution:
+    if llm.convolution:
         raise ValueError(
-            f"token_convolution is {config.token_convolution}, but no public language model has one, and an untrained "
+            f"llm.convolution is {llm.convolution}, but no public language model has one, and an untrained "
             f"one would spoil what it knows; set it to 0."
         )
 
@@ -154,7 +155,7 @@ def _require_same_llm(config: DM0Config, public: dict[str, Any], used: int, fold
 def _load_vision(model: DM0, folder: Path) -> TensorReport:
     found, ignored = _tower_tensors(folder)
     if not any(_GAMMA.search(name) for name in found):
-        ones = torch.ones(model.config.vision_width)
+        ones = torch.ones(model.config.vision.width)
         found |= {n: ones for n in model.model.vision_tower.state_dict() if _GAMMA.search(n)}
     if "positional_embedding" in found:
         table = found["positional_embedding"].float()

@@ -1,13 +1,36 @@
 """Every dimension and option of a DM0, and its named sizes."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
+from visuomotor.codec import update
 from visuomotor.data.action_tokens import BINS
 from visuomotor.nn.decoder import DecoderConfig
 from visuomotor.nn.vision import VisionConfig
 
-__all__ = ["SIZES", "DM0Config"]
+__all__ = ["SIZES", "DM0Config", "ExpertConfig", "first_format"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpertConfig:
+    """Widths of the action expert. All else is the language model's: the two attend to each other layer by layer."""
+
+    width: int
+    mlp_width: int
+
+    def __post_init__(self) -> None:
+        if self.width % 2:
+            raise ValueError(f"Width {self.width} must be even: half sines, half cosines of flow time.")
+
+
+_NANO_VISION = VisionConfig(
+    image_size=96, patch_size=12, width=80, layers=3, heads=2, mlp_width=160, layer_scale=1.0, downsamples=1
+)
+_NANO_LLM = DecoderConfig(
+    width=128, mlp_width=256, layers=4, heads=4, kv_heads=2, head_dim=32, vocab_size=1024, convolution=4
+)
+_NANO_EXPERT = ExpertConfig(width=96, mlp_width=256)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +40,10 @@ class DM0Config:
     `SIZES["small"]` starts from the public Qwen3-0.6B and PE-Core-S16-384, `SIZES["base"]` is the published model and
     starts from a published DM0, or like its authors from the public Qwen3-1.7B and PE-Lang-L14-448.
 
+    vision                its `layer_scale` is published as 0.1 (towers trained from nothing do better at 1), its
+                          number of `downsamples` as 2
+    llm                   its `convolution` mixes tokens in front of each attention; 0: none (published). A language
+                          model trained from nothing needs it to put a name together
     num_views             cameras when all are present (only `cost` reads it)
     state_token           where proprioception enters, through one linear token: nowhere (published), between images
                           and text of the prefix, or first in the action expert's block
@@ -29,38 +56,18 @@ class DM0Config:
     prefix_delay          training-time real-time chunking: up to so many actions at a chunk's beginning, a new number
                           for each draw, are given without noise and not counted in the flow loss; 0: none (published)
     mask_padded           the flow loss averages over valid entries only (published: over all entries)
-    vision_downsamples    stride-2 convolutions behind the tower (published: 2)
     image_pad             colour of the bars that make an image square
-    vision_layer_scale    initial LayerScale gamma (published 0.1; towers trained from nothing do better at 1)
-    token_convolution     tokens that a causal convolution mixes in front of each attention of the VLM; 0: none
-                          (published). A language model trained from nothing needs it to put a name together
     newline_id, pad_id    tokens that end a generated level, and that fill behind it
     action_start_id       first of the discrete action tokens, which the chunk never sees, not even where the model
                           writes one into its own text; None: the vocabulary has none
     action_token_count    how many of them follow each other
     """
 
-    image_size: int = 96
-    patch_size: int = 12
+    vision: VisionConfig = _NANO_VISION
+    llm: DecoderConfig = _NANO_LLM
+    expert: ExpertConfig = _NANO_EXPERT
     num_views: int = 2
-    vision_width: int = 80
-    vision_layers: int = 3
-    vision_heads: int = 2
-    vision_mlp_width: int = 160
-    vision_layer_scale: float = 1.0
-    vision_downsamples: int = 1
     image_pad: Literal["grey", "black"] = "grey"
-
-    vocab_size: int = 1024
-    width: int = 128
-    mlp_width: int = 256
-    expert_width: int = 96
-    expert_mlp_width: int = 256
-    layers: int = 4
-    heads: int = 4
-    kv_heads: int = 2
-    head_dim: int = 32
-    token_convolution: int = 4
     tie_embeddings: bool = True
 
     action_dim: int = 8
@@ -89,7 +96,7 @@ class DM0Config:
     def __post_init__(self) -> None:
         if self.decoupled_sources is not None and not self.gradient_decoupling:
             raise ValueError("decoupled_sources names sources, but gradient_decoupling is off; switch it on.")
-        for name in ("noise_draws", "denoise_steps", "horizon", "action_dim", "layers"):
+        for name in ("noise_draws", "denoise_steps", "horizon", "action_dim"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1.")
         if not 0 <= self.prefix_delay < self.horizon:
@@ -98,108 +105,82 @@ class DM0Config:
             raise ValueError("prefix_delay gives each action its own flow time; a progress token needs one for all.")
         if self.state_token != "none" and self.state_dim < 1:
             raise ValueError(f"state_token={self.state_token!r} needs state_dim of at least 1, not {self.state_dim}.")
-        if self.expert_width % 2:
-            raise ValueError(f"expert_width {self.expert_width} must be even: half sines, half cosines of flow time.")
+        if self.llm.vocab_size is None:
+            raise ValueError("The language model needs an embedding table; set llm.vocab_size.")
 
     @property
-    def vision(self) -> VisionConfig:
-        return VisionConfig(
-            image_size=self.image_size,
-            patch_size=self.patch_size,
-            width=self.vision_width,
-            layers=self.vision_layers,
-            heads=self.vision_heads,
-            mlp_width=self.vision_mlp_width,
-            layer_scale=self.vision_layer_scale,
-            downsamples=self.vision_downsamples,
-        )
+    def image_size(self) -> int:
+        return self.vision.image_size
 
     @property
-    def llm(self) -> DecoderConfig:
-        return replace(self._tower(self.width, self.mlp_width, self.vocab_size), convolution=self.token_convolution)
+    def vocab_size(self) -> int:
+        return self.llm.vocab_size or 0
 
     @property
-    def expert(self) -> DecoderConfig:
-        return self._tower(self.expert_width, self.expert_mlp_width, None)
+    def expert_decoder(self) -> DecoderConfig:
+        """The expert's tower: the language model's without its words, at widths of its own."""
+        return replace(self.llm, **vars(self.expert), vocab_size=None, convolution=0)
 
     @property
     def chunk_tokens(self) -> int:
         """Tokens of one noise draw in the action expert's block."""
         return self.horizon + (self.state_token == "expert") + self.progress_token
 
-    def _tower(self, width: int, mlp_width: int, vocab_size: int | None) -> DecoderConfig:
-        return DecoderConfig(
-            width=width,
-            mlp_width=mlp_width,
-            layers=self.layers,
-            heads=self.heads,
-            kv_heads=self.kv_heads,
-            head_dim=self.head_dim,
-            vocab_size=vocab_size,
-        )
-
 
 # From public weights: Qwen3-0.6B and PE-Core-S16-384 (`backbones.py`), with the vocabulary of the published model. The
 # expert is as narrow beside the language model as in `base`: half its width, a quarter of its MLP. Chunks are as long,
 # too: the horizon is tied to no weight, so a recipe may choose it by the robot's rate.
-_SMALL = {
-    "image_size": 384,
-    "patch_size": 16,
-    "num_views": 3,
-    "vision_width": 384,
-    "vision_layers": 12,
-    "vision_heads": 6,
-    "vision_mlp_width": 1536,
-    "vision_downsamples": 2,
-    "vocab_size": 152701,
-    "width": 1024,
-    "mlp_width": 3072,
-    "expert_width": 512,
-    "expert_mlp_width": 768,
-    "layers": 28,
-    "heads": 16,
-    "kv_heads": 8,
-    "head_dim": 128,
-    "token_convolution": 0,
-    "action_dim": 32,
-    "state_dim": 32,
-    "horizon": 50,
-    "newline_id": 198,
-    "pad_id": 151643,
-    "action_start_id": 151698,
-}
+_SMALL = DM0Config(
+    vision=VisionConfig(
+        image_size=384, patch_size=16, width=384, layers=12, heads=6, mlp_width=1536, layer_scale=1.0, downsamples=2
+    ),
+    llm=DecoderConfig(width=1024, mlp_width=3072, layers=28, heads=16, kv_heads=8, head_dim=128, vocab_size=152701),
+    expert=ExpertConfig(width=512, mlp_width=768),
+    num_views=3,
+    action_dim=32,
+    state_dim=32,
+    horizon=50,
+    newline_id=198,
+    pad_id=151643,
+    action_start_id=151698,
+)
 
 # The published model: Perception Encoder L/14 at 728 px, Qwen3-1.7B, chunks of 50. The embedding doubles as output
 # layer, because the published files hold no lm_head.
-_BASE = {
-    "image_size": 728,
-    "patch_size": 14,
-    "num_views": 3,
-    "vision_width": 1024,
-    "vision_layers": 23,
-    "vision_heads": 16,
-    "vision_mlp_width": 4096,
-    "vision_layer_scale": 0.1,
-    "vision_downsamples": 2,
-    "vocab_size": 152701,
-    "width": 2048,
-    "mlp_width": 6144,
-    "expert_width": 1024,
-    "expert_mlp_width": 1536,
-    "layers": 28,
-    "heads": 16,
-    "kv_heads": 8,
-    "head_dim": 128,
-    "token_convolution": 0,
-    "action_dim": 32,
-    "state_dim": 32,
-    "horizon": 50,
-    "gradient_decoupling": False,
-    "noise_draws": 1,
-    "mask_padded": False,
-    "newline_id": 198,
-    "pad_id": 151643,
-    "action_start_id": 151698,
+_BASE = replace(
+    _SMALL,
+    vision=VisionConfig(image_size=728, patch_size=14, width=1024, layers=23, heads=16, mlp_width=4096),
+    llm=replace(_SMALL.llm, width=2048, mlp_width=6144),
+    expert=ExpertConfig(width=1024, mlp_width=1536),
+    gradient_decoupling=False,
+    noise_draws=1,
+    mask_padded=False,
+)
+
+SIZES = {"nano": DM0Config(), "small": _SMALL, "base": _BASE}
+
+_FIRST_FORMAT = {
+    "image_size": "vision.image_size",
+    "patch_size": "vision.patch_size",
+    "vision_width": "vision.width",
+    "vision_layers": "vision.layers",
+    "vision_heads": "vision.heads",
+    "vision_mlp_width": "vision.mlp_width",
+    "vision_layer_scale": "vision.layer_scale",
+    "vision_downsamples": "vision.downsamples",
+    "vocab_size": "llm.vocab_size",
+    "width": "llm.width",
+    "mlp_width": "llm.mlp_width",
+    "layers": "llm.layers",
+    "heads": "llm.heads",
+    "kv_heads": "llm.kv_heads",
+    "head_dim": "llm.head_dim",
+    "token_convolution": "llm.convolution",
+    "expert_width": "expert.width",
+    "expert_mlp_width": "expert.mlp_width",
 }
 
-SIZES: dict[str, dict] = {"nano": {}, "small": _SMALL, "base": _BASE}
+
+def first_format(fields: Mapping[str, Any]) -> DM0Config:
+    """The configuration of a checkpoint of the first format, whose parts were not nested."""
+    return update(SIZES["nano"], {_FIRST_FORMAT.get(name, name): value for name, value in fields.items()})

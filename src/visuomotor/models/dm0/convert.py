@@ -78,10 +78,12 @@ def read_published(
         raise ValueError(f"Not a published DM0 checkpoint: {norm} is missing in {folder}.")
     fields = config_of(
         {name: tuple(tensor.shape) for name, tensor in tensors.items()},
-        head_dim=tensors[norm].shape[0],
-        horizon=int(config.get("chunk_size", 50)),
-        progress_token=progress,
-        **({} if vision_heads is None else {"vision_heads": vision_heads}),
+        tensors[norm].shape[0],
+        {
+            "horizon": int(config.get("chunk_size", 50)),
+            "progress_token": progress,
+            **({} if vision_heads is None else {"vision.heads": vision_heads}),
+        },
     )
     _require_same_decoder(fields, config, folder)
     known = {"pad_id": tokenizer.pad_id, "newline_id": tokenizer.newline_id, "action_start_id": tokenizer.action_start}
@@ -130,7 +132,7 @@ def processor_of(
         action_width=width,
         state_width=width,
         image_roles=robot.roles,
-        image_size=published.model.config.image_size,
+        image_size=published.model.config.vision.image_size,
         levels={},
         prompt="dm0",
         max_text=max_text,
@@ -210,8 +212,8 @@ def _published_config(model: DM0) -> dict[str, Any]:
     def tower(width: int, mlp_width: int, vocabulary: int) -> dict[str, Any]:
         return {
             "model_type": "qwen3", "hidden_size": width, "intermediate_size": mlp_width,
-            "num_hidden_layers": config.layers, "num_attention_heads": config.heads,
-            "num_key_value_heads": config.kv_heads, "head_dim": config.head_dim, "vocab_size": vocabulary,
+            "num_hidden_layers": config.llm.layers, "num_attention_heads": config.llm.heads,
+            "num_key_value_heads": config.llm.kv_heads, "head_dim": config.llm.head_dim, "vocab_size": vocabulary,
             "rope_theta": config.llm.rope_theta, "rms_norm_eps": config.llm.norm_eps, "hidden_act": "silu",
             "attention_bias": False, "max_position_embeddings": 40960, "tie_word_embeddings": False,
         }  # fmt: skip
@@ -221,11 +223,11 @@ def _published_config(model: DM0) -> dict[str, Any]:
         "architectures": ["DM0ForCausalLM"],
         "action_dim": config.action_dim,
         "chunk_size": config.horizon,
-        "mm_vision_tower": f"pe_lang_l14_{config.image_size}",
+        "mm_vision_tower": f"pe_lang_l14_{config.vision.image_size}",
         "mm_projector_type": "linear4x",
         "image_aspect_ratio": "pad",
-        "llm_config": tower(config.width, config.mlp_width, config.vocab_size),
-        "action_config": tower(config.expert_width, config.expert_mlp_width, 151936),
+        "llm_config": tower(config.llm.width, config.llm.mlp_width, config.vocab_size),
+        "action_config": tower(config.expert.width, config.expert.mlp_width, 151936),
         "bf16": True,
     }
 
@@ -238,11 +240,11 @@ def _require_publishable(model: DM0, processor: Processor) -> None:
     methods = {component.normalization for component in (*robot.state, *robot.action)}
     absolute = all(component.reference == "absolute" for component in robot.action)
     said = {
-        "token_convolution": (config.token_convolution, 0),
+        "llm.convolution": (config.llm.convolution, 0),
         "state_token": (config.state_token, "none"),
-        "vision_downsamples": (config.vision_downsamples, 2),
+        "vision.downsamples": (config.vision.downsamples, 2),
         "tie_embeddings": (config.tie_embeddings, True),
-        "the width of a vision head": (config.vision_width // config.vision_heads, PE_HEAD),
+        "the width of a vision head": (config.vision.width // config.vision.heads, PE_HEAD),
         "prompt": (text.prompt, "dm0"),
         "templates": (text.templates, "none"),
         "tags": (text.tags, False),

@@ -26,26 +26,25 @@ def sample_cost(config: DM0Config, batch: int, text_length: int, steps: int) -> 
     image_tokens = config.num_views * vision.tokens()
     prefix = image_tokens + (config.state_token == "prefix") + text_length
     chunk = config.chunk_tokens
-    projector = vision.output_width * config.width
-    llm_full, llm_keys = _layer(config.llm), 2 * config.width * config.kv_heads * config.head_dim
-    inner = config.heads * config.head_dim
+    tower, width = config.llm, config.expert.width
+    projector = vision.output_width * tower.width
+    llm_full, llm_keys = _layer(tower), 2 * tower.width * tower.kv_heads * tower.head_dim
+    inner = tower.heads * tower.head_dim
     # The last layer only provides keys and values.
-    llm = (config.layers - 1) * (prefix * llm_full + 2 * prefix**2 * inner) + prefix * llm_keys
-    expert_layer = _layer(config.expert)
-    expert = config.layers * (chunk * expert_layer + 2 * chunk * (prefix + chunk) * inner)
-    cached = batch * config.layers * 2 * prefix * config.kv_heads * config.head_dim
-    io = config.horizon * (2 * config.action_dim * config.expert_width + 2 * config.expert_width**2)
-    io += (config.state_token == "expert") * config.state_dim * config.expert_width
-    time = config.expert_width**2  # of all steps at once, whatever the batch
-    io_weights = 2 * config.action_dim * config.expert_width + 3 * config.expert_width**2
-    state = (config.state_token == "prefix") * config.state_dim * config.width
+    llm = (tower.layers - 1) * (prefix * llm_full + 2 * prefix**2 * inner) + prefix * llm_keys
+    expert_layer = _layer(config.expert_decoder)
+    expert = tower.layers * (chunk * expert_layer + 2 * chunk * (prefix + chunk) * inner)
+    cached = batch * tower.layers * 2 * prefix * tower.kv_heads * tower.head_dim
+    io = config.horizon * (2 * config.action_dim * width + 2 * width**2)
+    io += (config.state_token == "expert") * config.state_dim * width
+    time = width**2  # of all steps at once, whatever the batch
+    io_weights = 2 * config.action_dim * width + 3 * width**2
+    state = (config.state_token == "prefix") * config.state_dim * tower.width
     return {
         "vision": Cost(flops=2.0 * images * per_image, values_moved=vision_weights),
         "projector": Cost(flops=2.0 * batch * (image_tokens * projector + state), values_moved=projector + state),
-        "llm": Cost(flops=2.0 * batch * llm, values_moved=(config.layers - 1) * llm_full + llm_keys),
-        "expert": Cost(
-            flops=2.0 * steps * batch * expert, values_moved=steps * (config.layers * expert_layer + cached)
-        ),
+        "llm": Cost(flops=2.0 * batch * llm, values_moved=(tower.layers - 1) * llm_full + llm_keys),
+        "expert": Cost(flops=2.0 * steps * batch * expert, values_moved=steps * (tower.layers * expert_layer + cached)),
         "action_io": Cost(flops=2.0 * steps * (batch * io + time), values_moved=steps * io_weights),
     }
 

@@ -48,7 +48,7 @@ def training_memory(
     weights = sum(p.numel() for own in parts.values() for p in own)
     adapters = 0
     if adapted:
-        adapters, matrices = lora * _adapter_sides(config.llm), 2 * 7 * config.layers
+        adapters, matrices = lora * _adapter_sides(config.llm), 2 * 7 * config.llm.layers
         values, weights, tensors = values + adapters, weights + adapters, tensors + matrices
     step = _Step(config, batch_size, text_length, precision == "house", frozenset(trains), lora if adapted else 0)
     found = {"weights": 4 * weights, "gradients": 4 * values, "optimiser": 8 * values + 4 * tensors}
@@ -110,12 +110,12 @@ class _Step:
         if self.llm != "nothing":
             found.append((config.llm, self.prefix, self.prefix, self.llm))
         if self.trains & {"expert", "action_io"} or not config.gradient_decoupling:
-            found.append((config.expert, chunk, self.prefix + chunk, expert))
+            found.append((config.expert_decoder, chunk, self.prefix + chunk, expert))
         return found
 
     def layers(self) -> list[tuple[int, int, int]]:
         """(number of layers, bytes of one's input, bytes that it keeps) of each tower that gradients reach."""
-        config, lent = self.config, (4 + self.size) * self.config.kv_heads * self.config.head_dim
+        config, lent = self.config, (4 + self.size) * self.config.llm.kv_heads * self.config.llm.head_dim
         found = []
         for index, (tower, tokens, keys, learning) in enumerate(self.towers()):
             # The expert's residual stream is made by a product, the prefix's has the embedding table's type.
@@ -130,7 +130,7 @@ class _Step:
 
     def outside(self) -> int:
         """What is kept outside of layers."""
-        rotation = 4 * self.config.head_dim  # cosines and sines of a position, shared by all layers
+        rotation = 4 * self.config.llm.head_dim  # cosines and sines of a position, shared by all layers
         total = self.images() + self.head()
         for tower, tokens, _, learning in self.towers():
             final = 4 * tower.width * (2 if learning == "weights" else 1) + 4
@@ -183,12 +183,12 @@ class _Step:
         """Log-probabilities of all supervised tokens, and the states that predict them."""
         if self.llm == "nothing":
             return 0
-        return self.batch * self.text * (4 * self.config.vocab_size + self.size * self.config.width)
+        return self.batch * self.text * (4 * self.config.vocab_size + self.size * self.config.llm.width)
 
     def action_io(self, chunk: int) -> int:
         """Embedding of noisy actions and time, and the squared error."""
         config, size = self.config, self.size
-        return self.batch * chunk * (4 * size * config.expert_width + (size + 2 * 4) * config.action_dim)
+        return self.batch * chunk * (4 * size * config.expert.width + (size + 2 * 4) * config.action_dim)
 
     def copies(self, parts: Mapping[str, list[nn.Parameter]], adapters: int) -> tuple[int, int]:
         """Bytes of autocast's half-precision copies of matrices that learn or pass gradients on, (layers', others')."""

@@ -42,8 +42,8 @@ class DM0(Model):
         self.config: DM0Config = config
         self.model = DM0Network(config)
         if not config.tie_embeddings:
-            self.lm_head = nn.Linear(config.width, config.vocab_size, bias=False)
-            nn.init.normal_(self.lm_head.weight, std=config.width**-0.5)
+            self.lm_head = nn.Linear(config.llm.width, config.vocab_size, bias=False)
+            nn.init.normal_(self.lm_head.weight, std=config.llm.width**-0.5)
 
     # Training ---------------------------------------------------------------------------------------------------
 
@@ -341,7 +341,7 @@ class DM0(Model):
     # Shared -----------------------------------------------------------------------------------------------------
 
     def _embed(self, batch: Batch, text: PrefixText) -> Tensor:
-        size, pad = self.config.image_size, self.config.image_pad
+        size, pad = self.config.vision.image_size, self.config.image_pad
         images = [prepare_images(image, size, pad) for image in batch.images.values()]
         return self.model.embed_prefix(images, batch.state, text.ids)
 

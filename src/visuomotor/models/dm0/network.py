@@ -20,18 +20,18 @@ class DM0Network(nn.Module):
 
     def __init__(self, config: DM0Config) -> None:
         super().__init__()
-        width = config.expert_width
+        width = config.expert.width
         self.config = config
         self.mm_vision_tower = nn.ModuleDict({"vision_tower": PerceptionEncoder(config.vision)})
-        self.mm_projector = nn.Linear(config.vision.output_width, config.width, bias=False)
+        self.mm_projector = nn.Linear(config.vision.output_width, config.llm.width, bias=False)
         self.llm = Decoder(config.llm)
-        self.action_expert = nn.ModuleDict({"model": Decoder(config.expert)})
+        self.action_expert = nn.ModuleDict({"model": Decoder(config.expert_decoder)})
         self.action_in_proj = nn.Linear(config.action_dim, width)
         self.action_time_mlp_in = nn.Linear(2 * width, width)
         self.action_time_mlp_out = nn.Linear(width, width)
         self.action_out_proj = nn.Linear(width, config.action_dim)
         if config.state_token != "none":
-            self.state_proj = nn.Linear(config.state_dim, config.width if config.state_token == "prefix" else width)
+            self.state_proj = nn.Linear(config.state_dim, config.llm.width if config.state_token == "prefix" else width)
         if config.progress_token:
             self.progress_in_proj = nn.Linear(1, width)
             self.progress_out_proj = nn.Linear(width, 1)
@@ -82,7 +82,7 @@ class DM0Network(nn.Module):
             ValueError: a time for each action, but one progress token, whose time would be undefined.
         """
         dtype = self.action_in_proj.weight.dtype
-        width = self.config.expert_width
+        width = self.config.expert.width
         action = self.action_in_proj(x.to(dtype))
         if progress is not None and t.ndim > 2:
             raise ValueError("A progress token needs one flow time for the whole chunk, t [B, N], not one per action.")
@@ -101,7 +101,7 @@ class DM0Network(nn.Module):
 
     def embed_time(self, t: Float[Tensor, "*N"]) -> Float[Tensor, "*N W"]:
         """What flow times add to the tokens in front of the first activation."""
-        width, linear = self.config.expert_width, self.action_time_mlp_in
+        width, linear = self.config.expert.width, self.action_time_mlp_in
         return F.linear(time_code(t, width).to(linear.weight.dtype), linear.weight[:, width:], linear.bias)
 
     def read_chunk(self, states: Float[Tensor, "B N S W"]) -> Float[Tensor, "B N T A"]:
@@ -140,10 +140,10 @@ def initialize(network: DM0Network) -> None:
 
     config = network.config
     for child in network.children():
-        scale(child, config.layers if child is not network.mm_vision_tower else config.vision_layers)
-    nn.init.normal_(network.llm.embed_tokens.weight, std=config.width**-0.5)
+        scale(child, config.llm.layers if child is not network.mm_vision_tower else config.vision.layers)
+    nn.init.normal_(network.llm.embed_tokens.weight, std=config.llm.width**-0.5)
     tower = network.vision_tower
-    nn.init.normal_(tower.class_embedding, std=config.vision_width**-0.5)
+    nn.init.normal_(tower.class_embedding, std=config.vision.width**-0.5)
     nn.init.zeros_(tower.positional_embedding)
     # As strong as the patches: a tower trained from nothing learns where things are much sooner.
-    tower.positional_embedding[1:] = POSITION_SCALE * sinusoidal_grid(config.vision.grid, config.vision_width)
+    tower.positional_embedding[1:] = POSITION_SCALE * sinusoidal_grid(config.vision.grid, config.vision.width)

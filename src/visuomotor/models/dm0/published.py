@@ -84,7 +84,7 @@ class PublishedDM0(nn.Module):
             )
         per_view = config.vision.tokens(images.shape[-1])
         text = network.llm.embed_tokens(ids)
-        tokens = text.new_zeros(batch, views, per_view, config.width)
+        tokens = text.new_zeros(batch, views, per_view, config.llm.width)
         view_mask, text_mask = view_mask.bool(), text_mask.bool()
         if bool(view_mask.any()):
             tokens[view_mask] = network.view_tokens([images[view_mask]]).to(text.dtype)
@@ -125,15 +125,17 @@ def from_published(
     tensors = published_names(state_dict)
     config = config_of(
         {name: tuple(tensor.shape) for name, tensor in tensors.items()},
-        image_size=image_size,
-        patch_size=patch_size,
-        vision_heads=vision_heads,
-        heads=num_heads,
-        kv_heads=num_kv_heads,
-        head_dim=head_dim,
-        action_dim=action_dim,
-        horizon=chunk_size,
-        progress_token=progress,
+        head_dim,
+        {
+            "vision.image_size": image_size,
+            "vision.patch_size": patch_size,
+            "vision.heads": vision_heads,
+            "llm.heads": num_heads,
+            "llm.kv_heads": num_kv_heads,
+            "action_dim": action_dim,
+            "horizon": chunk_size,
+            "progress_token": progress,
+        },
     )
     with torch.device("meta"):
         dm0 = DM0(config)

@@ -7,9 +7,10 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from visuomotor.codec import update
 from visuomotor.models.assign import assign as share
 from visuomotor.models.assign import count_numbered, told_shape
-from visuomotor.models.dm0.config import DM0Config
+from visuomotor.models.dm0.config import SIZES, DM0Config
 from visuomotor.models.dm0.model import DM0
 from visuomotor.models.report import TensorReport
 
@@ -32,8 +33,8 @@ def published_names(tensors: Mapping[str, Any]) -> dict[str, Any]:
     return {name if name.startswith("lm_head.") else f"model.{name}": value for name, value in tensors.items()}
 
 
-def config_of(shapes: Shapes, *, head_dim: int, **known: Any) -> DM0Config:
-    """The configuration that published names and shapes describe; `known` has what they cannot tell.
+def config_of(shapes: Shapes, head_dim: int, known: Mapping[str, Any]) -> DM0Config:
+    """The configuration that published names and shapes describe; `known` has fields that they cannot tell.
 
     Raises:
         ValueError: a tensor that tells a dimension is missing.
@@ -43,35 +44,30 @@ def config_of(shapes: Shapes, *, head_dim: int, **known: Any) -> DM0Config:
         return told_shape(shapes, name, "DM0 checkpoint")
 
     vocabulary, width = shape(LLM + "embed_tokens.weight")
+    tower_width, _, _, patch_size = shape(TOWER + "conv1.weight")
+    grid = round((shape(TOWER + "positional_embedding")[0] - 1) ** 0.5)
+    action_dim = shape("model.action_in_proj.weight")[1]
     fields: dict[str, Any] = {
-        "num_views": 3,
-        "vision_width": shape(TOWER + "conv1.weight")[0],
-        "vision_layers": count_numbered(shapes, TOWER + "transformer.resblocks."),
-        "vision_heads": max(1, shape(TOWER + "conv1.weight")[0] // PE_HEAD),
-        "vision_mlp_width": shape(TOWER + "transformer.resblocks.0.mlp.c_fc.weight")[0],
-        "vision_layer_scale": 0.1,
-        "vision_downsamples": 2,
-        "patch_size": shape(TOWER + "conv1.weight")[-1],
-        "vocab_size": vocabulary,
-        "width": width,
-        "mlp_width": shape(LLM + "layers.0.mlp.gate_proj.weight")[0],
-        "expert_width": shape(EXPERT + "norm.weight")[0],
-        "expert_mlp_width": shape(EXPERT + "layers.0.mlp.gate_proj.weight")[0],
-        "layers": count_numbered(shapes, LLM + "layers."),
-        "heads": shape(LLM + "layers.0.self_attn.q_proj.weight")[0] // head_dim,
-        "kv_heads": shape(LLM + "layers.0.self_attn.k_proj.weight")[0] // head_dim,
-        "head_dim": head_dim,
-        "action_dim": shape("model.action_in_proj.weight")[1],
-        "gradient_decoupling": False,
-        "noise_draws": 1,
-        "mask_padded": False,
-        "token_convolution": 0,
+        "vision.image_size": known.get("vision.patch_size", patch_size) * grid,
+        "vision.patch_size": patch_size,
+        "vision.width": tower_width,
+        "vision.layers": count_numbered(shapes, TOWER + "transformer.resblocks."),
+        "vision.heads": max(1, tower_width // PE_HEAD),
+        "vision.mlp_width": shape(TOWER + "transformer.resblocks.0.mlp.c_fc.weight")[0],
+        "llm.vocab_size": vocabulary,
+        "llm.width": width,
+        "llm.mlp_width": shape(LLM + "layers.0.mlp.gate_proj.weight")[0],
+        "llm.layers": count_numbered(shapes, LLM + "layers."),
+        "llm.heads": shape(LLM + "layers.0.self_attn.q_proj.weight")[0] // head_dim,
+        "llm.kv_heads": shape(LLM + "layers.0.self_attn.k_proj.weight")[0] // head_dim,
+        "llm.head_dim": head_dim,
+        "expert.width": shape(EXPERT + "norm.weight")[0],
+        "expert.mlp_width": shape(EXPERT + "layers.0.mlp.gate_proj.weight")[0],
+        "action_dim": action_dim,
+        "state_dim": known.get("action_dim", action_dim),
         "action_start_id": None,
     }
-    fields |= known
-    if "image_size" not in known:
-        fields["image_size"] = fields["patch_size"] * round((shape(TOWER + "positional_embedding")[0] - 1) ** 0.5)
-    return DM0Config(**fields, state_dim=fields["action_dim"])
+    return update(SIZES["base"], {**fields, **known})
 
 
 def assign(model: DM0, tensors: Mapping[str, Tensor], precision: Precision) -> TensorReport:
