@@ -12,13 +12,13 @@ from visuomotor.data.pictures import check_pictures
 
 
 def findings(root: Path, *severities: str) -> list[Finding]:
-    found = check_pictures(Dataset(root))
-    assert [finding.severity for finding in found] == list(severities), found
-    return found
+    results = check_pictures(Dataset(root))
+    assert [finding.severity for finding in results] == list(severities), results
+    return results
 
 
-def numbers(rows: int, lost: Sequence[int] = ()) -> list[int]:
-    return [row for row in range(rows) if row not in lost]
+def numbers(rows: int, lost_rows: Sequence[int] = ()) -> list[int]:
+    return [row for row in range(rows) if row not in lost_rows]
 
 
 def test_healthy(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_drift_is_a_warning_with_its_size(tmp_path: Path) -> None:
 def test_lost_frames_are_one_error_not_one_for_each_episode(tmp_path: Path) -> None:
     root = write(tmp_path / "set", [20, 20], Placed(clips=[Clip(numbers=numbers(40, [5]))]))
     (finding,) = findings(root, "error")
-    assert "frames of 1 rows are missing, and nothing shows which" in finding.what
+    assert "1 frame too few, and nothing shows where the loss was" in finding.what
 
 
 def test_legal_frames_and_rates_are_notes(tmp_path: Path) -> None:

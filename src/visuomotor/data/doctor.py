@@ -14,6 +14,7 @@ import numpy as np
 
 from visuomotor.data.conventions import Finding, check_gripper, check_reference, check_scale, component_columns
 from visuomotor.data.lerobot.layout import ACTION, STATE
+from visuomotor.data.lerobot.mismatch import counted
 from visuomotor.data.lerobot.stamps import TOLERANCE, describe_stamps, stamp_deviation
 from visuomotor.data.pictures import check_pictures
 
@@ -174,8 +175,8 @@ def _drift(dataset: Any, stamps: np.ndarray, numbers: np.ndarray, drifting: list
     _, rows = max(drifting, key=lambda pair: pair[0])
     return Finding(
         severity="warning",
-        what=f"{describe_stamps(stamps[rows], numbers[rows], dataset.fps)}; so do those of {len(drifting) - 1} more "
-        f"episodes",
+        what=f"{describe_stamps(stamps[rows], numbers[rows], dataset.fps)}; {counted(len(drifting), 'episode')} "
+        f"of {dataset.num_episodes} drift",
         where=f"timestamp, episode {int(dataset.episode_of(rows.start))}",
         remedy="Set fps in meta/info.json to the rate of the recording if the stamps are right, or the stamps to "
         "frame_index / fps if fps is: an action window means another speed otherwise.",

@@ -1,6 +1,6 @@
 """Writes LeRobot v3.0 sets by hand (numpy, pyarrow, PyAV), so that a test can bend one thing at a time.
 
-Every picture carries its number, so that `seen` tells which frame a row got. By default row k shows picture k.
+Every picture carries its number, which `picture_numbers` reads. By default row k shows picture k.
 """
 
 import json
@@ -29,7 +29,7 @@ def picture(number: int) -> np.ndarray:
     return np.kron(bits * 190 + 30, np.ones((SIDE // CELLS,) * 2, np.uint8))
 
 
-def seen(images: np.ndarray) -> list[int]:
+def picture_numbers(images: np.ndarray) -> list[int]:
     """Numbers of pictures uint8[n, SIDE, SIDE, 3]."""
     half = SIDE // CELLS // 2
     on = images[:, half :: 2 * half, half :: 2 * half].mean(3) > 125
@@ -133,17 +133,17 @@ def write(
     return root
 
 
-def shown(dataset: Dataset, camera: str = "front") -> tuple[list[int | None], dict[int, DataError]]:
+def pictures_of_rows(dataset: Dataset, camera: str = "front") -> tuple[list[int | None], dict[int, DataError]]:
     """(number of the picture of each row, None where it has none, {row: error}); all rows at once if possible."""
     rows = np.arange(dataset.num_frames)
     errors: dict[int, DataError] = {}
     try:
-        return list(seen(dataset.frames(camera, rows))), errors
+        return list(picture_numbers(dataset.frames(camera, rows))), errors
     except DataError:
         numbers: list[int | None] = []
         for row in rows.tolist():
             try:
-                numbers += seen(dataset.frames(camera, np.array([row])))
+                numbers += picture_numbers(dataset.frames(camera, np.array([row])))
             except DataError as error:
                 errors[row] = error
                 numbers.append(None)

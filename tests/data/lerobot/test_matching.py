@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.data.lerobot.bent import FPS, Clip, Placed, seen, shown, write
+from tests.data.lerobot.bent import FPS, Clip, Placed, picture_numbers, pictures_of_rows, write
 from visuomotor.data.lerobot import DataError, Dataset
 from visuomotor.data.lerobot.mismatch import Mismatch
 
 WARNED = "WARNING"
 
 
-def own(dataset: Dataset, camera: str = "front") -> list[bool]:
+def has_picture(dataset: Dataset, camera: str = "front") -> list[bool]:
     """True for a row that shows its own picture, False for one that is refused; never another picture."""
-    numbers, errors = shown(dataset, camera)
+    numbers, errors = pictures_of_rows(dataset, camera)
     assert all(error.row == row for row, error in errors.items())
     assert all(number in (row, None) for row, number in enumerate(numbers)), numbers
     return [number is not None for number in numbers]
@@ -29,8 +29,8 @@ def finding(dataset: Dataset, camera: str = "front") -> Mismatch:
 
 def refusal(dataset: Dataset, camera: str = "front") -> str:
     """The error of a set whose rows are all refused alike."""
-    assert not any(own(dataset, camera))
-    messages = {error.message for error in shown(dataset, camera)[1].values()}
+    assert not any(has_picture(dataset, camera))
+    messages = {error.message for error in pictures_of_rows(dataset, camera)[1].values()}
     assert len(messages) == 1
     mismatch = finding(dataset, camera)
     assert mismatch.severity == "error"
@@ -43,8 +43,8 @@ def frames(*lengths: int) -> np.ndarray:
     return np.concatenate([np.arange(length) for length in lengths])
 
 
-def without(numbers: Sequence[int], missing: Sequence[int]) -> list[int]:
-    return [number for number in numbers if number not in missing]
+def without(numbers: Sequence[int], missing_rows: Sequence[int]) -> list[int]:
+    return [number for number in numbers if number not in missing_rows]
 
 
 # Sets that are as they should be
@@ -66,7 +66,7 @@ def test_healthy_sets_are_read_without_a_word(
 ) -> None:
     clip = Clip(numbers=range(45), rate=30, codec=codec, options=options)
     dataset = Dataset(write(tmp_path / "set", [20, 1, 24], Placed(clips=[clip]), fps=30))
-    assert all(own(dataset))
+    assert all(has_picture(dataset))
     assert dataset.mismatches() == {"front": []}
     assert not caplog.records
 
@@ -76,14 +76,14 @@ def test_float32_stamps_of_a_long_episode_are_no_drift(tmp_path: Path, caplog: p
     dataset = Dataset(write(tmp_path / "set", [36_000], fps=30.0))
     assert dataset.columns["timestamp"].dtype == np.float32
     rows = np.arange(0, 36_000, 7)
-    assert seen(dataset.frames("front", rows)) == rows.tolist()
+    assert picture_numbers(dataset.frames("front", rows)) == rows.tolist()
     assert dataset.mismatches() == {"front": []}
     assert not caplog.records
 
 
 def test_empty_and_one_frame_episodes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     dataset = Dataset(write(tmp_path / "set", [0, 1, 0, 3, 1, 0]))
-    assert all(own(dataset))
+    assert all(has_picture(dataset))
     assert dataset.num_episodes == 6
     assert dataset.mismatches() == {"front": []}
     assert not caplog.records
@@ -95,7 +95,7 @@ def test_several_videos_and_one_frame_each(tmp_path: Path, caplog: pytest.LogCap
         files=[0, 1, 2], begin=[0, 0, 0], end=[0.3, 0.1, 0.1],
     )  # fmt: skip
     dataset = Dataset(write(tmp_path / "set", [3, 1, 1], placed))
-    assert all(own(dataset))
+    assert all(has_picture(dataset))
     assert not caplog.records
 
 
@@ -109,7 +109,7 @@ def test_containers_without_a_full_index(
     clip = Clip(numbers=range(30), options={"bf": bframes}, container=container)
     template = "videos/{video_key}/{chunk_index}-{file_index}." + suffix
     dataset = Dataset(write(tmp_path / "set", [12, 18], Placed(clips=[clip]), video_path=template))
-    assert all(own(dataset))
+    assert all(has_picture(dataset))
     assert dataset.mismatches() == {"front": []}
     assert not caplog.records
 
@@ -135,14 +135,14 @@ def test_drifting_stamps_leave_each_row_its_picture(
     assert [record.levelname for record in caplog.records] == [WARNED]
     drift = (speed - 1) * (length - 1)
     assert f"drift from frame_index / fps, {drift:+.1f} frames at frame {length - 1}" in caplog.text
-    assert all(own(dataset))
+    assert all(has_picture(dataset))
     assert finding(dataset).severity == "warning"
     assert f"({speed:g} times as fast)" in finding(dataset).message
 
 
 def test_a_drift_of_less_than_half_a_frame_is_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     dataset = Dataset(write(tmp_path / "set", [100, 100], stamps=frames(100, 100) * 1.004 / FPS))
-    assert all(own(dataset))
+    assert all(has_picture(dataset))
     assert dataset.mismatches() == {"front": []}
     assert not caplog.records
 
@@ -175,7 +175,7 @@ def test_stamps_that_name_no_frame(tmp_path: Path, caplog: pytest.LogCaptureFixt
     """The video has one frame for each row, at a constant rate: rows take frames by number."""
     stamps = np.concatenate([bend(np.arange(20) / FPS), np.arange(15) / FPS])
     dataset = Dataset(write(tmp_path / "set", [20, 15], stamps=stamps))
-    assert all(own(dataset))
+    assert all(has_picture(dataset))
     assert sentence in finding(dataset).message
     assert finding(dataset).episodes == (0,)
     assert sentence in caplog.text
@@ -188,7 +188,7 @@ def test_frames_between_spans_are_legal(tmp_path: Path, caplog: pytest.LogCaptur
     """An episode was deleted between two others, and one before them; its frames stayed in the video."""
     clip = Clip(numbers=[900, 901, *range(10), 902, 903, 904, *range(10, 22)])
     dataset = Dataset(write(tmp_path / "set", [10, 12], Placed(clips=[clip], begin=[0.2, 1.5], end=[1.2, 2.7])))
-    assert all(own(dataset))
+    assert all(has_picture(dataset))
     assert finding(dataset).severity == "note"
     assert "5 frames before or between the spans" in finding(dataset).message
     assert not caplog.records
@@ -198,7 +198,7 @@ def test_frames_between_spans_are_legal(tmp_path: Path, caplog: pytest.LogCaptur
 def test_to_timestamp_is_not_needed(tmp_path: Path, end: float | None) -> None:
     """Spans that are longer, shorter, in milliseconds or without an end, where the video has a frame for each row."""
     dataset = Dataset(write(tmp_path / "set", [20, 20], Placed(clips=[Clip(numbers=range(40))], end=[end, 4.0])))
-    assert all(own(dataset))
+    assert all(has_picture(dataset))
     if end is None:
         assert dataset.mismatches() == {"front": []}
     else:
@@ -209,7 +209,7 @@ def test_a_span_with_more_frames_than_rows(tmp_path: Path, caplog: pytest.LogCap
     """The recorder stopped after the last row; LeRobot's converter makes the span as long as the video."""
     clip = Clip(numbers=[*range(20), 900, 901, *range(20, 40)])
     dataset = Dataset(write(tmp_path / "set", [20, 20], Placed(clips=[clip], begin=[0, 2.2], end=[2.2, 4.2])))
-    assert all(own(dataset))
+    assert all(has_picture(dataset))
     assert finding(dataset).severity == "warning"
     assert "the span of episode 0 holds 22 frames for 20 rows; the last 2 are not used" in finding(dataset).message
     assert "visuomotor data view" in caplog.text
@@ -219,7 +219,7 @@ def test_a_span_with_fewer_frames_than_rows(tmp_path: Path) -> None:
     """Frames of the first episode were lost, and its span is as long as what is left: nothing shows which."""
     clip = Clip(numbers=without(range(40), [7, 8]))
     dataset = Dataset(write(tmp_path / "set", [20, 20], Placed(clips=[clip], begin=[0, 1.8], end=[1.8, 3.8])))
-    assert own(dataset) == [False] * 20 + [True] * 20
+    assert has_picture(dataset) == [False] * 20 + [True] * 20
     assert finding(dataset).episodes == (0,)
     text = "the span of episode 0, 0 to 1.8 s, holds 18 frames for 20 rows: which frame belongs to which row"
     assert text in finding(dataset).message
@@ -236,7 +236,10 @@ def test_overlapping_spans(tmp_path: Path) -> None:
     assert "and at 2 s (3.0 frames away) by the rows before it" in text
     placed = Placed(clips=[Clip(numbers=range(43))], begin=[0, 1.7], end=[2, 3.7])
     text = refusal(Dataset(write(tmp_path / "other", [20, 20], placed)))
-    assert "the span of episode 0 ends at 2 s, but that of episode 1 begins at 1.7 s: 3 rows of both" in text
+    assert (
+        "the span of episode 0 ends at 2 s, but that of episode 1 begins at 1.7 s: 3 frames would belong to both"
+        in text
+    )
     assert "Correct from_timestamp" in text
 
 
@@ -257,7 +260,7 @@ def test_one_moved_span_moves_no_other(tmp_path: Path) -> None:
 def test_spans_in_milliseconds(tmp_path: Path) -> None:
     placed = Placed(clips=[Clip(numbers=range(50))], begin=[0, 3000], end=[3000, 5000])
     dataset = Dataset(write(tmp_path / "set", [30, 20], placed))
-    assert all(own(dataset))
+    assert all(has_picture(dataset))
     assert (
         "episode 1 begins at 3000 s by from_timestamp, but its first frame is shown at 3 s" in finding(dataset).message
     )
@@ -272,46 +275,47 @@ def test_spans_without_a_beginning(tmp_path: Path, begin: float | None) -> None:
     text = refusal(Dataset(write(tmp_path / "more", [20, 20], placed)))
     assert "from_timestamp of episode 1 is not a number, and the video has 43 frames for 40 rows" in text
     placed = Placed(clips=[Clip(numbers=range(20))], begin=[begin])
-    assert all(own(Dataset(write(tmp_path / "one", [20], placed))))
+    assert all(has_picture(Dataset(write(tmp_path / "one", [20], placed))))
 
 
 # Invariant 3: numbers of frames
 
 
-@pytest.mark.parametrize("missing", [[0, 1], [17, 18], [25], [38, 39]])
-def test_frames_lost_without_a_trace(tmp_path: Path, missing: list[int]) -> None:
+@pytest.mark.parametrize("missing_rows", [[0, 1], [17, 18], [25], [38, 39]])
+def test_frames_lost_without_a_trace(tmp_path: Path, missing_rows: list[int]) -> None:
     """The encoder closed the gap, so the video ends early wherever the frames were lost."""
-    clip = Clip(numbers=without(range(40), missing))
+    clip = Clip(numbers=without(range(40), missing_rows))
     text = refusal(Dataset(write(tmp_path / "set", [20, 20], Placed(clips=[clip]))))
     left, end = len(clip.numbers), len(clip.numbers) / FPS
     assert f"its {left} frames end at {end:g} s, but its episodes, with 40 rows, last until 4 s" in text
-    assert f"frames of {len(missing)} rows are missing, and nothing shows which" in text
+    assert f"{len(missing_rows)} frame" in text
+    assert "too few, and nothing shows where the loss was" in text
     assert "Copy the video again" in text
 
 
-@pytest.mark.parametrize("missing", [[0, 1], [17, 18], [20], [19, 20]])
+@pytest.mark.parametrize("missing_rows", [[0, 1], [17, 18], [20], [19, 20]])
 @pytest.mark.parametrize("bframes", ["0", "2"])
-def test_frames_lost_where_the_times_show_it(tmp_path: Path, missing: list[int], bframes: str) -> None:
-    numbers = without(range(40), missing)
+def test_frames_lost_where_the_times_show_it(tmp_path: Path, missing_rows: list[int], bframes: str) -> None:
+    numbers = without(range(40), missing_rows)
     clip = Clip(numbers=numbers, seconds=np.array(numbers) / FPS, options={"bf": bframes})
     dataset = Dataset(write(tmp_path / "set", [20, 20], Placed(clips=[clip])))
-    assert own(dataset) == [row not in missing for row in range(40)]
-    first = missing[0] % 20
+    assert has_picture(dataset) == [row not in missing_rows for row in range(40)]
+    first = missing_rows[0] % 20
     errors = dataset.mismatches()["front"]
     assert {mismatch.kind for mismatch in errors} == {"hole"}
-    assert f"have no frame within half a frame of their time, first row {first} at {missing[0] / FPS:g} s" in str(
+    assert f"have no frame within half a frame of their time, first row {first} at {missing_rows[0] / FPS:g} s" in str(
         errors[0]
     )
 
 
 def test_frames_lost_at_the_end_of_a_video_that_has_times(tmp_path: Path) -> None:
     clip = Clip(numbers=range(38), seconds=np.arange(38) / FPS)
-    assert "frames of 2 rows are missing" in refusal(Dataset(write(tmp_path / "set", [20, 20], Placed(clips=[clip]))))
+    assert "2 frames too few" in refusal(Dataset(write(tmp_path / "set", [20, 20], Placed(clips=[clip]))))
 
 
 def test_frames_behind_the_last_span(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     dataset = Dataset(write(tmp_path / "set", [20, 20], Placed(clips=[Clip(numbers=range(43))])))
-    assert all(own(dataset))
+    assert all(has_picture(dataset))
     assert finding(dataset).severity == "warning"
     assert "the last 3 of its 43 frames belong to no episode and are not used" in finding(dataset).message
     assert "the last 3 of its 43 frames" in caplog.text
@@ -322,7 +326,9 @@ def test_an_episode_in_another_video_than_the_table_says(tmp_path: Path) -> None
         clips=[Clip(numbers=range(20)), Clip(numbers=range(20, 40))], files=[0, 0], begin=[0, 0], end=[2, 2]
     )  # fmt: skip
     text = refusal(Dataset(write(tmp_path / "set", [20, 20], placed)))
-    assert "the span of episode 0 ends at 2 s, but that of episode 1 begins at 0 s: 20 rows of both would share" in text
+    assert (
+        "the span of episode 0 ends at 2 s, but that of episode 1 begins at 0 s: 20 frames would belong to both" in text
+    )
     assert "file_index" in text
 
 
@@ -331,11 +337,11 @@ def test_exchanged_videos_of_other_lengths(tmp_path: Path) -> None:
         clips=[Clip(numbers=range(30)), Clip(numbers=range(30, 50))], files=[1, 0], begin=[0, 0], end=[3, 2]
     )  # fmt: skip
     dataset = Dataset(write(tmp_path / "set", [30, 20], placed))
-    assert not any(own(dataset))
+    assert not any(has_picture(dataset))
     kinds = {
         mismatch.kind: mismatch.message for mismatch in dataset.mismatches()["front"] if mismatch.severity == "error"
     }
-    assert "frames of 10 rows are missing" in kinds["short"]
+    assert "10 frames too few" in kinds["short"]
     assert (
         "the video has 30 frames for 20 rows, some of them to spare, while file-001.mp4 has too few"
         in kinds["exchanged"]
@@ -357,11 +363,11 @@ def test_a_stream_that_starts_late(tmp_path: Path, caplog: pytest.LogCaptureFixt
     clip = Clip(numbers=range(40), seconds=0.5 + np.arange(40) / FPS, options={"bf": bframes})
     honoured = Placed(clips=[clip], begin=[0.5, 2.5], end=[2.5, 4.5])
     dataset = Dataset(write(tmp_path / "honoured", [20, 20], honoured))
-    assert all(own(dataset))
+    assert all(has_picture(dataset))
     assert dataset.mismatches() == {"front": []}
     assert not caplog.records
     dataset = Dataset(write(tmp_path / "ignored", [20, 20], Placed(clips=[clip])))
-    assert all(own(dataset))
+    assert all(has_picture(dataset))
     assert finding(dataset).severity == "warning"
     assert (
         "episode 0 begins at 0 s by from_timestamp, but its first frame is shown at 0.5 s" in finding(dataset).message
@@ -372,7 +378,7 @@ def test_an_edit_list_that_hides_the_first_frames(tmp_path: Path, caplog: pytest
     """The container holds 43 frames, of which it shows the last 40."""
     clip = Clip(numbers=[900, 901, 902, *range(40)], seconds=(np.arange(43) - 3) / FPS)
     dataset = Dataset(write(tmp_path / "set", [20, 20], Placed(clips=[clip])))
-    assert all(own(dataset))
+    assert all(has_picture(dataset))
     assert dataset.mismatches() == {"front": []}
     assert not caplog.records
 
@@ -390,7 +396,7 @@ def test_variable_frame_rate_with_true_stamps(tmp_path: Path, caplog: pytest.Log
     clip = Clip(numbers=range(40), seconds=times, options={"bf": bframes})
     placed = Placed(clips=[clip], begin=[0, times[20]], end=[times[20], times[-1] + 0.1])
     dataset = Dataset(write(tmp_path / "set", [20, 20], placed, stamps=times - np.repeat(times[[0, 20]], 20)))
-    assert all(own(dataset))
+    assert all(has_picture(dataset))
     assert not caplog.records
 
 
@@ -399,7 +405,7 @@ def test_variable_frame_rate_against_other_stamps_is_refused(tmp_path: Path) -> 
     times = np.arange(40) / FPS + 0.15 * np.sin(np.arange(40) * 2 * np.pi / 40)
     placed = Placed(clips=[Clip(numbers=range(40), seconds=times)])
     text = refusal(Dataset(write(tmp_path / "set", [40], placed)))
-    assert "time and number name different frames for 32 of 40 rows, up to 1 frames apart: row 3 has frame" in text
+    assert "time and number name different frames for 32 of 40 rows, up to 1 frame apart: row 3 has frame" in text
     assert "The frame rate of the video is not constant, so neither is certain" in text
     assert "Write the times of the video into timestamp" in text
 
@@ -408,7 +414,7 @@ def test_variable_frame_rate_with_stamps_that_name_no_frame(tmp_path: Path) -> N
     times = true_times(40)
     placed = Placed(clips=[Clip(numbers=range(40), seconds=times)], end=[times[-1] + 0.1])
     dataset = Dataset(write(tmp_path / "set", [40], placed, stamps=1e3 * times))
-    assert all(own(dataset))
+    assert all(has_picture(dataset))
     assert finding(dataset).severity == "warning"
 
 
@@ -420,7 +426,7 @@ def test_a_video_faster_than_the_data(tmp_path: Path, caplog: pytest.LogCaptureF
     """A camera at its own rate: pictures are numbered by their time in ticks of 1/100 s."""
     clip = Clip(numbers=[round(100 * k / rate) for k in range(4 * rate)], rate=rate)
     dataset = Dataset(write(tmp_path / "set", [20, 20], Placed(clips=[clip])))
-    numbers, errors = shown(dataset)
+    numbers, errors = pictures_of_rows(dataset)
     assert not errors
     assert np.abs(np.array(numbers) - 10 * np.arange(40)).max() <= 50 / rate
     assert finding(dataset).severity == "note"
@@ -431,7 +437,7 @@ def test_a_video_faster_than_the_data(tmp_path: Path, caplog: pytest.LogCaptureF
 def test_a_video_slower_than_the_data(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """5 pictures a second for 10 rows a second: rows share them, never with another episode."""
     dataset = Dataset(write(tmp_path / "set", [21, 19], Placed(clips=[Clip(numbers=range(20), rate=5)])))
-    numbers, errors = shown(dataset)
+    numbers, errors = pictures_of_rows(dataset)
     assert not errors
     assert numbers == [k // 2 for k in range(21)] + [11, *(k // 2 for k in range(22, 40))]
     assert finding(dataset).severity == "warning"
@@ -444,7 +450,7 @@ def test_one_frame_for_each_row_at_another_rate(tmp_path: Path, rate: int, spans
     clock = rate if spans == "of the video" else FPS
     placed = Placed(clips=[Clip(numbers=range(50), rate=rate)], begin=[0, 30 / clock], end=[30 / clock, 50 / clock])
     dataset = Dataset(write(tmp_path / "set", [30, 20], placed))
-    assert all(own(dataset))
+    assert all(has_picture(dataset))
     assert finding(dataset).severity == "warning"
 
 
@@ -452,7 +458,7 @@ def test_a_fast_video_that_lost_half_a_second(tmp_path: Path) -> None:
     times = np.delete(np.arange(120) / 30, range(45, 60))
     clip = Clip(numbers=(100 * times).round().astype(int).tolist(), seconds=times)
     dataset = Dataset(write(tmp_path / "set", [40], Placed(clips=[clip])))
-    numbers, errors = shown(dataset)
+    numbers, errors = pictures_of_rows(dataset)
     assert sorted(errors) == [16, 17, 18, 19]
     assert all(abs(number - 10 * row) <= 5 for row, number in enumerate(numbers) if number is not None)
 
@@ -463,7 +469,7 @@ def test_a_fast_video_that_lost_frames_without_a_trace(tmp_path: Path, frames_lo
     clip = Clip(numbers=without(range(240), range(30, 30 + frames_lost)), rate=30)
     middle, end = (120 - frames_lost) / 30, (240 - frames_lost) / 30
     dataset = Dataset(write(tmp_path / "set", [40, 40], Placed(clips=[clip], begin=[0, middle], end=[middle, end])))
-    numbers, errors = shown(dataset)
+    numbers, errors = pictures_of_rows(dataset)
     assert sorted(errors) == ([] if read else list(range(40)))
     assert all(abs(number - 3 * row) <= 1.5 for row, number in enumerate(numbers) if number is not None)
 
@@ -471,7 +477,7 @@ def test_a_fast_video_that_lost_frames_without_a_trace(tmp_path: Path, frames_lo
 def test_a_fast_video_with_a_span_that_is_too_long(tmp_path: Path) -> None:
     clip = Clip(numbers=range(135), rate=30)
     dataset = Dataset(write(tmp_path / "set", [40], Placed(clips=[clip], end=[4.5])))
-    assert shown(dataset)[0] == [3 * row for row in range(40)]
+    assert pictures_of_rows(dataset)[0] == [3 * row for row in range(40)]
     messages = {mismatch.kind: mismatch for mismatch in dataset.mismatches()["front"]}
     assert messages["span end"].severity == "warning"
     assert "to_timestamp of episode 0 is 4.5 s, but its 40 rows last until 4 s" in messages["span end"].message
@@ -489,7 +495,7 @@ def test_rows_faster_than_fps_with_a_span_that_agrees(tmp_path: Path) -> None:
     times = np.arange(40) * 0.95 / FPS
     clip = Clip(numbers=[round(100 * k / 30) for k in range(114)], rate=30)
     dataset = Dataset(write(tmp_path / "set", [40], Placed(clips=[clip], end=[3.8]), stamps=times))
-    numbers, errors = shown(dataset)
+    numbers, errors = pictures_of_rows(dataset)
     assert not errors
     assert np.abs(np.array(numbers) - 100 * times).max() <= 2.5
 
@@ -507,7 +513,7 @@ def test_a_bad_camera_leaves_the_good_one_alone(tmp_path: Path, caplog: pytest.L
     dataset = Dataset(write(tmp_path / "set", [20, 20], cameras))
     assert [record.getMessage().split(":")[0] for record in caplog.records] == ["camera wrist", "camera late"]
     for camera in ("front", "late", "fast"):
-        assert all(own(dataset, camera))
-    assert "frames of 1 rows are missing" in refusal(dataset, "wrist")
-    severities = {camera: [m.severity for m in found] for camera, found in dataset.mismatches().items()}
+        assert all(has_picture(dataset, camera))
+    assert "1 frame too few" in refusal(dataset, "wrist")
+    severities = {camera: [m.severity for m in mismatches] for camera, mismatches in dataset.mismatches().items()}
     assert severities == {"front": [], "wrist": ["error"], "late": ["warning"], "fast": ["note"]}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from visuomotor.data.lerobot.clock import VideoClock
 from visuomotor.data.lerobot.matching import Match, match_rows
-from visuomotor.data.lerobot.spans import FileRows
+from visuomotor.data.lerobot.spans import VideoRows
 
 TICK = 1e-5
 Bend = Callable[[np.ndarray], np.ndarray]
@@ -18,12 +18,12 @@ rates = st.sampled_from([5.0, 10.0, 30.0])
 
 
 def match(
-    lengths: list[int], fps: float, shown: np.ndarray, stamps: np.ndarray, begin: np.ndarray, end: np.ndarray
+    lengths: list[int], fps: float, frame_times: np.ndarray, stamps: np.ndarray, begin: np.ndarray, end: np.ndarray
 ) -> Match:
-    """Match of rows with frames shown at `shown` seconds; episodes by `begin`, as `CameraRows.of` has them."""
+    """Match of rows with frames shown at `frame_times`; episodes by `begin`, as `CameraRows.of` has them."""
     order = np.argsort(begin, kind="stable")
     parts = np.split(stamps, np.cumsum(lengths)[:-1])
-    rows = FileRows(
+    rows = VideoRows(
         path=Path("video.mp4"),
         fps=fps,
         episodes=order,
@@ -33,20 +33,20 @@ def match(
         stamps=np.concatenate([parts[e] for e in order]).astype(np.float32).astype(np.float64),
         numbers=np.concatenate([np.arange(lengths[e]) for e in order]),
     )
-    found = match_rows(rows, VideoClock(ticks=np.round(shown / TICK).astype(np.int64), tick=TICK))
+    result = match_rows(rows, VideoClock(ticks=np.round(frame_times / TICK).astype(np.int64), tick=TICK))
     starts = np.cumsum([0, *lengths])
     places = np.concatenate([np.arange(starts[e], starts[e + 1]) for e in order])
     back = np.argsort(places)
-    found.frames, found.refusals = found.frames[back], found.refusals[back]
-    return found
+    result.frames, result.refusals = result.frames[back], result.refusals[back]
+    return result
 
 
-def assert_own_or_refused(found: Match, own: np.ndarray) -> None:
-    """own: int64[R], the frame that was taken at each row; -1 for one that was lost."""
-    has = found.frames >= 0
-    np.testing.assert_array_equal(found.frames[has], own[has])
-    assert ((found.refusals >= 0) == ~has).all()
-    assert all(found.mismatches[i].severity == "error" for i in found.refusals[~has])
+def assert_expected_or_refused(result: Match, expected: np.ndarray) -> None:
+    """expected: int64[R], the frame that was taken at each row; -1 for one that was lost."""
+    has_frame = result.frames >= 0
+    np.testing.assert_array_equal(result.frames[has_frame], expected[has_frame])
+    assert ((result.refusals >= 0) == ~has_frame).all()
+    assert all(result.mismatches[i].severity == "error" for i in result.refusals[~has_frame])
 
 
 stamp_bends: st.SearchStrategy[Bend] = st.one_of(
@@ -67,11 +67,11 @@ def test_bent_stamps_take_no_frame_of_another_row(
 ) -> None:
     """One frame for each row, and unused ones before, between and behind the episodes; the spans say where."""
     first = np.cumsum([0, *lengths[:-1]]) + np.cumsum(unused)[: len(lengths)]
-    own = np.concatenate([start + np.arange(length) for start, length in zip(first, lengths, strict=True)])
-    shown = np.arange(own[-1] + 1 + unused[-1]) / fps
-    stamps = bend((own - np.repeat(first, lengths)) / fps)
-    found = match(lengths, fps, shown, stamps, first / fps, (first + lengths) / fps)
-    assert (found.frames == own).all()
+    expected = np.concatenate([start + np.arange(length) for start, length in zip(first, lengths, strict=True)])
+    frame_times = np.arange(expected[-1] + 1 + unused[-1]) / fps
+    stamps = bend((expected - np.repeat(first, lengths)) / fps)
+    result = match(lengths, fps, frame_times, stamps, first / fps, (first + lengths) / fps)
+    assert (result.frames == expected).all()
 
 
 @given(lengths_of, rates, st.data())
@@ -94,12 +94,12 @@ def test_bent_spans_take_no_frame_of_another_row(lengths: list[int], fps: float,
         begin[place] = np.nan
     else:
         (begin if kind == "begin" else end)[place] += amount
-    own = np.arange(starts[-1])
+    expected = np.arange(starts[-1])
     bend = data.draw(stamp_bends)
-    found = match(lengths, fps, own / fps, bend((own - np.repeat(starts[:-1], lengths)) / fps), begin, end)
+    result = match(lengths, fps, expected / fps, bend((expected - np.repeat(starts[:-1], lengths)) / fps), begin, end)
     if kind == "exchange" and len(set(lengths)) < len(lengths):
         return  # episodes of the same length may be exchanged without a trace
-    assert_own_or_refused(found, own)
+    assert_expected_or_refused(result, expected)
 
 
 @given(lengths_of, rates, st.data())
@@ -107,22 +107,22 @@ def test_bent_spans_take_no_frame_of_another_row(lengths: list[int], fps: float,
 def test_lost_frames_take_no_frame_of_another_row(lengths: list[int], fps: float, data: st.DataObject) -> None:
     """Frames are lost; the times of the video show where, or the encoder closed the gaps, or the spans did so too."""
     rows = sum(lengths)
-    lost = data.draw(st.lists(st.integers(0, rows - 1), min_size=1, max_size=max(1, rows // 3), unique=True))
-    kept = np.setdiff1d(np.arange(rows), lost)
-    if not len(kept):
+    lost_rows = data.draw(st.lists(st.integers(0, rows - 1), min_size=1, max_size=max(1, rows // 3), unique=True))
+    remaining = np.setdiff1d(np.arange(rows), lost_rows)
+    if not len(remaining):
         return
     jitter = np.array(data.draw(st.lists(st.floats(-0.3, 0.3), min_size=rows, max_size=rows)))
     times = (np.arange(rows) + (jitter if data.draw(st.booleans()) else 0 * jitter)) / fps
-    shown = times[kept] if data.draw(st.booleans()) else np.arange(len(kept)) / fps
+    frame_times = times[remaining] if data.draw(st.booleans()) else np.arange(len(remaining)) / fps
     starts = np.cumsum([0, *lengths])
-    own = np.full(rows, -1)
-    own[kept] = np.arange(len(kept))
+    expected = np.full(rows, -1)
+    expected[remaining] = np.arange(len(remaining))
     begin, end = starts[:-1] / fps, starts[1:] / fps
     stamps = times - np.repeat(begin, lengths)
     if data.draw(st.booleans()):
-        edges = np.searchsorted(kept, starts) / fps
-        shown, begin, end = np.arange(len(kept)) / fps, edges[:-1], edges[1:]
-    assert_own_or_refused(match(lengths, fps, shown, stamps, begin, end), own)
+        edges = np.searchsorted(remaining, starts) / fps
+        frame_times, begin, end = np.arange(len(remaining)) / fps, edges[:-1], edges[1:]
+    assert_expected_or_refused(match(lengths, fps, frame_times, stamps, begin, end), expected)
 
 
 @given(lengths_of, st.data())
@@ -134,9 +134,9 @@ def test_true_times_are_read_by_time(lengths: list[int], data: st.DataObject) ->
     times = np.cumsum([0, *steps])
     starts = np.cumsum([0, *lengths])
     begin, end = times[starts[:-1]], times[starts[1:]]
-    found = match(lengths, 10.0, times[:-1], times[:-1] - np.repeat(begin, lengths), begin, end)
-    np.testing.assert_array_equal(found.frames, np.arange(rows))
-    assert not [mismatch for mismatch in found.mismatches if mismatch.kind != "span end"]
+    result = match(lengths, 10.0, times[:-1], times[:-1] - np.repeat(begin, lengths), begin, end)
+    np.testing.assert_array_equal(result.frames, np.arange(rows))
+    assert not [mismatch for mismatch in result.mismatches if mismatch.kind != "span end"]
 
 
 @given(lengths_of, st.sampled_from([7.0, 12.5, 15.0, 25.0, 29.97, 60.0]))
@@ -145,13 +145,15 @@ def test_a_camera_of_another_rate_is_read_at_the_nearest_time(lengths: list[int]
     """Frames of the row's own episode, at most half a frame of the slower one away; or the row is refused."""
     starts = np.cumsum([0, *lengths])
     times = np.arange(starts[-1]) / 10
-    shown = np.arange(np.ceil(starts[-1] / 10 * rate)) / rate
+    frame_times = np.arange(np.ceil(starts[-1] / 10 * rate)) / rate
     begin, end = starts[:-1] / 10, starts[1:] / 10
-    found = match(lengths, 10.0, shown, times - np.repeat(begin, lengths), begin, end)
-    has = found.frames >= 0
-    taken = shown[found.frames[has]]
-    assert (np.abs(taken - times[has]) <= 0.51 * max(0.1, 1 / rate) + TICK).all()
-    assert (taken > (np.repeat(begin, lengths) - 0.51 * min(0.1, 1 / rate))[has]).all()
-    assert (taken < np.repeat(end, lengths)[has]).all()
-    if rate > 10 and starts[-1] > 10:
-        assert has.all()
+    if starts[-1] < 25 or len(frame_times) < 10:
+        return  # few frames do not show a rate, and may be as many as the rows by chance
+    result = match(lengths, 10.0, frame_times, times - np.repeat(begin, lengths), begin, end)
+    has_frame = result.frames >= 0
+    picture_times = frame_times[result.frames[has_frame]]
+    assert (np.abs(picture_times - times[has_frame]) <= 0.51 * max(0.1, 1 / rate) + TICK).all()
+    assert (picture_times > (np.repeat(begin, lengths) - 0.51 * min(0.1, 1 / rate))[has_frame]).all()
+    assert (picture_times < np.repeat(end, lengths)[has_frame]).all()
+    if rate > 10:
+        assert has_frame.all()

@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from tests.data.lerobot.bent import FPS, Clip, Placed, seen, shown, write
+from tests.data.lerobot.bent import FPS, Clip, Placed, picture_numbers, pictures_of_rows, write
 from visuomotor.data.lerobot import Dataset, video_frames
 
 DRIFT = np.concatenate([np.arange(20), np.arange(20)]) * 0.9 / FPS
@@ -29,15 +29,16 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_way_to_read_takes_the_same_frames(drifting: Path, tmp_path: Path) -> None:
     dataset = Dataset(drifting)
     shuffled = np.random.default_rng(0).permutation(40)
-    assert seen(dataset.frames("front", shuffled)) == shuffled.tolist()
+    assert picture_numbers(dataset.frames("front", shuffled)) == shuffled.tolist()
     streamed = {
-        row: seen(images["front"][None])[0] for row, images in dataset.stream(np.random.default_rng(0), chunk=4)
+        row: picture_numbers(images["front"][None])[0]
+        for row, images in dataset.stream(np.random.default_rng(0), chunk=4)
     }
     assert streamed == {row: row for row in range(40)}
-    assert seen(dataset.cached(None, tmp_path).frames("front", ROWS)) == ROWS.tolist()
+    assert picture_numbers(dataset.cached(None, tmp_path).frames("front", ROWS)) == ROWS.tolist()
     fresh = pickle.loads(pickle.dumps(Dataset(drifting)))
-    assert seen(fresh.frames("front", ROWS)) == ROWS.tolist()
-    assert seen(pickle.loads(pickle.dumps(fresh)).frames("front", ROWS)) == ROWS.tolist()
+    assert picture_numbers(fresh.frames("front", ROWS)) == ROWS.tolist()
+    assert picture_numbers(pickle.loads(pickle.dumps(fresh)).frames("front", ROWS)) == ROWS.tolist()
 
 
 def test_threads_match_a_video_once(drifting: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,14 +49,16 @@ def test_threads_match_a_video_once(drifting: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(video_frames.VideoFrames, "_looks_right", lambda *_: True)
     dataset = Dataset(drifting)  # nothing looked wrong, so nothing is matched yet
     with ThreadPoolExecutor(4) as pool:
-        parts = list(pool.map(lambda start: seen(dataset.frames("front", np.arange(start, 40, 4))), range(4)))
+        parts = list(
+            pool.map(lambda start: picture_numbers(dataset.frames("front", np.arange(start, 40, 4))), range(4))
+        )
     assert parts == [list(range(start, 40, 4)) for start in range(4)]
     assert len(clocks) == 1
 
 
 def test_a_refused_row_does_not_keep_earlier_ones_from_being_read(short: Path) -> None:
     dataset = Dataset(short)
-    numbers, errors = shown(dataset)
+    numbers, errors = pictures_of_rows(dataset)
     assert numbers == [*range(20), *[None] * 20]
     assert {error.episode for error in errors.values()} == {1}
     assert [error.frame for error in errors.values()] == list(range(20))
@@ -72,14 +75,14 @@ def test_a_cache_of_the_former_rules_is_built_again(drifting: Path, tmp_path: Pa
     (home / "cache.json").write_text(facts.replace('"matching": 2, ', ""))
     pixels = home / "0.u8"
     pixels.write_bytes(bytes(pixels.stat().st_size))
-    assert seen(dataset.cached(None, tmp_path).frames("front", ROWS)) == ROWS.tolist()
+    assert picture_numbers(dataset.cached(None, tmp_path).frames("front", ROWS)) == ROWS.tolist()
     assert "building it again" in caplog.text
 
 
 def test_refused_rows_stay_refused_in_a_cache(short: Path, tmp_path: Path) -> None:
-    numbers, errors = shown(Dataset(short).cached(None, tmp_path))
+    numbers, errors = pictures_of_rows(Dataset(short).cached(None, tmp_path))
     assert numbers == [*range(20), *[None] * 20]
-    assert errors[25].message == shown(Dataset(short))[1][25].message
+    assert errors[25].message == pictures_of_rows(Dataset(short))[1][25].message
 
 
 def test_faults_of_many_videos_are_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -89,7 +92,7 @@ def test_faults_of_many_videos_are_one_warning(tmp_path: Path, caplog: pytest.Lo
         files=range(videos), begin=[0] * videos, end=[0.25] * videos,
     )  # fmt: skip
     dataset = Dataset(write(tmp_path / "set", [5] * videos, placed))
-    assert shown(dataset)[0] == list(range(60))
+    assert pictures_of_rows(dataset)[0] == list(range(60))
     (record,) = caplog.records
     assert "The same fault is in 7 more videos" in record.getMessage()  # of those looked at when the set was opened
     (mismatch,) = dataset.mismatches()["front"]
@@ -105,7 +108,7 @@ def test_an_uneven_video_is_found_out_before_its_first_frame_is_read(
     times[-1] = 3.9
     dataset = Dataset(write(tmp_path / "set", [40], Placed(clips=[Clip(numbers=range(40), seconds=times)])))
     assert not caplog.records
-    assert shown(dataset)[0] == [None] * 40
+    assert pictures_of_rows(dataset)[0] == [None] * 40
     assert len(caplog.records) == 1
     assert "time and number name different frames" in caplog.text
 
@@ -119,7 +122,7 @@ def test_an_index_that_promises_more_than_the_file_holds(tmp_path: Path) -> None
     (mismatch,) = dataset.mismatches()["front"]
     assert mismatch.severity == "error"
     assert "its index lists 40 frames, of which" in mismatch.message
-    numbers, errors = shown(dataset)
+    numbers, errors = pictures_of_rows(dataset)
     readable = 40 - len(errors)
     assert 0 < readable < 40
     assert numbers == [*range(readable), *[None] * len(errors)]

@@ -1,11 +1,12 @@
 """Frames of a video by the time stamps of its rows: the nearest frame of the row's own episode."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from visuomotor.data.lerobot.clock import VideoClock
-from visuomotor.data.lerobot.spans import FileRows
+from visuomotor.data.lerobot.spans import VideoRows
 from visuomotor.data.lerobot.stamps import TOLERANCE
 
 SLACK = 0.01  # of a frame: rounding of float32 stamps and of ticks
@@ -22,7 +23,7 @@ class TimeReading:
     frames are missing there, while at the end of a video those may be missing that were lost anywhere.
     """
 
-    rows: FileRows
+    rows: VideoRows
     clock: VideoClock
     first: np.ndarray
     stop: np.ndarray
@@ -31,7 +32,7 @@ class TimeReading:
     distance: np.ndarray
     gap: np.ndarray
 
-    @property
+    @cached_property
     def frame(self) -> float:
         """Seconds from one frame of the video to the next."""
         return self.clock.interval or 1 / self.rows.fps
@@ -41,8 +42,8 @@ class TimeReading:
         """The longer one of a frame of the video and of the data, in seconds."""
         return max(self.frame, 1 / self.rows.fps)
 
-    @property
-    def inside(self) -> np.ndarray:
+    @cached_property
+    def is_inside(self) -> np.ndarray:
         """bool[R], rows with an own frame within half a frame (the longer one) of their time."""
         return self.distance <= (TOLERANCE + SLACK) * self.longer + self.clock.tick
 
@@ -52,7 +53,7 @@ class TimeReading:
         return self.stop - self.first
 
 
-def read_by_time(rows: FileRows, clock: VideoClock, *, bounded: bool) -> TimeReading:
+def read_by_time(rows: VideoRows, clock: VideoClock, *, bounded: bool) -> TimeReading:
     """The nearest own frame of each row.
 
     The own frames of an episode end where the next one begins, or, when `bounded`, at its to_timestamp if that comes
@@ -62,16 +63,16 @@ def read_by_time(rows: FileRows, clock: VideoClock, *, bounded: bool) -> TimeRea
     shorter, longer = sorted((clock.interval or frame, frame))
     seconds = clock.seconds
     nearest_begin = nearest(seconds, rows.begin, longer)
-    near = np.abs(seconds[nearest_begin] - rows.begin) <= (TOLERANCE + SLACK) * shorter
-    first = np.where(near, nearest_begin, np.searchsorted(seconds, rows.begin))
+    is_near = np.abs(seconds[nearest_begin] - rows.begin) <= (TOLERANCE + SLACK) * shorter
+    first = np.where(is_near, nearest_begin, np.searchsorted(seconds, rows.begin))
     stop = np.append(first[1:], len(clock))
     if bounded:
         end = np.where(np.isfinite(rows.end), rows.end, rows.needed)
         stop = np.maximum(np.minimum(stop, np.searchsorted(seconds, end - TOLERANCE * shorter)), first)
     times = np.repeat(rows.begin, rows.lengths) + rows.stamps
-    anywhere = nearest(seconds, times, longer)
+    nearest_frame = nearest(seconds, times, longer)
     low, high = np.repeat(first, rows.lengths), np.repeat(stop, rows.lengths)
-    frames = np.clip(anywhere, low, np.maximum(high - 1, low)).clip(max=len(clock) - 1)
+    frames = np.clip(nearest_frame, low, np.maximum(high - 1, low)).clip(max=len(clock) - 1)
     limit = (TOLERANCE + SLACK) * longer + clock.tick
     has_own = (high > low) & np.isfinite(times)
     return TimeReading(
@@ -82,7 +83,7 @@ def read_by_time(rows: FileRows, clock: VideoClock, *, bounded: bool) -> TimeRea
         times=times,
         frames=frames,
         distance=np.where(has_own, np.abs(seconds[frames] - times), np.inf),
-        gap=(np.abs(seconds[anywhere] - times) > limit) & (times < seconds[-1]),
+        gap=(np.abs(seconds[nearest_frame] - times) > limit) & (times < seconds[-1]),
     )
 
 

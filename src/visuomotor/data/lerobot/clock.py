@@ -6,6 +6,7 @@ is therefore shown at 0.5 s.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import av.error
@@ -27,12 +28,12 @@ class VideoClock:
     def __len__(self) -> int:
         return len(self.ticks)
 
-    @property
+    @cached_property
     def seconds(self) -> np.ndarray:
         """float64[N]."""
         return self.ticks * self.tick
 
-    @property
+    @cached_property
     def interval(self) -> float:
         """Median time from one frame to the next in seconds; 0 for a single frame."""
         return float(np.median(np.diff(self.ticks))) * self.tick if len(self) > 1 else 0.0

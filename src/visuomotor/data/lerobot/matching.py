@@ -20,7 +20,7 @@ Where they do not all hold, the first rule that applies decides:
 | b | one frame for each row | spans in order; a constant rate, or a time without a frame | by number | warning |
 | c | one frame for each row | anything else | - | error, whole video if spans are not in order |
 | d | an end before the spans end, so that nothing shows where frames were lost | | - | error, whole video |
-| e | spans that overlap | | - | error, whole video |
+| e | spans that overlap, or that lack from_timestamp | | - | error, whole video |
 | f | one frame for each row in the span of an episode | as in a, b, c | as in a, b, c | as in a, b, c |
 | g | another number of frames in a span | stamps and span agree, each row has a frame | by time | note or warning |
 | h | a hole in its times | all other rows have their frames | by time, none in the hole | error for these rows |
@@ -38,7 +38,7 @@ from visuomotor.data.lerobot import refusals, remarks
 from visuomotor.data.lerobot.by_time import SLACK, TimeReading, read_by_time
 from visuomotor.data.lerobot.clock import VideoClock, unevenness
 from visuomotor.data.lerobot.mismatch import Mismatch
-from visuomotor.data.lerobot.spans import FileRows
+from visuomotor.data.lerobot.spans import VideoRows
 from visuomotor.data.lerobot.stamps import TOLERANCE
 
 SAME_RATE = 0.02  # relative difference of two rates that counts as none
@@ -69,7 +69,7 @@ class Match:
         self.refuse(slice(None), error)
 
 
-def match_rows(rows: FileRows, clock: VideoClock) -> Match:
+def match_rows(rows: VideoRows, clock: VideoClock) -> Match:
     """Frame of each row of a video, by the rules of this module."""
     complete = len(clock) == len(rows)
     reading = read_by_time(rows, clock, bounded=not complete)
@@ -87,17 +87,20 @@ def match_rows(rows: FileRows, clock: VideoClock) -> Match:
     if error is not None:
         match.refuse_all(error)
         return match
-    equal = reading.counts == rows.lengths
+    other_rate = _other_rate(reading)
+    is_equal = reading.counts == rows.lengths
+    if other_rate and not is_equal.all():
+        is_equal[:] = False  # a camera of its own rate; short episodes have as many frames as rows by chance
     number = np.repeat(reading.first - rows.starts[:-1], rows.lengths) + np.arange(len(rows))
-    _one_frame_each(match, places[equal], number.clip(max=len(clock) - 1))
-    _other_counts(match, places[~equal].tolist())
+    _one_frame_each(match, places[is_equal], number.clip(max=len(clock) - 1))
+    _other_counts(match, places[~is_equal].tolist(), other_rate)
     match.mismatches += remarks.unused(reading)
     return match
 
 
 def _agreement(reading: TimeReading, number: np.ndarray) -> np.ndarray:
     """bool[R], rows whose frame by time is that by `number`, int64[R]."""
-    return reading.inside & (reading.frames == number)
+    return reading.is_inside & (reading.frames == number)
 
 
 def _one_frame_each(match: Match, places: np.ndarray, number: np.ndarray) -> None:
@@ -105,23 +108,23 @@ def _one_frame_each(match: Match, places: np.ndarray, number: np.ndarray) -> Non
     reading, rows = match.reading, match.reading.rows
     same = _agreement(reading, number)
     agree = np.logical_and.reduceat(same, rows.starts[:-1])
-    numbered: list[int] = []
-    contradictory: list[int] = []
+    numbered_places: list[int] = []
+    contradictory_places: list[int] = []
     for place in places[~agree[places]].tolist():
         mine = rows.rows(place)
         possible = reading.distance[mine].max() <= reading.longer and rows.has_rising_stamps(place)
         uneven = possible and not _is_constant(reading.clock.seconds[number[mine]])
-        (contradictory if uneven else numbered).append(place)
+        (contradictory_places if uneven else numbered_places).append(place)
     taken_rows = _rows_of(rows, places.tolist())
     match.frames[taken_rows] = number[taken_rows]
-    if numbered:
-        match.mismatches.append(remarks.by_number(reading, numbered, number, same))
-    if contradictory:
-        error = refusals.contradiction(reading, contradictory, number, same)
-        match.refuse(_rows_of(rows, contradictory), error)
+    if numbered_places:
+        match.mismatches.append(remarks.by_number(reading, numbered_places, number, same))
+    if contradictory_places:
+        error = refusals.contradiction(reading, contradictory_places, number, same)
+        match.refuse(_rows_of(rows, contradictory_places), error)
 
 
-def _rows_of(rows: FileRows, places: list[int]) -> np.ndarray:
+def _rows_of(rows: VideoRows, places: list[int]) -> np.ndarray:
     """bool[R], rows of these places."""
     return np.repeat(np.isin(np.arange(len(rows.episodes)), places), rows.lengths)
 
@@ -145,12 +148,13 @@ def _is_in_order(reading: TimeReading) -> bool:
         return True
     edges = np.concatenate([rows.begin, rows.end]) - rows.begin[0]
     expected = np.concatenate([rows.starts[:-1], rows.starts[1:]])
-    stated = np.concatenate([np.ones(len(rows.episodes), bool), ~np.isnan(rows.end)])  # to_timestamp may be absent
-    shown = np.append(seconds, seconds[-1] + reading.frame * np.array([1, 2])) - seconds[0]
-    positions = [edges * rows.fps, np.interp(edges, shown, np.arange(len(shown)), left=-np.inf, right=np.inf)]
+    is_finite = np.concatenate([np.ones(len(rows.episodes), bool), ~np.isnan(rows.end)])  # to_timestamp may be absent
+    frame_times = np.append(seconds, seconds[-1] + reading.frame * np.array([1, 2])) - seconds[0]
+    by_video = np.interp(edges, frame_times, np.arange(len(frame_times)), left=-np.inf, right=np.inf)
+    positions = [edges * rows.fps, by_video]
     if edges[-1] > 0:
         positions.append(edges / edges[-1] * len(rows))
-    return any((np.abs(p - expected)[stated] <= TOLERANCE + SLACK).all() for p in positions)
+    return any((np.abs(p - expected)[is_finite] <= TOLERANCE + SLACK).all() for p in positions)
 
 
 def _whole_refusal(reading: TimeReading) -> Mismatch | None:
@@ -168,11 +172,10 @@ def _whole_refusal(reading: TimeReading) -> Mismatch | None:
     return None
 
 
-def _other_counts(match: Match, places: list[int]) -> None:
+def _other_counts(match: Match, places: list[int], other_rate: str) -> None:
     """Rules g, h, i for `places` with another number of frames than rows, one after the other."""
     reading, rows = match.reading, match.reading.rows
     kinds: dict[str, list[int]] = {"slower": [], "faster": [], "spare": [], "short": [], "refused": []}
-    other_rate = _other_rate(reading) if places else ""
     for place in places:
         kinds[_other_count(match, place, other_rate)].append(place)
     if kinds["short"] and kinds["spare"]:
@@ -204,14 +207,14 @@ def _other_count(match: Match, place: int, other_rate: str) -> str:
     mine, count, length = rows.rows(place), int(reading.counts[place]), int(rows.lengths[place])
     if rows.has_rising_stamps(place) and _fits_span(reading, place):
         frames = reading.frames[mine]
-        has = reading.inside[mine].copy()
+        has_frame = reading.is_inside[mine].copy()
         if other_rate != "slower":  # a frame belongs to the row that is nearest to it
-            has &= _is_nearest(frames, reading.distance[mine])
-        accounted = bool(other_rate) or int(has.sum()) == count
-        if has.all() or (accounted and reading.gap[mine][~has].all()):
+            has_frame &= _is_nearest(frames, reading.distance[mine])
+        is_accounted = bool(other_rate) or int(has_frame.sum()) == count
+        if has_frame.all() or (is_accounted and reading.gap[mine][~has_frame].all()):
             match.frames[mine] = frames
-            if not has.all():
-                match.refuse(np.flatnonzero(~has) + mine.start, refusals.hole(reading, place, has))
+            if not has_frame.all():
+                match.refuse(np.flatnonzero(~has_frame) + mine.start, refusals.hole(reading, place, has_frame))
             return other_rate or ("spare" if count > length else "short")
     match.refuse(mine, refusals.count(reading, place))
     return "short" if count < length else "refused"

@@ -32,7 +32,9 @@ class Mismatch:
     @property
     def summary(self) -> str:
         """Message, and the number of videos that share the fault."""
-        return self.message + (f" The same fault is in {self.files - 1} more videos." if self.files > 1 else "")
+        return self.message + (
+            f" The same fault is in {counted(self.files - 1, 'more video')}." if self.files > 1 else ""
+        )
 
 
 def merge(mismatches: Sequence[Mismatch]) -> list[Mismatch]:
@@ -48,6 +50,11 @@ def merge(mismatches: Sequence[Mismatch]) -> list[Mismatch]:
         )
         for group in groups.values()
     ]
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 row`, `2 rows`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def listing(episodes: Sequence[int]) -> str:

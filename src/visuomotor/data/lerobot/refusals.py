@@ -5,20 +5,21 @@ from collections.abc import Sequence
 import numpy as np
 
 from visuomotor.data.lerobot.by_time import TimeReading
-from visuomotor.data.lerobot.mismatch import RESTORE, Mismatch
-from visuomotor.data.lerobot.spans import FileRows
+from visuomotor.data.lerobot.mismatch import RESTORE, Mismatch, counted
+from visuomotor.data.lerobot.spans import VideoRows
 
 
 def contradiction(reading: TimeReading, places: list[int], number: np.ndarray, same: np.ndarray) -> Mismatch:
     """Rule c, for an uneven video. number: int64[R], frames by number; same: bool[R], time names the same frame."""
     rows, mine = reading.rows, reading.rows.rows(places[0])
-    differing = np.flatnonzero(~same[mine]) + mine.start
-    row, apart = int(differing[0]), int(np.abs(reading.frames[mine] - number[mine]).max())
+    differing_rows = np.flatnonzero(~same[mine]) + mine.start
+    row, length = int(differing_rows[0]), len(same[mine])
+    apart = counted(int(np.abs(reading.frames[mine] - number[mine]).max()), "frame")
     return _error(
         reading,
         places,
         "contradiction",
-        f"time and number name different frames for {len(differing)} of {len(same[mine])} rows, up to {apart} frames "
+        f"time and number name different frames for {len(differing_rows)} of {length} rows, up to {apart} "
         f"apart: row {row - mine.start} has frame {reading.frames[row]} of the video by time "
         f"({reading.times[row]:.5g} s) and frame {number[row]} by number. The frame rate of the video is "
         f"not constant, so neither is certain.",
@@ -53,7 +54,8 @@ def short(reading: TimeReading, end: float) -> Mismatch:
         range(len(rows.episodes)),
         "short",
         f"its {len(reading.clock)} frames end at {stop:.5g} s, but its episodes, with {len(rows)} rows, last until "
-        f"{end:.5g} s: frames of {round((end - stop) * rows.fps)} rows are missing, and nothing shows which.",
+        f"{end:.5g} s: {counted(round((end - stop) * rows.fps), 'frame')} too few, "
+        f"and nothing shows where the loss was.",
         "Copy the video again from where the data set came from, or correct file_index in meta/episodes. If the "
         "recorder lost the frames, leave these episodes out.",
     )
@@ -64,14 +66,14 @@ def overlap(reading: TimeReading, place: int) -> Mismatch:
     rows = reading.rows
     end = np.fmin(rows.end, rows.needed)
     owner = int(end[: place + 1].argmax())
-    frames = round(float(end[owner] - rows.begin[place + 1]) * rows.fps)
+    shared = counted(round(float(end[owner] - rows.begin[place + 1]) * rows.fps), "frame")
     return _error(
         reading,
         range(len(rows.episodes)),
         "overlap",
         f"the span of episode {rows.episodes[owner]} ends at {end[owner]:.5g} s, but that of episode "
-        f"{rows.episodes[place + 1]} begins at {rows.begin[place + 1]:.5g} s: {frames} rows of both would share "
-        f"frames, and the video has {len(reading.clock)} frames for {len(rows)} rows.",
+        f"{rows.episodes[place + 1]} begins at {rows.begin[place + 1]:.5g} s: {shared} would belong "
+        f"to both, and the video has {len(reading.clock)} frames for {len(rows)} rows.",
         RESTORE,
     )
 
@@ -105,16 +107,16 @@ def count(reading: TimeReading, place: int) -> Mismatch:
     )
 
 
-def hole(reading: TimeReading, place: int, has: np.ndarray) -> Mismatch:
-    """Rule h. has: bool[L], rows of the place that have a frame."""
-    row = int(np.flatnonzero(~has)[0])
+def hole(reading: TimeReading, place: int, has_frame: np.ndarray) -> Mismatch:
+    """Rule h. has_frame: bool[L], rows of the place that have a frame."""
+    row = int(np.flatnonzero(~has_frame)[0])
     second = reading.times[reading.rows.rows(place).start + row]
     return _error(
         reading,
         [place],
         "hole",
-        f"{int((~has).sum())} of {len(has)} rows have no frame within half a frame of their time, first row {row} at "
-        f"{second:.5g} s: the video lacks frames there.",
+        f"{int((~has_frame).sum())} of {len(has_frame)} rows have no frame within half a frame of their time, first "
+        f"row {row} at {second:.5g} s: the video lacks frames there.",
         "Copy the video again, leave the episode out, or pass --bad-samples quarantine.",
     )
 
@@ -131,7 +133,7 @@ def exchanged(reading: TimeReading, places: Sequence[int], other: str) -> Mismat
     )
 
 
-def unreadable(rows: FileRows, listed: int, readable: int) -> Mismatch:
+def unreadable(rows: VideoRows, listed: int, readable: int) -> Mismatch:
     """A container whose index and packets differ."""
     return Mismatch(
         severity="error",

@@ -15,15 +15,15 @@ COMPARE = "Compare pictures and motion with `visuomotor data view`."
 def by_number(reading: TimeReading, places: list[int], number: np.ndarray, same: np.ndarray) -> Mismatch:
     """Rule b. number: int64[R], frames by number; same: bool[R], time names the same frame."""
     rows = reading.rows
-    differing = sum(int((~same[rows.rows(place)]).sum()) for place in places)
+    differing_count = sum(int((~same[rows.rows(place)]).sum()) for place in places)
     total = sum(int(rows.lengths[place]) for place in places)
     return _remark(
         reading,
         places,
         "warning",
         "number",
-        f"the video has exactly one frame for each row, so rows take frames by number. By time, {differing} of {total} "
-        f"rows would take another frame or none: {_why_time_fails(reading, places[0], number)}.",
+        f"the video has exactly one frame for each row, so rows take frames by number. By time, {differing_count} of "
+        f"{total} rows would take another frame or none: {_why_time_fails(reading, places[0], number)}.",
         "To correct the data set, write frame_index / fps into timestamp, and the times of the video into "
         "from_timestamp and to_timestamp.",
     )
@@ -34,14 +34,15 @@ def span_ends(reading: TimeReading, places: list[int], frames: np.ndarray) -> li
     rows = reading.rows
     last = reading.clock.seconds[frames[rows.starts[1:] - 1]] + reading.frame
     away = np.minimum(np.abs(rows.end - rows.needed), np.abs(rows.end - last))
-    wrong = [place for place in places if away[place] > (TOLERANCE + SLACK) * reading.longer]
-    if not wrong:
+    wrong_places = [place for place in places if away[place] > (TOLERANCE + SLACK) * reading.longer]
+    if not wrong_places:
         return []
+    first = wrong_places[0]
     message = (
-        f"to_timestamp of episode {rows.episodes[wrong[0]]} is {rows.end[wrong[0]]:.5g} s, but its "
-        f"{rows.lengths[wrong[0]]} rows last until {rows.needed[wrong[0]]:.5g} s. Each row has a frame at its time."
+        f"to_timestamp of episode {rows.episodes[first]} is {rows.end[first]:.5g} s, but its {rows.lengths[first]} "
+        f"rows last until {rows.needed[first]:.5g} s. Each row has a frame at its time."
     )
-    return [_remark(reading, wrong, "warning", "span end", message, "Correct to_timestamp in meta/episodes.")]
+    return [_remark(reading, wrong_places, "warning", "span end", message, "Correct to_timestamp in meta/episodes.")]
 
 
 def other_rate(reading: TimeReading, places: list[int], *, slower: bool) -> Mismatch:
@@ -71,20 +72,20 @@ def spare(reading: TimeReading, places: list[int]) -> Mismatch:
 
 def unused(reading: TimeReading) -> list[Mismatch]:
     """Frames outside all spans; at the end of the video they may be the trace of frames written twice."""
-    everything = range(len(reading.rows.episodes))
-    outside = len(reading.clock) - int(reading.counts.sum())
-    end = len(reading.clock) - int(reading.stop[-1])
-    if end * reading.frame * reading.rows.fps < TOLERANCE:
-        end = 0
+    all_places = range(len(reading.rows.episodes))
+    outside_count = len(reading.clock) - int(reading.counts.sum())
+    tail = len(reading.clock) - int(reading.stop[-1])
+    if tail * reading.frame * reading.rows.fps < TOLERANCE:
+        tail = 0
     remarks = []
-    if outside > end:
-        message = f"{outside - end} frames before or between the spans belong to no episode and are not used."
-        remarks.append(_remark(reading, everything, "note", "unused", message, NOTHING))
-    if end:
-        message = f"the last {end} of its {len(reading.clock)} frames belong to no episode and are not used."
+    if outside_count > tail:
+        message = f"{outside_count - tail} frames before or between the spans belong to no episode and are not used."
+        remarks.append(_remark(reading, all_places, "note", "unused", message, NOTHING))
+    if tail:
+        message = f"the last {tail} of its {len(reading.clock)} frames belong to no episode and are not used."
         remedy = "If an episode was deleted there, nothing needs to be done. If the recorder wrote frames twice, "
         remedy += f"pictures are late. {COMPARE}"
-        remarks.append(_remark(reading, everything, "warning", "tail", message, remedy))
+        remarks.append(_remark(reading, all_places, "warning", "tail", message, remedy))
     return remarks
 
 
@@ -93,11 +94,11 @@ def _why_time_fails(reading: TimeReading, place: int, number: np.ndarray) -> str
     stamps = rows.describe_stamps(place)
     if stamps:
         return f"in episode {rows.episodes[place]}, {stamps}"
-    shown = float(reading.clock.seconds[number[rows.starts[place]]])
-    if not abs(rows.begin[place] - shown) <= TOLERANCE * reading.frame:
+    first_time = float(reading.clock.seconds[number[rows.starts[place]]])
+    if not abs(rows.begin[place] - first_time) <= TOLERANCE * reading.frame:
         return (
             f"episode {rows.episodes[place]} begins at {rows.begin[place]:.5g} s by from_timestamp, but its first "
-            f"frame is shown at {shown:.5g} s"
+            f"frame is shown at {first_time:.5g} s"
         )
     return f"the video shows {1 / reading.frame:.4g} frames a second, the data has {rows.fps:g}"
 

@@ -36,7 +36,7 @@ def row_times(fps: float, starts: np.ndarray, columns: Mapping[str, np.ndarray])
 
 
 @dataclass(frozen=True, kw_only=True)
-class FileRows:
+class VideoRows:
     """Rows whose pictures lie in one video file; episodes by ascending from_timestamp, without empty ones.
 
     episodes: int64[E], lengths: int64[E]; begin, end: float64[E], from_timestamp and to_timestamp in seconds.
@@ -77,7 +77,7 @@ class FileRows:
         steps[self.starts[1:-1] - 1] = np.nan  # from one episode to the next
         return steps[steps > 0]
 
-    @property
+    @cached_property
     def step(self) -> float:
         """Median of the steps in seconds."""
         return float(np.median(self.steps)) if len(self.steps) else 1 / self.fps
@@ -114,7 +114,7 @@ class CameraRows:
         starts = self.times.starts
         return sum(int(starts[episode + 1] - starts[episode]) for episode in self.episodes[path])
 
-    def of(self, path: Path) -> tuple[FileRows, np.ndarray]:
+    def of(self, path: Path) -> tuple[VideoRows, np.ndarray]:
         """Rows of a video by ascending from_timestamp, and their places in the data set, int64[R]."""
         starts = self.times.starts
         episodes = np.array(self.episodes[path])
@@ -122,7 +122,7 @@ class CameraRows:
         lengths = starts[episodes + 1] - starts[episodes]
         shift = starts[episodes] - np.concatenate([[0], np.cumsum(lengths)[:-1]])
         index = np.repeat(shift, lengths) + np.arange(lengths.sum())
-        rows = FileRows(
+        rows = VideoRows(
             path=path,
             fps=self.times.fps,
             episodes=episodes,
@@ -146,7 +146,7 @@ def camera_rows(root: Path, key: str, info: Info, episodes: Mapping[str, Sequenc
     template = info.video_path or layout.VIDEO_PATH
     files: list[Path] = []
     for episode, (chunk, number) in enumerate(zip(chunks, numbers, strict=True)):
-        if chunk is None or number is None:
+        if not np.isfinite(np.array([chunk, number], np.float64)).all():
             message = f"names no video of {key}: chunk_index is {chunk}, file_index is {number}. Restore the original."
             raise DataError(folder, message, episode=episode)
         files.append(root / template.format(video_key=key, chunk_index=int(chunk), file_index=int(number)))

@@ -14,7 +14,7 @@ from visuomotor.data.lerobot.clock import VideoClock, read_clock, read_header
 from visuomotor.data.lerobot.layout import DataError
 from visuomotor.data.lerobot.matching import Match, match_rows
 from visuomotor.data.lerobot.mismatch import Mismatch, merge
-from visuomotor.data.lerobot.spans import CameraRows, FileRows
+from visuomotor.data.lerobot.spans import CameraRows, VideoRows
 from visuomotor.data.lerobot.stamps import stamp_deviation
 from visuomotor.data.lerobot.video import DecoderPool
 
@@ -30,9 +30,7 @@ class VideoFrames:
     def __init__(self, camera: str, rows: CameraRows) -> None:
         self._camera, self._rows, self._starts = camera, rows, rows.times.starts
         self._ticks = np.zeros(self._starts[-1], np.int64)  # presentation time of the frame of each row
-        self._refusals = np.full(
-            self._starts[-1], -1, np.int32
-        )  # place in the findings of its video; -1 for a row with a frame
+        self._refusals = np.full(self._starts[-1], -1, np.int32)  # place in the findings of the video, -1: has a frame
         self._findings: dict[Path, list[Mismatch]] = {}  # of the videos that are matched
         self._reported: set[str] = set()
         self._lock = threading.Lock()
@@ -67,14 +65,16 @@ class VideoFrames:
         if path not in self._findings:
             self._match(path)
             self._report(self._findings[path])
-        refusals_of_rows = self._refusals[rows]
-        refused = int(refusals_of_rows.max()) >= 0
-        stop = int(np.argmax(refusals_of_rows >= 0)) if refused else len(rows)
+        is_refused = self._refusals[rows] >= 0
+        stop = int(is_refused.argmax()) if is_refused.any() else len(rows)
         if stop:
             yield from self._pool.get(path).read(self._ticks[rows[:stop]])
-        if refused:
-            mismatch = self._findings[path][refusals_of_rows[stop]]
-            raise DataError(path, f"{mismatch.message} {mismatch.remedy}")
+        if stop < len(rows):
+            raise DataError(path, self._refusal(path, int(rows[stop])))
+
+    def _refusal(self, path: Path, row: int) -> str:
+        mismatch = self._findings[path][self._refusals[row]]
+        return f"{mismatch.message} {mismatch.remedy}"
 
     def _fail(self, path: Path, row: int, message: str, cause: Exception) -> NoReturn:
         episode = int(np.searchsorted(self._starts, row, side="right")) - 1
@@ -87,9 +87,9 @@ class VideoFrames:
         Videos that look right here are still matched before their first frame is read.
         """
         paths = list(self._rows.episodes)
-        picked = np.unique(np.linspace(0, len(paths) - 1, min(len(paths), HEADERS_AT_OPENING)).astype(int))
+        sample = np.unique(np.linspace(0, len(paths) - 1, min(len(paths), HEADERS_AT_OPENING)).astype(int))
         suspects: list[Path] = []
-        for place in picked.tolist():
+        for place in sample.tolist():
             if len(suspects) == CLOCKS_AT_OPENING:
                 break
             try:
@@ -120,18 +120,14 @@ class VideoFrames:
             try:
                 self._match(path)
             except DataError as error:
-                firsts = [int(self._starts[episode]) for episode in episodes]
-                errors += [
-                    DataError(path, error.message, row=r, episode=e) for r, e in zip(firsts, episodes, strict=True)
-                ]
+                errors += [DataError(path, error.message, row=int(self._starts[e]), episode=e) for e in episodes]
                 continue
             for episode in episodes:
                 rows = np.arange(self._starts[episode], self._starts[episode + 1])
-                refused = rows[self._refusals[rows] >= 0]
-                if len(refused):
-                    mismatch = self._findings[path][self._refusals[refused[0]]]
-                    message = f"{mismatch.message} {mismatch.remedy}"
-                    errors.append(DataError(path, message, row=int(refused[0]), episode=episode))
+                refused_rows = rows[self._refusals[rows] >= 0].tolist()
+                if refused_rows:
+                    message = self._refusal(path, refused_rows[0])
+                    errors.append(DataError(path, message, row=refused_rows[0], episode=episode))
         return errors
 
     def _match(self, path: Path) -> None:
@@ -146,7 +142,7 @@ class VideoFrames:
             self._refusals[index] = match.refusals
             self._findings[path] = match.mismatches
 
-    def _rules(self, rows: FileRows, clock: VideoClock) -> Match:
+    def _rules(self, rows: VideoRows, clock: VideoClock) -> Match:
         match = match_rows(rows, clock)
         if any(mismatch.kind in ("spare", "tail") for mismatch in match.mismatches):
             other = self._short_video(rows.path)
