@@ -22,8 +22,12 @@ def override(run: Run, values: Mapping[str, str]) -> Run:
     Raises:
         ValueError: an unknown name (with the nearest), or a text that is not of the field's type.
     """
-    whole = _with_whole_processor(run)
-    changed = _with_processor_fields(update(whole, values, text=True), whole, run)
+    # The processor of a start is read only where it matters: a study names a start before it is trained.
+    if any("processor" in name.split(".") for name in values):
+        whole = _with_whole_processor(run)
+        changed = _with_processor_fields(update(whole, values, text=True), whole, run)
+    else:
+        changed = update(run, values, text=True)
     return replace(changed, overrides={**run.overrides, **values})
 
 

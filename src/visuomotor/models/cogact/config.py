@@ -161,6 +161,7 @@ SIZES = {
     "base": CogACTConfig(**vars(VLMConfig()), action_model=ACTION_MODEL_SIZES["B"], num_views=1, mask_padded=False),
 }
 
+_OF_ACTIONS = ("action_dim", "horizon", "unconditional_dropout", "diffusion_steps", "repeated_diffusion_steps")
 _FIRST_FORMAT: dict[str, tuple[str, ...]] = {
     **{name: (f"dinov2.{name}", f"siglip.{name}") for name in ("image_size", "patch_size")},
     **{
@@ -172,13 +173,8 @@ _FIRST_FORMAT: dict[str, tuple[str, ...]] = {
     "token_convolution": ("llm.convolution",),
     **{n: (f"llm.{n}",) for n in ("vocab_size", "width", "mlp_width", "layers", "heads", "kv_heads", "head_dim")},
     **{f"action_model_{name}": (f"action_model.{name}",) for name in ("width", "depth", "heads")},
-    **{
-        name: (f"action_model.{name}",)
-        for name in (
-            "action_dim", "horizon", "unconditional_dropout", "diffusion_steps", "repeated_diffusion_steps",
-        )
-    },
-}  # fmt: skip
+    **{name: (f"action_model.{name}",) for name in _OF_ACTIONS},
+}
 
 
 def first_format_names(fields: Mapping[str, Any]) -> dict[str, Any]:
