@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from visuomotor.data.lerobot import DataError, Dataset
+from visuomotor.data.lerobot.mismatch import Mismatch
 from visuomotor.data.lerobot.video import ordinary_scheduling
 
 FPS = 10.0
@@ -148,3 +149,37 @@ def pictures_of_rows(dataset: Dataset, camera: str = "front") -> tuple[list[int 
                 errors[row] = error
                 numbers.append(None)
         return numbers, errors
+
+
+def has_picture(dataset: Dataset, camera: str = "front") -> list[bool]:
+    """True for a row that shows its own picture, False for one that is refused; never another picture."""
+    numbers, errors = pictures_of_rows(dataset, camera)
+    assert all(error.row == row for row, error in errors.items())
+    assert all(number in (row, None) for row, number in enumerate(numbers)), numbers
+    return [number is not None for number in numbers]
+
+
+def finding(dataset: Dataset, camera: str = "front") -> Mismatch:
+    """The one finding about a camera."""
+    (mismatch,) = dataset.mismatches()[camera]
+    return mismatch
+
+
+def refusal(dataset: Dataset, camera: str = "front") -> str:
+    """The error of a set whose rows are all refused alike."""
+    assert not any(has_picture(dataset, camera))
+    messages = {error.message for error in pictures_of_rows(dataset, camera)[1].values()}
+    assert len(messages) == 1
+    mismatch = finding(dataset, camera)
+    assert mismatch.severity == "error"
+    assert messages == {f"{mismatch.message} {mismatch.remedy}"}
+    return messages.pop()
+
+
+def frames(*lengths: int) -> np.ndarray:
+    """frame_index of episodes of these lengths."""
+    return np.concatenate([np.arange(length) for length in lengths])
+
+
+def without(numbers: Sequence[int], missing_rows: Sequence[int]) -> list[int]:
+    return [number for number in numbers if number not in missing_rows]

@@ -63,15 +63,18 @@ def read_by_time(rows: VideoRows, clock: VideoClock, *, bounded: bool) -> TimeRe
     shorter, longer = sorted((clock.interval or frame, frame))
     seconds = clock.seconds
     nearest_begin = nearest(seconds, rows.begin, longer)
+    # from_timestamp names a frame if one is near; otherwise (a hole, a slow video) the first one after it.
     is_near = np.abs(seconds[nearest_begin] - rows.begin) <= (TOLERANCE + SLACK) * shorter
     first = np.where(is_near, nearest_begin, np.searchsorted(seconds, rows.begin))
     stop = np.append(first[1:], len(clock))
     if bounded:
+        # Half a frame before the end, so that rounding does not give an episode the first frame of the next one.
         end = np.where(np.isfinite(rows.end), rows.end, rows.needed)
         stop = np.maximum(np.minimum(stop, np.searchsorted(seconds, end - TOLERANCE * shorter)), first)
     times = np.repeat(rows.begin, rows.lengths) + rows.stamps
     nearest_frame = nearest(seconds, times, longer)
     low, high = np.repeat(first, rows.lengths), np.repeat(stop, rows.lengths)
+    # The nearest frame of all may belong to a neighbouring episode; the nearest own frame then lies too far away.
     frames = np.clip(nearest_frame, low, np.maximum(high - 1, low)).clip(max=len(clock) - 1)
     limit = (TOLERANCE + SLACK) * longer + clock.tick
     has_own = (high > low) & np.isfinite(times)

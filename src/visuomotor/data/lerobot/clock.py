@@ -118,6 +118,7 @@ def _index_ticks(stream: VideoStream) -> np.ndarray | None:
     ticks = np.array([entry.timestamp for entry in entries if not entry.is_discard], np.int64)
     if not stream.codec_context.has_b_frames:
         return ticks
+    # Decoding times of reordered frames are not those of showing them, unless both are evenly spaced.
     steps = np.diff(ticks)
     if stream.start_time is None or len(ticks) != stream.frames or (steps != steps[:1]).any():
         return None
@@ -132,4 +133,5 @@ def _packet_ticks(container: InputContainer, stream: VideoStream, path: Path) ->
             path, f"gives no presentation time for {len(packets) - len(ticks)} of its {len(packets)} frames. "
             f"Encode the video again as mp4."
         )  # fmt: skip
+    # Packets come in the order of decoding.
     return np.sort(np.array(ticks, np.int64))

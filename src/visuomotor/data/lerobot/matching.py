@@ -77,6 +77,7 @@ def match_rows(rows: VideoRows, clock: VideoClock) -> Match:
     places = np.arange(len(rows.episodes))
     if complete:
         number = np.arange(len(rows))
+        # Order matters only where time does not already name the same frames.
         if not (_agreement(reading, number).all() or _is_in_order(reading)):
             match.refuse_all(refusals.disorder(reading))
             return match
@@ -113,6 +114,8 @@ def _one_frame_each(match: Match, places: np.ndarray, number: np.ndarray) -> Non
     for place in places[~agree[places]].tolist():
         mine = rows.rows(place)
         possible = reading.distance[mine].max() <= reading.longer and rows.has_rising_stamps(place)
+        # An evenly spaced video has no times of its own: its writer counted frames. An uneven one may have kept the
+        # time of the camera, which is as good a witness as the stamps.
         uneven = possible and not _is_constant(reading.clock.seconds[number[mine]])
         (contradictory_places if uneven else numbered_places).append(place)
     taken_rows = _rows_of(rows, places.tolist())
@@ -162,6 +165,7 @@ def _whole_refusal(reading: TimeReading) -> Mismatch | None:
     rows = reading.rows
     if not np.isfinite(rows.begin).all():
         return refusals.unplaced(reading)
+    # Where to_timestamp and length disagree, the shorter one is what the episode takes up for certain.
     end = np.fmin(rows.end, rows.needed)
     overlap = np.flatnonzero(np.maximum.accumulate(end)[:-1] - rows.begin[1:] > (TOLERANCE + SLACK) / rows.fps)
     if len(overlap):
@@ -210,6 +214,7 @@ def _other_count(match: Match, place: int, other_rate: str) -> str:
         has_frame = reading.is_inside[mine].copy()
         if other_rate != "slower":  # a frame belongs to the row that is nearest to it
             has_frame &= _is_nearest(frames, reading.distance[mine])
+        # At the rate of the data, every frame of the span must have a row: otherwise some were moved, not only lost.
         is_accounted = bool(other_rate) or int(has_frame.sum()) == count
         if has_frame.all() or (is_accounted and reading.gap[mine][~has_frame].all()):
             match.frames[mine] = frames

@@ -31,6 +31,7 @@ def row_times(fps: float, starts: np.ndarray, columns: Mapping[str, np.ndarray])
     """Times by the columns timestamp and frame_index; a column that is absent counts from the start of the episode."""
     counted = np.arange(starts[-1]) - np.repeat(starts[:-1], np.diff(starts))
     numbers = columns.get("frame_index", counted)
+    # In float32 the sum with from_timestamp would be off by a quarter of a millisecond after two hours.
     stamps = columns.get("timestamp", numbers / fps).astype(np.float64)
     return RowTimes(fps=fps, starts=starts, stamps=stamps, numbers=numbers)
 
@@ -118,6 +119,7 @@ class CameraRows:
         """Rows of a video by ascending from_timestamp, and their places in the data set, int64[R]."""
         starts = self.times.starts
         episodes = np.array(self.episodes[path])
+        # The order in the video, which need not be that of the episodes; NaN comes last.
         episodes = episodes[np.argsort(self._begin[episodes], kind="stable")]
         lengths = starts[episodes + 1] - starts[episodes]
         shift = starts[episodes] - np.concatenate([[0], np.cumsum(lengths)[:-1]])
@@ -146,6 +148,7 @@ def camera_rows(root: Path, key: str, info: Info, episodes: Mapping[str, Sequenc
     template = info.video_path or layout.VIDEO_PATH
     files: list[Path] = []
     for episode, (chunk, number) in enumerate(zip(chunks, numbers, strict=True)):
+        # Null in an integer column, NaN in one that pandas made of it.
         if not np.isfinite(np.array([chunk, number], np.float64)).all():
             message = f"names no video of {key}: chunk_index is {chunk}, file_index is {number}. Restore the original."
             raise DataError(folder, message, episode=episode)

@@ -28,6 +28,7 @@ def describe_stamps(stamps: np.ndarray, numbers: np.ndarray, fps: float) -> str:
         return f"its timestamps are not finite in {len(missing)} rows, first in frame {missing[0]}"
     if is_nominal(stamps, numbers, fps):
         return ""
+    # The most telling description first: a unit explains a drift, a jump explains a late end.
     speed = _speed(stamps, numbers, fps)
     unit = next((name for factor, name in UNITS.items() if 0.8 < speed / factor < 1.25), None)
     if unit:

@@ -98,6 +98,7 @@ class VideoFrames:
                     suspects.append(paths[place])
             except DataError:
                 continue  # raised again, with its row, when a frame of this video is read; `check` lists it
+        # One message for all of them, not one for each video.
         self._report([mismatch for path in suspects for mismatch in self._findings[path]])
 
     def examine(self) -> list[Mismatch]:
@@ -109,6 +110,7 @@ class VideoFrames:
             except DataError:
                 continue
             rows, _ = self._rows.of(path)
+            # Rows are read by the index, so that is what the rules judge; packets show whether it is true.
             if not np.array_equal(index.ticks, packets.ticks):
                 findings.append(refusals.unreadable(rows, len(index), len(packets)))
             findings += self._rules(rows, index).mismatches
