@@ -21,13 +21,13 @@ import torch
 from visuomotor.contract import Component, Embodiment, EvalPlan
 from visuomotor.data.processor import Processor, ProcessorConfig
 from visuomotor.data.statistics import Statistics, VectorStatistics, vector_statistics
-from visuomotor.data.tokenizer import TextTokenizer
 from visuomotor.evaluation import rollout
 from visuomotor.evaluation.provenance import code_version
 from visuomotor.evaluation.results import RECORDS_FILE, read_records
 from visuomotor.models import make_config, make_model
 from visuomotor.policy import Policy, load_policy
 from visuomotor.simulation.interface import make_environment, make_scenarios
+from visuomotor.text.tokenizer import TextTokenizer
 
 
 def random_policy(environment: str, seed: int = 0) -> Policy:

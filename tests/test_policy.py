@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from tests.data.fakes import CORPUS, FakeDataset, embodiment
 from tests.holding import holding, leave_foreign_lock, snapshot
 from visuomotor.contract import Batch, Sampled
-from visuomotor.data.grammar import Line
 from visuomotor.data.processor import Processor, ProcessorConfig
-from visuomotor.data.scaffold import LEVELS
 from visuomotor.execution.chunking import ChunkRequest
 from visuomotor.execution.controller import medoid
 from visuomotor.locks import FolderInUse
 from visuomotor.models import make_config, make_model
 from visuomotor.policy import Policy, Session, load_policy
+from visuomotor.text.grammar import Line
+from visuomotor.text.scaffold import LEVELS
 
 DATASET = FakeDataset(3)
 PROCESSOR = Processor.build(ProcessorConfig(), [DATASET], CORPUS)

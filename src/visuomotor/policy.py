@@ -26,15 +26,15 @@ from visuomotor.codec import update
 from visuomotor.contract import ActionChunk, Embodiment, Observation, Sampled
 from visuomotor.data.conversations import Conversation
 from visuomotor.data.dialogue import conversation_sample
-from visuomotor.data.grammar import Line
 from visuomotor.data.processor import Processor
-from visuomotor.data.scaffold import LEVELS
 from visuomotor.locks import FolderLock
 from visuomotor.models.files import read_json
 from visuomotor.models.fit import require_fit, take_types
 from visuomotor.nn.guidance import Guidance, prefix_weights
 from visuomotor.session import Session
 from visuomotor.spelling import did_you_mean
+from visuomotor.text.grammar import Line
+from visuomotor.text.scaffold import LEVELS
 
 __all__ = ["Policy", "Session", "load_policy"]
 
@@ -59,7 +59,7 @@ class Policy:
         max_new_tokens: limit of one level's text, or {level: limit} (32 for those not named).
         think_seconds: time after which a call stops writing. A level that is unfinished then is dropped, the chunk is
             made without it, and `extras["unfinished"]` names it. What is written then depends on the machine's speed.
-        constrain: let a level say only what is well-formed (data/grammar.py); box_names: what boxes may be called, any
+        constrain: let a level say only what is well-formed (text/grammar.py); box_names: what boxes may be called, any
             words when empty.
         actions_from: "flow", or "tokens": the policy writes its action tokens, and they are the chunk. A line of them
             that is malformed (`malformed` counts them, `extras["malformed"]` says so) is replaced by the flow's chunk.

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.data.test_qwen import qwen_folder
 from tests.models.dm0.test_convert import folder
+from tests.text.test_qwen import qwen_folder
 from visuomotor.cli.main import main
 from visuomotor.models.dm0.convert import read_published
 from visuomotor.policy import load_policy

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from tests.data.fakes import CORPUS, SENTENCES, FakeDataset, embodiment
-from tests.data.test_llama import write_model
-from visuomotor.data.cogact_prompt import words_ids
+from tests.text.test_llama import write_model
 from visuomotor.data.processor import Processor, ProcessorConfig
-from visuomotor.data.tokenizer import TextTokenizer
 from visuomotor.embodiment import Embodiment
+from visuomotor.text.cogact_prompt import words_ids
+from visuomotor.text.tokenizer import TextTokenizer
 
 PUBLISHED: dict[str, Any] = {"prompt": "cogact", "levels": {}}
 LAST = 19  # row of the first episode

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from tests.data.fakes import CORPUS, FakeDataset, embodiment
 from visuomotor.contract import Batch, TextKind
-from visuomotor.data.action_tokens import decode_bins
 from visuomotor.data.augment import AugmentConfig
 from visuomotor.data.processor import Processor, ProcessorConfig
 from visuomotor.data.sample import Sample
+from visuomotor.text.action_tokens import decode_bins
 
 ALL = {"subtask": 1.0, "box": 1.0, "trajectory": 1.0, "action": 1.0}
 

@@ -10,7 +10,7 @@ from tests.data.recording import write
 from tests.docs.guide import DOCS, follow
 from visuomotor.data.lerobot import Dataset
 from visuomotor.data.processor import Processor
-from visuomotor.data.scaffold import LEVELS
+from visuomotor.text.scaffold import LEVELS
 
 GUIDE = DOCS / "annotations.md"
 

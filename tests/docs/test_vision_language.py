@@ -7,7 +7,7 @@ import pytest
 
 from tests.data.recording import annotated, write
 from tests.docs.guide import DOCS, follow
-from visuomotor.data.scene_questions import KINDS
+from visuomotor.text.scene_questions import KINDS
 from visuomotor.training.metrics import read_metrics
 
 GUIDE = DOCS / "vision-language.md"

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaModel
 
 from tests.data.recording import write
-from tests.data.test_llama import write_model
+from tests.text.test_llama import write_model
 from visuomotor.contract import Observation
 from visuomotor.data.lerobot import Dataset
 from visuomotor.models.fit import processor_config

@@ -13,11 +13,11 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from tests.data.fakes import CORPUS
 from tests.data.recording import write
 from visuomotor.cli.main import main
-from visuomotor.data.qwen import QWEN3, WORDS
 from visuomotor.models import make_model
 from visuomotor.models.fit import processor_config
 from visuomotor.policy import load_policy
 from visuomotor.recipes import find_recipe, override
+from visuomotor.text.qwen import QWEN3, WORDS
 from visuomotor.training.trainer import train
 
 TINY = {

@@ -16,11 +16,11 @@ from visuomotor.data.images import fit
 from visuomotor.data.lerobot import Dataset
 from visuomotor.data.loader import held_out
 from visuomotor.data.scene_conversations import scene_conversations
-from visuomotor.data.templates import Wording
 from visuomotor.evaluation.answers import Answer, KindScore, score
 from visuomotor.evaluation.provenance import checkpoint_hash, code_version
 from visuomotor.locks import FolderLock
 from visuomotor.policy import Policy, load_policy
+from visuomotor.text.templates import Wording
 
 __all__ = ["AnswerPlan", "evaluate_answers"]
 

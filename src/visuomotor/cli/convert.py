@@ -97,11 +97,11 @@ def from_published(options: Options) -> int:
 
 
 def from_cogact(options: Options) -> int:
-    from visuomotor.data.tokenizer import TextTokenizer
     from visuomotor.models.cogact.robots import ROBOTS
     from visuomotor.models.cogact.run_folder import processor_of, read_run
     from visuomotor.models.hub import TOKENIZER_FILES, find_weights
     from visuomotor.policy import Policy
+    from visuomotor.text.tokenizer import TextTokenizer
 
     if options.precision == "reference":
         raise ValueError("precision 'reference' is DM0's; a CogACT keeps its file's types, or takes float32.")

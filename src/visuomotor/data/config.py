@@ -5,9 +5,9 @@ from typing import Literal
 
 from visuomotor.data.augment import AugmentConfig
 from visuomotor.data.normalization import NEAR_CONSTANT, Method
-from visuomotor.data.scaffold import LEVELS, PromptStyle
 from visuomotor.data.weighting import WEIGHTS, WeightingConfig
 from visuomotor.spelling import require_choices
+from visuomotor.text.scaffold import LEVELS, PromptStyle
 
 __all__ = ["Objective", "ProcessorConfig"]
 
@@ -24,7 +24,7 @@ class ProcessorConfig:
     image_size: side in pixels to pad and resize to; None leaves images as they are stored.
     levels: {scaffold level: probability that its line is present in a training sample}.
     prompt: "plain", the instruction in a line of its own; "dm0", the published DM0's; "qwen2_vl", the chat layout of
-        DexVLA (data/chat.py), whose only level is the sub-task, the reasoning of every sample (1) or of none (0);
+        DexVLA (text/chat.py), whose only level is the sub-task, the reasoning of every sample (1) or of none (0);
         "cogact", behind which nothing is written.
     action_reference: "embodiment" keeps what the data says; "chunk_start" learns absolute components as differences
         to the state at the start of the chunk; `state_of` pairs action with state components of other names, and
@@ -45,17 +45,17 @@ class ProcessorConfig:
     scaffold: "sequential": each level sees those before it; "parallel": each sees images and prompt alone. The action
         chunk sees all of them.
     action_tokens: what the action line is made of: "bins", one of 255 tokens for each number, or "fast", frequencies in
-        a vocabulary of `fast_vocab` tokens trained on the data (data/fast.py), rounded to 1/`fast_scale`.
+        a vocabulary of `fast_vocab` tokens trained on the data (text/fast.py), rounded to 1/`fast_scale`.
     action_token_stride: every how many steps a line of bins has a step.
     trajectory_stride: frames between two points of the trajectory line.
-    templates: "grammar" asks in words drawn from data/templates.py, and at inference in the canonical ones, "heldout"
+    templates: "grammar" asks in words drawn from text/templates.py, and at inference in the canonical ones, "heldout"
         is the same with held-out words at inference (a control); "none" says the bare instruction or question.
     past_end: the steps of a chunk past its episode's end: "repeat" the last action, or stand "still": differences per
         step are zero, grippers and absolute targets repeat. Neither is valid data.
     clip_actions: normalised actions are clipped to [-1, 1], in training and before they reach the robot (CogACT).
     binary_grippers: gripper commands for the robot are its opened or its closed value, whichever is nearer (CogACT).
-    tags: the user's turn of a robot sample begins with robot and control mode (data/tags.py).
-    sentence: robot samples carry what they are told as one frozen embedding, the label "sentence" (data/sentences.py):
+    tags: the user's turn of a robot sample begins with robot and control mode (text/tags.py).
+    sentence: robot samples carry what they are told as one frozen embedding, the label "sentence" (text/sentences.py):
         "hashed", or the folder or name of a DistilBERT; "" is none. `sentence_of` says of what: "subtask", the text of
         the sub-step that a frame belongs to (of the instruction where a frame has none), or "instruction". At inference
         it is the observation's instruction, or the sub-task where one is given.

@@ -3,13 +3,13 @@
 import numpy as np
 
 from visuomotor.contract import TextKind
-from visuomotor.data import scaffold
 from visuomotor.data.augment import Shift, augment
 from visuomotor.data.config import ProcessorConfig
 from visuomotor.data.conversations import Conversation
 from visuomotor.data.images import fit
 from visuomotor.data.sample import Sample
-from visuomotor.data.tokenizer import TextTokenizer
+from visuomotor.text import scaffold
+from visuomotor.text.tokenizer import TextTokenizer
 
 __all__ = ["conversation_sample", "conversation_views"]
 

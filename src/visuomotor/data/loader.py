@@ -26,9 +26,9 @@ from visuomotor.data.phases import NEEDS
 from visuomotor.data.prepared import Prepared
 from visuomotor.data.processor import Objective, Processor
 from visuomotor.data.sample import Sample
-from visuomotor.data.scaffold import LEVEL_NEEDS
-from visuomotor.data.scene_questions import check_kinds
 from visuomotor.data.statistics import describe, is_scenes
+from visuomotor.text.scaffold import LEVEL_NEEDS
+from visuomotor.text.scene_questions import check_kinds
 
 __all__ = ["Loader", "held_out"]
 

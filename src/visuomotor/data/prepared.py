@@ -1,22 +1,23 @@
 """A data set's numbers, normalised once, so that drawing a sample costs microseconds."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from visuomotor.contract import Annotation
-from visuomotor.data.action_tokens import encode_bins
 from visuomotor.data.normalization import Units
 from visuomotor.data.phases import episode_weights
 from visuomotor.data.statistics import describe
 from visuomotor.data.weighting import WeightingConfig, chunk_weight, dual_scale
+from visuomotor.text.action_tokens import encode_bins
 
-__all__ = ["Prepared", "object_shares", "spread_rows"]
+__all__ = ["Prepared", "object_shares", "spread_chunks", "spread_rows"]
 
 MAX_ANNOTATIONS = 200_000
 MAX_VOCABULARY_ROWS = 512
+MAX_CHUNKS = 5000  # enough for the statistics of FAST tokens
 
 
 def spread_rows(frames: int, most: int = MAX_VOCABULARY_ROWS) -> np.ndarray:
@@ -183,3 +184,16 @@ class Prepared:
             f"{column} dimension {dim} ({name}) is {values[row, dim]} in {self.place(row)}. "
             f"Run `visuomotor data doctor`, or train with --bad-samples quarantine."
         )
+
+
+def spread_chunks(datasets: Iterable[Prepared]) -> list[np.ndarray]:
+    """Up to MAX_CHUNKS normalised chunks float32[T, a], evenly spread over the data; those with NaN are left out."""
+    sources = list(datasets)
+    chunks = []
+    for prepared in sources:
+        width = prepared.raw_action.shape[1]
+        rows = np.linspace(0, prepared.dataset.num_frames - 1, max(1, MAX_CHUNKS // len(sources)))
+        for row in np.unique(rows.astype(np.int64)).tolist():
+            if prepared.has_actions(row):
+                chunks.append(prepared.actions_at(row)[0][:, :width])
+    return chunks

@@ -15,14 +15,10 @@ import numpy as np
 
 from visuomotor.codec import decode, encode
 from visuomotor.contract import Batch, Embodiment, Observation
-from visuomotor.data import chat, cogact_prompt, grounding, sample_text, scaffold, tags, templates
-from visuomotor.data.action_line import ActionLine, load_fast, train_fast
+from visuomotor.data import sample_text
 from visuomotor.data.augment import Shift, augment, centre_crop, draw_shift
-from visuomotor.data.automaton import Grammar
 from visuomotor.data.config import Objective, ProcessorConfig
 from visuomotor.data.conversations import Conversations
-from visuomotor.data.fast import FastTokenizer
-from visuomotor.data.grammar import level_grammar
 from visuomotor.data.images import fit
 from visuomotor.data.normalization import (
     ReferenceChange,
@@ -33,11 +29,16 @@ from visuomotor.data.normalization import (
     step_dimensions,
 )
 from visuomotor.data.phases import require_signal
-from visuomotor.data.prepared import Prepared, spread_rows
+from visuomotor.data.prepared import Prepared, spread_chunks, spread_rows
 from visuomotor.data.sample import Sample, collate
-from visuomotor.data.sentences import Sentences
 from visuomotor.data.statistics import Statistics, compute_statistics, is_scenes
-from visuomotor.data.tokenizer import TextTokenizer
+from visuomotor.text import chat, cogact_prompt, grounding, scaffold, tags, templates
+from visuomotor.text.action_line import ActionLine, load_fast
+from visuomotor.text.automaton import Grammar
+from visuomotor.text.fast import FastTokenizer
+from visuomotor.text.grammar import level_grammar
+from visuomotor.text.sentences import Sentences
+from visuomotor.text.tokenizer import TextTokenizer
 
 __all__ = ["Objective", "Processor", "ProcessorConfig"]
 
@@ -63,7 +64,7 @@ class Processor:
         self.embodiments = tuple(embodiments)
         self.statistics = tuple(statistics)
         self.tokenizer = tokenizer
-        self.action_line = ActionLine(config, tokenizer, fast)
+        self.action_line = _action_line(config, tokenizer, fast)
         self.sentences = Sentences(config.sentence) if config.sentence else None
         if config.tags:
             for embodiment in embodiments:
@@ -123,7 +124,8 @@ class Processor:
         if config.action_tokens == "fast" and fast is None:
             units = (_units(config, e, s) for (e, _), s in zip(groups, statistics, strict=True))
             members = ((d, u) for (_, found), u in zip(groups, units, strict=True) for d in found)
-            fast = train_fast(config, (Prepared(d, u, config.horizon) for d, u in members))
+            chunks = spread_chunks(Prepared(d, u, config.horizon) for d, u in members)
+            fast = FastTokenizer.train(chunks, config.fast_vocab, config.fast_scale)
             tokenizer = tokenizer.with_fast_tokens(fast.size)
         return cls(config, [e for e, _ in groups], statistics, tokenizer, fast)
 
@@ -312,14 +314,14 @@ class Processor:
         return {"camera": camera, "boxes": boxes, "trace": trace}
 
     def grammar(self, level: str, embodiment: int = 0, names: Sequence[str] = ()) -> Grammar | None:
-        """What the line of a level may say (see data/grammar.py). `names`: what boxes may be called, else any words.
+        """What the line of a level may say (see text/grammar.py). `names`: what boxes may be called, else any words.
 
         None in a chat layout: an answer ends with the turn, not with the line, and says anything.
         """
         if self.config.prompt == "qwen2_vl":
             return None
         if level != "action":
-            return level_grammar(level, self.tokenizer, self.config, names)
+            return level_grammar(level, self.tokenizer, self.config.coordinate(1000), names)
         return self.action_line.grammar(self.embodiments[embodiment].action_dim)
 
     def decode_actions(self, ids: np.ndarray, embodiment: int = 0) -> np.ndarray | None:
@@ -456,6 +458,18 @@ def _sentences(dataset: Any) -> set[str]:
     for annotation in dataset.annotations(rows) or ():
         found |= {annotation.subtask, *(name for boxes in annotation.boxes.values() for name in boxes)}
     return found
+
+
+def _action_line(config: ProcessorConfig, tokenizer: TextTokenizer, fast: FastTokenizer | None) -> ActionLine:
+    return ActionLine(
+        tokenizer=tokenizer,
+        horizon=config.horizon,
+        width=config.action_width,
+        kind=config.action_tokens,
+        fast=fast,
+        stride=config.action_token_stride,
+        required=bool(config.levels.get("action")),
+    )
 
 
 def _units(config: ProcessorConfig, embodiment: Embodiment, statistics: Statistics) -> Units:

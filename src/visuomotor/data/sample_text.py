@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from visuomotor.data import chat, grounding, scaffold, scene_questions, templates
 from visuomotor.data.augment import Shift
 from visuomotor.data.config import Objective, ProcessorConfig
 from visuomotor.data.prepared import Prepared
-from visuomotor.data.tags import tag_pieces
-from visuomotor.data.tokenizer import TextTokenizer
 from visuomotor.embodiment import Embodiment
+from visuomotor.text import chat, grounding, scaffold, scene_questions, templates
+from visuomotor.text.tags import tag_pieces
+from visuomotor.text.tokenizer import TextTokenizer
 
 __all__ = ["grounding_text", "robot_prompt", "robot_text"]
 

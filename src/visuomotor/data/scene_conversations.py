@@ -8,10 +8,10 @@ import numpy as np
 from visuomotor.data.config import ProcessorConfig
 from visuomotor.data.conversations import Conversation
 from visuomotor.data.prepared import object_shares, spread_rows
-from visuomotor.data.scaffold import spoken
-from visuomotor.data.scene_questions import KINDS, ask, check_kinds
 from visuomotor.data.statistics import describe
-from visuomotor.data.templates import Wording, question_words
+from visuomotor.text.scaffold import spoken
+from visuomotor.text.scene_questions import KINDS, ask, check_kinds
+from visuomotor.text.templates import Wording, question_words
 
 __all__ = ["scene_conversations"]
 

@@ -13,9 +13,9 @@ from torch import nn
 
 from visuomotor.codec import names_of, update
 from visuomotor.contract import Run
-from visuomotor.data import chat
 from visuomotor.data.config import ProcessorConfig
 from visuomotor.data.processor import Processor
+from visuomotor.text import chat
 
 __all__ = ["fitted", "processor_config", "require_fit", "shapes_of", "take_types"]
 

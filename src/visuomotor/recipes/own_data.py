@@ -2,8 +2,8 @@
 
 from visuomotor.contract import Mixture, Run, Source, Stage
 from visuomotor.data.lerobot import Dataset
-from visuomotor.data.scaffold import LEVEL_NEEDS
 from visuomotor.models import make_config
+from visuomotor.text.scaffold import LEVEL_NEEDS
 
 __all__ = ["available_levels", "conversation_sources", "own_data"]
 

@@ -10,17 +10,17 @@ from typing import Any, Literal
 import torch
 
 from visuomotor.contract import Batch, Embodiment, Mixture, Run, Stage
-from visuomotor.data import scene_questions
 from visuomotor.data.conversations import Conversations
 from visuomotor.data.lerobot import Dataset
-from visuomotor.data.llama import is_llama
 from visuomotor.data.loader import Loader, held_out
 from visuomotor.data.processor import Processor
-from visuomotor.data.tokenizer import TextTokenizer
 from visuomotor.models import make_model
 from visuomotor.models.base import Model
 from visuomotor.models.fit import fitted, processor_config
 from visuomotor.models.hub import TOKENIZER_FILES, find_weights
+from visuomotor.text import scene_questions
+from visuomotor.text.llama import is_llama
+from visuomotor.text.tokenizer import TextTokenizer
 from visuomotor.training.step import seed_for
 
 __all__ = [

@@ -7,10 +7,10 @@ from transformers import LlamaConfig, LlamaModel
 
 from benchmarks.timing import count
 from visuomotor.contract import Batch
-from visuomotor.data.grammar import Line
 from visuomotor.models import config_from_json, config_to_json, make_config, make_model
 from visuomotor.models.cogact import CogACT
 from visuomotor.nn.diffusion import squared_cosine
+from visuomotor.text.grammar import Line
 
 Make = Callable[..., CogACT]
 MakeBatch = Callable[..., Batch]

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from tests.data.test_llama import write_model
+from tests.text.test_llama import write_model
 from visuomotor.cli.main import main
 from visuomotor.contract import Observation
-from visuomotor.data.tokenizer import TextTokenizer
 from visuomotor.models.cogact import run_folder
 from visuomotor.models.cogact.convert import read_published
 from visuomotor.models.cogact.robots import ROBOTS
 from visuomotor.models.cogact.run_folder import find_checkpoint, processor_of, read_run
 from visuomotor.policy import Policy, load_policy
+from visuomotor.text.tokenizer import TextTokenizer
 
 HEADS: dict[str, Any] = {"vision_heads": 2, "llm_heads": 4, "action_heads": 2}
 LOW, HIGH = [-0.02, -0.05, -0.03, -0.1, -0.2, -0.3, 0.0], [0.03, 0.04, 0.02, 0.3, 0.1, 0.2, 1.0]

@@ -14,15 +14,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tests.data.fakes import FakeDataset, embodiment
-from tests.data.test_qwen import qwen_folder  # noqa: F401 (a fixture)
 from tests.models.dexvla.conftest import TINY_VLA, make_texts, randomise
+from tests.text.test_qwen import qwen_folder  # noqa: F401 (a fixture)
 from visuomotor.cli.main import main
 from visuomotor.codec import update
-from visuomotor.data.tokenizer import TextTokenizer
 from visuomotor.models import make_config
 from visuomotor.models.dexvla import DexVLA, DexVLAConfig
 from visuomotor.models.dexvla.convert import is_published, read_published, read_statistics
 from visuomotor.policy import load_policy
+from visuomotor.text.tokenizer import TextTokenizer
 from visuomotor.training.assembly import public_tokenizer
 
 NOISE = torch.randn(2, 1, 4, 6, generator=torch.Generator().manual_seed(3))

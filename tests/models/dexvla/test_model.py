@@ -12,11 +12,11 @@ from torch.nn import functional as F
 from tests.models.dexvla.conftest import END_ID, TINY_UNET_HEAD, make_texts
 from tests.models.dexvla.test_vlm import oracle_inputs, qwen
 from visuomotor.contract import Batch
-from visuomotor.data.grammar import Line
 from visuomotor.models import config_from_json, config_to_json, make_config, make_model
 from visuomotor.models.dexvla import DexVLA, UNetConfig
 from visuomotor.models.dexvla.layout import arrange
 from visuomotor.models.dexvla.vlm import read
+from visuomotor.text.grammar import Line
 
 NOISE = torch.randn(3, 1, 4, 3, generator=torch.Generator().manual_seed(3))
 

@@ -9,18 +9,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.data.test_qwen import qwen_folder
 from tests.holding import holding, leave_foreign_lock
 from tests.models.dm0.conftest import TINY
+from tests.text.test_qwen import qwen_folder
 from visuomotor.contract import Embodiment, Observation
 from visuomotor.data.processor import Processor
-from visuomotor.data.tokenizer import TextTokenizer
 from visuomotor.locks import FolderInUse
 from visuomotor.models import make_config
 from visuomotor.models.dm0 import DM0, from_published
 from visuomotor.models.dm0.convert import processor_of, read_published, write_published
 from visuomotor.models.dm0.robots import ROBOTS
 from visuomotor.policy import Policy
+from visuomotor.text.tokenizer import TextTokenizer
 
 __all__ = ["qwen_folder"]
 ROBOT = ROBOTS["franka"]
@@ -56,7 +56,7 @@ def folder(qwen_folder: Path, tmp_path: Path) -> Path:
 
 
 def tokenizer_files(tokenizer: TextTokenizer, target: Path) -> None:
-    from visuomotor.data.qwen import write_qwen
+    from visuomotor.text.qwen import write_qwen
 
     write_qwen(tokenizer.inner, target)
 

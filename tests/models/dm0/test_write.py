@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from visuomotor.contract import Batch, TextKind
-from visuomotor.data.automaton import Automaton
-from visuomotor.data.grammar import Line
 from visuomotor.models.dm0 import DM0
+from visuomotor.text.automaton import Automaton
+from visuomotor.text.grammar import Line
 
 Make = Callable[..., DM0]
 MakeBatch = Callable[..., Batch]

@@ -8,7 +8,6 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from visuomotor.contract import Batch, Losses, Sampled, Term
-from visuomotor.data.grammar import Line
 from visuomotor.models.base import Cost, Model
 from visuomotor.models.cogact.action_model import ActionModel
 from visuomotor.models.cogact.config import CogACTConfig
@@ -17,6 +16,7 @@ from visuomotor.models.cogact.initialize import initialize
 from visuomotor.models.cogact.vlm import CogACTVLM, Encoded
 from visuomotor.models.report import TensorReport
 from visuomotor.models.terms import nothing
+from visuomotor.text.grammar import Line
 
 __all__ = ["CogACT", "error_term", "refuse_text", "valid_entries", "vlm_parts", "weights_of"]
 

@@ -14,7 +14,6 @@ import torch
 from visuomotor.contract import Component, Embodiment
 from visuomotor.data.processor import Processor, ProcessorConfig
 from visuomotor.data.statistics import Statistics, VectorStatistics
-from visuomotor.data.tokenizer import TextTokenizer
 from visuomotor.models.cogact.action_model import ActionModel
 from visuomotor.models.cogact.config import ACTION_MODEL_SIZES, SIZES
 from visuomotor.models.cogact.convert import Published, read_published
@@ -22,6 +21,7 @@ from visuomotor.models.cogact.model import CogACT
 from visuomotor.models.cogact.robots import DATASETS
 from visuomotor.models.files import read_json
 from visuomotor.models.report import TensorReport
+from visuomotor.text.tokenizer import TextTokenizer
 
 __all__ = ["PublishedRun", "find_checkpoint", "model_of", "processor_of", "read_run"]
 

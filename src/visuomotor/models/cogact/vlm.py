@@ -13,12 +13,12 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor, nn
 
 from visuomotor.contract import Batch
-from visuomotor.data.cogact_prompt import prompt, prompt_ids
 from visuomotor.models.cogact.config import VLMConfig
 from visuomotor.nn.decoder import Decoder
 from visuomotor.nn.masks import causal_attention
 from visuomotor.nn.vision import resize_bytes
 from visuomotor.nn.vit import ViT
+from visuomotor.text.cogact_prompt import prompt, prompt_ids
 
 __all__ = ["CogACTVLM", "Encoded", "prepare_images", "prompt", "prompt_ids"]
 

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from visuomotor.contract import Batch, Losses, Sampled, Term
-from visuomotor.data.grammar import Line
 from visuomotor.models.base import Cost, Model
 from visuomotor.models.cogact.action_model import ActionModel
 from visuomotor.models.cogact.cost import action_model_cost, vlm_cost
@@ -22,6 +21,7 @@ from visuomotor.models.damvla.losses import label, step_weights
 from visuomotor.models.report import TensorReport
 from visuomotor.models.terms import nothing
 from visuomotor.nn.diffusion import ddim, spaced_times
+from visuomotor.text.grammar import Line
 
 __all__ = ["DAMVLA", "Routed"]
 

@@ -13,12 +13,10 @@ from torch import Tensor
 
 from visuomotor.codec import update
 from visuomotor.contract import Embodiment
-from visuomotor.data import chat
 from visuomotor.data.augment import AugmentConfig
 from visuomotor.data.normalization import MARGIN
 from visuomotor.data.processor import Processor, ProcessorConfig
 from visuomotor.data.statistics import Statistics, VectorStatistics
-from visuomotor.data.tokenizer import TextTokenizer
 from visuomotor.models.assign import assign
 from visuomotor.models.dexvla.adapters import ADAPTER_CONFIG, merge_adapters, trained_in_full
 from visuomotor.models.dexvla.backbones import VLM_FILES, vlm_sizes, vlm_tensors
@@ -29,6 +27,8 @@ from visuomotor.models.dexvla.vla_config import SIZES
 from visuomotor.models.files import read_json, read_safetensors
 from visuomotor.models.hub import find_weights
 from visuomotor.models.report import TensorReport
+from visuomotor.text import chat
+from visuomotor.text.tokenizer import TextTokenizer
 
 __all__ = [
     "AUGMENT",

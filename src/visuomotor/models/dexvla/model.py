@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from visuomotor.contract import Batch, Losses, Sampled, Term
-from visuomotor.data.grammar import Line
 from visuomotor.models.base import Cost, Model
 from visuomotor.models.dexvla.config import ScaleDPConfig
 from visuomotor.models.dexvla.cost import sample_cost
@@ -22,6 +21,7 @@ from visuomotor.models.dexvla.vlm import image_tokens, language_model, read, vis
 from visuomotor.models.dexvla.writing import Prefix, write
 from visuomotor.models.report import TensorReport
 from visuomotor.models.terms import by_row, nothing
+from visuomotor.text.grammar import Line
 
 __all__ = ["DexVLA"]
 

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from visuomotor.data.qwen import read_qwen
 from visuomotor.models.assign import fill
 from visuomotor.models.dm0.config import DM0Config
 from visuomotor.models.dm0.model import DM0
@@ -20,6 +19,7 @@ from visuomotor.models.files import read_json, read_safetensors
 from visuomotor.models.hub import TOKENIZER_FILES, find_weights
 from visuomotor.models.report import TensorReport
 from visuomotor.nn.vision import resize_positions
+from visuomotor.text.qwen import read_qwen
 
 __all__ = ["LLM_FILES", "VISION_FILES", "load_backbones"]
 

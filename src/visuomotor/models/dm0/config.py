@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from visuomotor.codec import update
-from visuomotor.data.action_tokens import BINS
 from visuomotor.nn.decoder import DecoderConfig
 from visuomotor.nn.vision import VisionConfig
+from visuomotor.text.action_tokens import BINS
 
 __all__ = ["SIZES", "DM0Config", "ExpertConfig", "first_format"]
 

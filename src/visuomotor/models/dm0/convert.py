@@ -18,15 +18,15 @@ from torch import Tensor
 from visuomotor.atomic import whole_folder
 from visuomotor.contract import Embodiment
 from visuomotor.data.processor import Processor, ProcessorConfig
-from visuomotor.data.qwen import write_qwen
 from visuomotor.data.statistics import Statistics, VectorStatistics
-from visuomotor.data.tokenizer import QWEN_EOS, TextTokenizer
 from visuomotor.locks import FolderLock
 from visuomotor.models.dm0.config import DM0Config
 from visuomotor.models.dm0.model import DM0
 from visuomotor.models.dm0.tensors import LLM, PE_HEAD, Precision, assign, config_of, published_names
 from visuomotor.models.files import INDEX, read_json, read_safetensors
 from visuomotor.models.report import TensorReport
+from visuomotor.text.qwen import write_qwen
+from visuomotor.text.tokenizer import QWEN_EOS, TextTokenizer
 
 __all__ = ["Published", "processor_of", "read_published", "write_published"]
 

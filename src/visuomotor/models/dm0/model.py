@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from visuomotor.contract import Batch, Losses, Sampled, Term, TextKind
-from visuomotor.data.grammar import Line
 from visuomotor.models.base import Cost, Model
 from visuomotor.models.dm0.config import DM0Config
 from visuomotor.models.dm0.cost import sample_cost
@@ -28,6 +27,7 @@ from visuomotor.nn.masks import Attention, causal_attention, compile_attention
 from visuomotor.nn.random import integers, normal
 from visuomotor.nn.rotary import Rotation
 from visuomotor.nn.vision import prepare_images
+from visuomotor.text.grammar import Line
 
 __all__ = ["DM0", "Prefix", "layout"]
 

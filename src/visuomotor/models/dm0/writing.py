@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
-from visuomotor.data.grammar import Line
 from visuomotor.models.dm0.config import DM0Config
 from visuomotor.models.dm0.prefix import HIDDEN, Prefix, turn_layout
 from visuomotor.nn.decoder import Decoder
 from visuomotor.nn.masks import compile_attention
+from visuomotor.text.grammar import Line
 
 __all__ = ["Writer"]
 

@@ -8,9 +8,9 @@ from typing import Literal
 
 import numpy as np
 
-from visuomotor.data.phrases import Phrase, parse
 from visuomotor.simulation.tabletop.taskspec import REFERENCE_SHAPES, TaskSpec, Vocabulary, drawer_sequence
 from visuomotor.simulation.tabletop.templates import PHRASES, TEMPLATES
+from visuomotor.text.phrases import Phrase, parse
 
 Split = Literal["train", "heldout"]
 JOINS: dict[Split, tuple[str, ...]] = {"train": (", then ", " and then "), "heldout": ("; next ", ", after that ")}

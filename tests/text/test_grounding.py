@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from visuomotor.data import grounding
+from visuomotor.text import grounding
 
 BOXES = {
     "red block": (100, 100, 200, 200),

@@ -9,7 +9,7 @@ from tests.data.fakes import CORPUS, SENTENCES, FakeDataset
 from visuomotor.contract import Mixture, Source
 from visuomotor.data.loader import Loader
 from visuomotor.data.processor import Processor, ProcessorConfig
-from visuomotor.data.sentences import HASHED, Sentences
+from visuomotor.text.sentences import HASHED, Sentences
 
 
 def test_hashed_embeddings_are_the_same_everywhere_and_near_for_shared_words() -> None:

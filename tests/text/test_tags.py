@@ -6,10 +6,10 @@ from tokenizers import AddedToken
 
 from tests.data.fakes import CORPUS, SENTENCES, FakeDataset, embodiment
 from visuomotor.data.processor import Processor, ProcessorConfig
-from visuomotor.data.tags import tag_pieces, tags_of
-from visuomotor.data.templates import is_held_out
-from visuomotor.data.tokenizer import TextTokenizer
 from visuomotor.embodiment import Embodiment
+from visuomotor.text.tags import tag_pieces, tags_of
+from visuomotor.text.templates import is_held_out
+from visuomotor.text.tokenizer import TextTokenizer
 
 BOTH = embodiment(name="Arx-5")
 

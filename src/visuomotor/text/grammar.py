@@ -15,10 +15,9 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from visuomotor.data.automaton import Automaton, Grammar
-from visuomotor.data.config import ProcessorConfig
-from visuomotor.data.scaffold import MAX_POINTS
-from visuomotor.data.tokenizer import TextTokenizer
+from visuomotor.text.automaton import Automaton, Grammar
+from visuomotor.text.scaffold import MAX_POINTS
+from visuomotor.text.tokenizer import TextTokenizer
 
 __all__ = ["Line", "action_grammar", "level_grammar"]
 
@@ -55,16 +54,21 @@ class Line:
         return replace(self, header=self.header.to(device), grammar=grammar)
 
 
-def level_grammar(level: str, tokenizer: TextTokenizer, config: ProcessorConfig, names: Sequence[str] = ()) -> Grammar:
-    """The grammar of a level of text. `names`: what boxes may be called; none: any words without digits."""
+def level_grammar(level: str, tokenizer: TextTokenizer, largest: int = 1000, names: Sequence[str] = ()) -> Grammar:
+    """Grammar of a level of text.
+
+    Args:
+        largest: largest coordinate that texts have.
+        names: names that boxes may have; without any, all words without digits.
+    """
     build = Automaton()
     end = build.state({tokenizer.newline_id: build.END})
     if level == "subtask":
         start = _any_words(build, end, tokenizer)
     elif level == "box":
-        start = _boxes(build, end, tokenizer, config, names)
+        start = _boxes(build, end, tokenizer, largest, names)
     elif level == "trajectory":
-        start = _trajectory(build, end, tokenizer, config)
+        start = _trajectory(build, end, tokenizer, largest)
     else:
         raise ValueError(f"There is no grammar of words for level {level!r}; choose subtask, box or trajectory.")
     return build.grammar(start, tokenizer.vocab_size)
@@ -103,10 +107,8 @@ def _any_name(build: Automaton, follow: int, tokenizer: TextTokenizer, starts: s
     return build.state({**spaced, **spaces})
 
 
-def _boxes(
-    build: Automaton, end: int, tokenizer: TextTokenizer, config: ProcessorConfig, names: Sequence[str]
-) -> int:  # fmt: skip
-    numbers = [tokenizer.numbers[n] for n in _coordinates(config)]
+def _boxes(build: Automaton, end: int, tokenizer: TextTokenizer, largest: int, names: Sequence[str]) -> int:
+    numbers = [tokenizer.numbers[n] for n in range(largest + 1)]
     another = build.open()
     follow = build.either(end, build.words([tokenizer.encode(";")], another))
     for _ in range(4):
@@ -119,8 +121,8 @@ def _boxes(
     return start
 
 
-def _trajectory(build: Automaton, end: int, tokenizer: TextTokenizer, config: ProcessorConfig) -> int:
-    numbers = [tokenizer.encode(str(n)) for n in _coordinates(config)]
+def _trajectory(build: Automaton, end: int, tokenizer: TextTokenizer, largest: int) -> int:
+    numbers = [tokenizer.encode(str(n)) for n in range(largest + 1)]
     last = build.words([tokenizer.encode(")")], end)
     follow = last
     for left in range(MAX_POINTS):
@@ -128,7 +130,3 @@ def _trajectory(build: Automaton, end: int, tokenizer: TextTokenizer, config: Pr
         if left < MAX_POINTS - 1:
             follow = build.either(last, build.words([tokenizer.encode(") (")], start))
     return build.words([tokenizer.encode(" main gripper: (")], start)
-
-
-def _coordinates(config: ProcessorConfig) -> range:
-    return range(config.coordinate(1000) + 1)

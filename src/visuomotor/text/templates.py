@@ -13,9 +13,9 @@ from typing import Literal
 
 import numpy as np
 
-from visuomotor.data.grounding import Question
-from visuomotor.data.phrases import Phrase, parse, parse_rules, tidy
-from visuomotor.data.scaffold import LEVELS, Words
+from visuomotor.text.grounding import Question
+from visuomotor.text.phrases import Phrase, parse, parse_rules, tidy
+from visuomotor.text.scaffold import LEVELS, Words
 
 __all__ = ["COMBINATIONS", "Wording", "corpus", "instruct", "is_held_out", "question_words", "template"]
 

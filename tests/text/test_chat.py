@@ -8,14 +8,14 @@ import pytest
 from transformers import Qwen2Tokenizer
 
 from tests.data.fakes import CORPUS, FakeDataset
-from tests.data.test_qwen import qwen_folder  # noqa: F401 (a fixture)
+from tests.text.test_qwen import qwen_folder  # noqa: F401 (a fixture)
 from visuomotor.contract import TextKind
-from visuomotor.data import chat
 from visuomotor.data.augment import AugmentConfig, centre_crop
 from visuomotor.data.processor import Processor, ProcessorConfig
 from visuomotor.data.sample import Sample
-from visuomotor.data.scaffold import text_of
-from visuomotor.data.tokenizer import TextTokenizer
+from visuomotor.text import chat
+from visuomotor.text.scaffold import text_of
+from visuomotor.text.tokenizer import TextTokenizer
 
 CONFIG = ProcessorConfig(prompt="qwen2_vl", levels={"subtask": 1.0}, max_text=256)
 INSTRUCTION = "put the red  block\ninto the bowl, isn't it?"

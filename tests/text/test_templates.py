@@ -3,10 +3,10 @@ import re
 import numpy as np
 import pytest
 
-from visuomotor.data import grounding, scene_questions, templates
-from visuomotor.data.phrases import tidy
-from visuomotor.data.scaffold import spoken
-from visuomotor.data.templates import COMBINATIONS, is_held_out, question_words, template
+from visuomotor.text import grounding, scene_questions, templates
+from visuomotor.text.phrases import tidy
+from visuomotor.text.scaffold import spoken
+from visuomotor.text.templates import COMBINATIONS, is_held_out, question_words, template
 
 BOXES = {"red block": (100, 100, 200, 200), "green cup": (400, 100, 500, 200), "blue disc": (700, 300, 760, 340)}
 ENOUGH, LOOKED_AT = 500, 3000

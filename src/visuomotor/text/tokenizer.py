@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from visuomotor.data.action_tokens import BINS
+from visuomotor.text.action_tokens import BINS
 
 __all__ = ["TextTokenizer"]
 
@@ -97,14 +97,14 @@ class TextTokenizer:
     @classmethod
     def from_qwen(cls, folder: Path, *, add_dm0_tokens: bool = True) -> "TextTokenizer":
         """The tokenizer of a Qwen3 or published DM0 folder: see `qwen.read_qwen`."""
-        from visuomotor.data.qwen import read_qwen
+        from visuomotor.text.qwen import read_qwen
 
         return cls(read_qwen(Path(folder), add_dm0_tokens=add_dm0_tokens))
 
     @classmethod
     def from_llama(cls, folder: Path) -> "TextTokenizer":
         """The tokenizer of a LLaMA-2 folder: see `llama.read_llama`."""
-        from visuomotor.data.llama import read_llama
+        from visuomotor.text.llama import read_llama
 
         return cls(read_llama(Path(folder)))
 

@@ -1,6 +1,6 @@
 import pytest
 
-from visuomotor.data.phrases import Phrase, parse, parse_rules, tidy
+from visuomotor.text.phrases import Phrase, parse, parse_rules, tidy
 
 
 def sentences(phrase: Phrase) -> list[str]:

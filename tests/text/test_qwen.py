@@ -5,8 +5,8 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import Qwen2Tokenizer
 
-from visuomotor.data.qwen import QWEN3, WORDS, added_tokens, read_qwen, write_qwen
-from visuomotor.data.tokenizer import TextTokenizer
+from visuomotor.text.qwen import QWEN3, WORDS, added_tokens, read_qwen, write_qwen
+from visuomotor.text.tokenizer import TextTokenizer
 
 TEXTS = [
     "put the red block into the left bowl", "It's 3.14, isn't it?\n\n  two lines \t tab", "USER: ",

@@ -5,16 +5,15 @@ import pytest
 import torch
 
 from tests.data.fakes import CORPUS
-from visuomotor.data import scaffold
-from visuomotor.data.action_tokens import BINS
-from visuomotor.data.automaton import Automaton, Grammar
-from visuomotor.data.config import ProcessorConfig
-from visuomotor.data.grammar import action_grammar, level_grammar
-from visuomotor.data.tokenizer import TextTokenizer
+from visuomotor.text import scaffold
+from visuomotor.text.action_tokens import BINS
+from visuomotor.text.automaton import Automaton, Grammar
+from visuomotor.text.grammar import action_grammar, level_grammar
+from visuomotor.text.tokenizer import TextTokenizer
 
 WORDS = [*CORPUS, *scaffold.FIXED_TEXT]
-COARSE = TextTokenizer.train(WORDS, 800, digits=2), ProcessorConfig(coordinates=100)
-FINE = TextTokenizer.train(WORDS, 800), ProcessorConfig()
+COARSE = TextTokenizer.train(WORDS, 800, digits=2), 99
+FINE = TextTokenizer.train(WORDS, 800), 1000
 NUMBER = r"(0|[1-9]\d{0,2}|1000)"
 SHAPES = {
     "subtask": r"[^\n]+",
@@ -40,11 +39,9 @@ def follow(grammar: Grammar, seed: int, room: int) -> list[list[int]]:
 
 @pytest.mark.parametrize("level", ["subtask", "box", "trajectory"])
 @pytest.mark.parametrize("kind", [COARSE, FINE], ids=["coarse", "fine"])
-def test_whatever_the_model_wants_a_level_stays_well_formed(
-    level: str, kind: tuple[TextTokenizer, ProcessorConfig]
-) -> None:
-    tokenizer, config = kind
-    grammar = level_grammar(level, tokenizer, config)
+def test_whatever_the_model_wants_a_level_stays_well_formed(level: str, kind: tuple[TextTokenizer, int]) -> None:
+    tokenizer, largest = kind
+    grammar = level_grammar(level, tokenizer, largest)
     for room in (grammar.shortest, grammar.shortest + 7, 60):
         for ids in follow(grammar, room, room):
             text = tokenizer.decode(ids)
@@ -53,16 +50,16 @@ def test_whatever_the_model_wants_a_level_stays_well_formed(
             assert not any(tokenizer.action_start <= i < tokenizer.action_start + BINS for i in ids)
             assert re.fullmatch(SHAPES[level], text[:-1]), repr(text)
             if level != "subtask":
-                assert max(map(int, re.findall(r"\d+", text))) <= config.coordinate(1000)
+                assert max(map(int, re.findall(r"\d+", text))) <= largest
             assert grammar.accepts(ids)
 
 
 @pytest.mark.parametrize("kind", [COARSE, FINE], ids=["coarse", "fine"])
-def test_the_lines_of_training_are_well_formed(kind: tuple[TextTokenizer, ProcessorConfig]) -> None:
-    tokenizer, config = kind
+def test_the_lines_of_training_are_well_formed(kind: tuple[TextTokenizer, int]) -> None:
+    tokenizer, largest = kind
     rng = np.random.default_rng(0)
-    boxes = {name: tuple(config.coordinate(int(v)) for v in rng.integers(0, 1001, 4)) for name in ("red block", "cup")}
-    points = [tuple(config.coordinate(int(v)) for v in rng.integers(0, 1001, 2)) for _ in range(30)]
+    boxes = {name: tuple(rng.integers(0, largest + 1, 4).tolist()) for name in ("red block", "cup")}
+    points = [tuple(rng.integers(0, largest + 1, 2).tolist()) for _ in range(30)]
     contents = {
         "subtask": " reach for the unheard-of thing, 2 cm away",
         "box": scaffold.box_content(boxes, "push the red block into the cup"),  # type: ignore[arg-type]
@@ -70,8 +67,8 @@ def test_the_lines_of_training_are_well_formed(kind: tuple[TextTokenizer, Proces
     }
     for level, content in contents.items():
         ids = scaffold.level_pieces(tokenizer, level, content)[1].ids
-        assert level_grammar(level, tokenizer, config).accepts(ids)
-        assert not level_grammar(level, tokenizer, config).accepts(ids[:-1])
+        assert level_grammar(level, tokenizer, largest).accepts(ids)
+        assert not level_grammar(level, tokenizer, largest).accepts(ids[:-1])
 
 
 @pytest.mark.parametrize(
@@ -87,13 +84,13 @@ def test_the_lines_of_training_are_well_formed(kind: tuple[TextTokenizer, Proces
     ],
 )
 def test_what_is_not_well_formed_is_refused(level: str, text: str) -> None:
-    tokenizer, config = FINE
-    assert not level_grammar(level, tokenizer, config).accepts(tokenizer.encode(text))
+    tokenizer, largest = FINE
+    assert not level_grammar(level, tokenizer, largest).accepts(tokenizer.encode(text))
 
 
 def test_boxes_may_be_limited_to_names_also_such_that_begin_alike() -> None:
-    tokenizer, config = COARSE
-    grammar = level_grammar("box", tokenizer, config, names=("block", "block 2", "red block"))
+    tokenizer, largest = COARSE
+    grammar = level_grammar("box", tokenizer, largest, names=("block", "block 2", "red block"))
     for text in (" block 1 2 3 4\n", " block 2 1 2 3 4\n", " red block 1 2 3 4; block 5 6 7 8\n"):
         assert grammar.accepts(tokenizer.encode(text)), text
     for text in (" cup 1 2 3 4\n", " block 1 2 3\n", " red 1 2 3 4\n", " block 2 3 1 2 3 4\n"):

@@ -3,9 +3,9 @@
 import re
 
 from visuomotor.contract import TextKind
-from visuomotor.data.scaffold import Piece, Pieces
-from visuomotor.data.tokenizer import TextTokenizer
 from visuomotor.embodiment import Embodiment
+from visuomotor.text.scaffold import Piece, Pieces
+from visuomotor.text.tokenizer import TextTokenizer
 
 __all__ = ["tag_pieces", "tags_of"]
 

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from visuomotor.data.action_tokens import BINS, decode_bins, encode_bins
+from visuomotor.text.action_tokens import BINS, decode_bins, encode_bins
 
 
 @given(arrays(np.float64, (3, 7), elements=st.floats(-1, 1)))

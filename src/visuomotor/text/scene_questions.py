@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from visuomotor.data import grounding
-from visuomotor.data.grounding import FURNITURE, Box, Boxes, Question, centre, exists
-from visuomotor.data.scaffold import spoken
 from visuomotor.spelling import did_you_mean
+from visuomotor.text import grounding
+from visuomotor.text.grounding import FURNITURE, Box, Boxes, Question, centre, exists
+from visuomotor.text.scaffold import spoken
 
 __all__ = ["KINDS", "PHRASES", "ask", "check_kinds"]
 

@@ -3,8 +3,8 @@ import pytest
 
 from tests.data.fakes import CORPUS
 from visuomotor.contract import TextKind
-from visuomotor.data import scaffold
-from visuomotor.data.tokenizer import TextTokenizer
+from visuomotor.text import scaffold
+from visuomotor.text.tokenizer import TextTokenizer
 
 TOKENIZER = TextTokenizer.train([*CORPUS, *scaffold.HEADERS.values()], 800)
 BOXES = {"green disc": (600, 210, 660, 270), "red block": (1, 20, 300, 1000)}

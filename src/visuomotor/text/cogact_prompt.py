@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from visuomotor.data.tokenizer import TextTokenizer
+from visuomotor.text.tokenizer import TextTokenizer
 
 __all__ = ["prompt", "prompt_ids", "words_ids"]
 

@@ -19,8 +19,8 @@ from typing import Literal
 import numpy as np
 
 from visuomotor.contract import TextKind
-from visuomotor.data.cogact_prompt import words_ids
-from visuomotor.data.tokenizer import TextTokenizer
+from visuomotor.text.cogact_prompt import words_ids
+from visuomotor.text.tokenizer import TextTokenizer
 
 __all__ = [
     "HEADERS", "LEVELS", "LEVEL_NEEDS", "Piece", "Pieces", "PromptStyle", "Words", "action_pieces", "box_content",

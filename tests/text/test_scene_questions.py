@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from visuomotor.data import scene_questions
-from visuomotor.data.grounding import Question
-from visuomotor.data.scene_questions import KINDS, ask, check_kinds
+from visuomotor.text import scene_questions
+from visuomotor.text.grounding import Question
+from visuomotor.text.scene_questions import KINDS, ask, check_kinds
 
 BOXES = {
     "blue cup": (600, 100, 700, 200),

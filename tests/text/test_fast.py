@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.fft import dct
 
-from visuomotor.data.fast import FastTokenizer
+from visuomotor.text.fast import FastTokenizer
 
 T, WIDTH = 8, 3
 

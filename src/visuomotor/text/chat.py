@@ -15,8 +15,8 @@ answer (the level "subtask") is the reasoning; it has no header, and "Next actio
 import numpy as np
 
 from visuomotor.contract import TextKind
-from visuomotor.data.scaffold import Piece, Pieces
-from visuomotor.data.tokenizer import TextTokenizer
+from visuomotor.text.scaffold import Piece, Pieces
+from visuomotor.text.tokenizer import TextTokenizer
 
 __all__ = ["FIXED_TEXT", "TOKENS", "answer_pieces", "chat_pieces", "known_answer", "reasoning_of", "token_ids"]
 

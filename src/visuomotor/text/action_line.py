@@ -1,36 +1,43 @@
 """The discrete action line: a chunk as tokens, bins or FAST, and back."""
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from visuomotor.data.action_tokens import BINS, decode_bins
-from visuomotor.data.automaton import Grammar
-from visuomotor.data.config import ProcessorConfig
-from visuomotor.data.fast import FastTokenizer
-from visuomotor.data.grammar import action_grammar
-from visuomotor.data.prepared import Prepared
-from visuomotor.data.tokenizer import TextTokenizer
+from visuomotor.text.action_tokens import BINS, decode_bins
+from visuomotor.text.automaton import Grammar
+from visuomotor.text.fast import FastTokenizer
+from visuomotor.text.grammar import action_grammar
+from visuomotor.text.tokenizer import TextTokenizer
 
-__all__ = ["ActionLine", "load_fast", "train_fast"]
-
-FAST_CHUNKS = 5000  # that FAST tokens are trained on
+__all__ = ["ActionLine", "load_fast"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ActionLine:
-    """What the action line is made of. `fast` is None where it holds bins."""
+    """Chunks as lines of action tokens.
 
-    config: ProcessorConfig
+    tokenizer       vocabulary with the action tokens
+    horizon, width  steps and dimensions of a chunk: T and A of the model
+    kind, fast      "bins", or "fast" with its vocabulary
+    stride          steps from one step of a line of bins to the next
+    required        lines are written in training, so the vocabulary needs action tokens
+    """
+
     tokenizer: TextTokenizer
+    horizon: int
+    width: int
+    kind: Literal["bins", "fast"] = "bins"
     fast: FastTokenizer | None = None
+    stride: int = 1
+    required: bool = False
 
     def __post_init__(self) -> None:
-        kind, count = self.config.action_tokens, self.tokenizer.action_count
-        if self.tokenizer.action_start is None and not self.config.levels.get("action"):
+        kind, count = self.kind, self.tokenizer.action_count
+        if self.tokenizer.action_start is None and not self.required:
             return  # a public vocabulary as it is, of a policy that writes no action line
         if (kind == "fast") != (self.fast is not None) or count != (self.fast.size if self.fast else BINS):
             raise ValueError(
@@ -38,24 +45,24 @@ class ActionLine:
                 f"{'no' if self.fast is None else self.fast.size} FAST tokens. A checkpoint keeps the kind of tokens "
                 f"that it was trained with; train a new one to change them."
             )
-        if self.fast is not None and self.fast.horizon != self.config.horizon:
+        if self.fast is not None and self.fast.horizon != self.horizon:
             raise ValueError(
-                f"The FAST tokens are of chunks of {self.fast.horizon} steps, but horizon is {self.config.horizon}."
+                f"The FAST tokens are of chunks of {self.fast.horizon} steps, but horizon is {self.horizon}."
             )
 
     @property
     def longest(self) -> int:
         """Steps that may at worst need a token for each dimension."""
-        return self.config.horizon if self.fast is not None else self._steps
+        return self.horizon if self.fast is not None else self._steps
 
     @property
     def _steps(self) -> int:
-        return -(-self.config.horizon // self.config.action_token_stride)
+        return -(-self.horizon // self.stride)
 
     def encode(self, actions: np.ndarray, bins: np.ndarray) -> np.ndarray:
         """Tokens from 0 of a normalised chunk float32[T, A]; bins int64[n, a] are those of its valid steps."""
         if self.fast is None:
-            return bins[:: self.config.action_token_stride]
+            return bins[:: self.stride]
         return self.fast.encode(actions[:, : bins.shape[1]])
 
     def decode(self, ids: np.ndarray, width: int) -> np.ndarray | None:
@@ -67,7 +74,7 @@ class ActionLine:
         written = ids[(ids != self.tokenizer.pad_id) & (ids != self.tokenizer.newline_id)] - first
         if ((written < 0) | (written >= self.tokenizer.action_count)).any():
             return None
-        actions = np.zeros((self.config.horizon, self.config.action_width), dtype=np.float32)
+        actions = np.zeros((self.horizon, self.width), dtype=np.float32)
         if self.fast is not None:
             chunk = self.fast.decode(written, width)
             if chunk is None:
@@ -76,7 +83,7 @@ class ActionLine:
             return actions
         if len(written) != self._steps * width:
             return None
-        steps, held = np.arange(self.config.horizon), np.arange(0, self.config.horizon, self.config.action_token_stride)
+        steps, held = np.arange(self.horizon), np.arange(0, self.horizon, self.stride)
         for dim, values in enumerate(decode_bins(written).reshape(-1, width).T):
             actions[:, dim] = np.interp(steps, held, values)
         return actions
@@ -85,16 +92,6 @@ class ActionLine:
         """Lines that stand for a whole chunk of `width` dimensions."""
         lengths = [1] * BINS if self.fast is None else self.fast.lengths
         return action_grammar(self.tokenizer, self.longest * width, lengths)
-
-
-def train_fast(config: ProcessorConfig, datasets: Iterable[Prepared]) -> FastTokenizer:
-    """FAST tokens of up to FAST_CHUNKS chunks, evenly spread over the data; chunks with NaN are left out."""
-    datasets, chunks = list(datasets), []
-    for prepared in datasets:
-        count, width = prepared.dataset.num_frames, prepared.raw_action.shape[1]
-        rows = np.unique(np.linspace(0, count - 1, max(1, FAST_CHUNKS // len(datasets))).astype(np.int64))
-        chunks += [prepared.actions_at(r)[0][:, :width] for r in rows.tolist() if prepared.has_actions(r)]
-    return FastTokenizer.train(chunks, config.fast_vocab, config.fast_scale)
 
 
 def load_fast(path: Path) -> FastTokenizer:

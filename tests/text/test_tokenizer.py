@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.data.fakes import CORPUS
-from visuomotor.data.tokenizer import TextTokenizer
+from visuomotor.text.tokenizer import TextTokenizer
 
 TOKENIZER = TextTokenizer.train(CORPUS, 700)
 

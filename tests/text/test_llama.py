@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from visuomotor.data.cogact_prompt import prompt, prompt_ids, words_ids
-from visuomotor.data.llama import is_llama, read_llama
-from visuomotor.data.tokenizer import TextTokenizer
+from visuomotor.text.cogact_prompt import prompt, prompt_ids, words_ids
+from visuomotor.text.llama import is_llama, read_llama
+from visuomotor.text.tokenizer import TextTokenizer
 
 WORDS = [
     *("▁t", "he", "▁the", "re", "▁pi", "pic", "ick", "▁pick", "up", "▁up", "ca", "can", "▁can", "ck"),
