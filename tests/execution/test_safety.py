@@ -501,3 +501,54 @@ def test_a_released_robot_is_compared_with_where_it_was_moved_by_hand() -> None:
     safety.hold([0.7, 0.0, 0.5, 0.5])
     safety.release()
     np.testing.assert_allclose(safety.apply([0.0, 0.0, 0.5, 0.5], [0.7, 0.0, 0.5, 0.5])[0], 0.6, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"low": [math.nan] * 3},
+        {"high": [None] * 3},
+        {"low": [0.0]},
+        {"high": 1.0},
+        {"low": ["a"] * 3},
+        {"low": [-(10**400)] * 3},
+        {"low": [2.0] * 3, "high": [1.0] * 3},
+        {"low": [math.inf] * 3, "high": [math.inf] * 3},
+        {"low": [1e39] * 3, "high": [1e40] * 3},
+        {"velocity": [math.nan] * 3},
+        {"velocity": [-1.0] * 3},
+        {"velocity": [1.0]},
+    ],
+)
+def test_limits_of_a_robot_that_are_none_are_refused(broken: dict[str, Any]) -> None:
+    """NaN in `low` once sent NaN to the robot."""
+    free = component("joints", "joint", 3, unit="rad")
+    with pytest.raises(ValueError, match=f"'joints' has .*{next(iter(broken))}"):
+        SafetyFilter(robot([JOINTS], [{**free, **broken}]))
+    if "velocity" not in broken:
+        with pytest.raises(ValueError, match="'joints' has"):
+            SafetyFilter(robot([{**free, **broken}], [{**free, "reference": "step"}]))
+
+
+@pytest.mark.parametrize("rate", [0, -10, math.nan, math.inf, None, "fast"])
+def test_a_control_rate_that_is_none_is_refused(rate: Any) -> None:
+    with pytest.raises(ValueError, match="control_hz"):
+        SafetyFilter({**ARM, "control_hz": rate})
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"step_length": (0.1, 0.1)},
+        {"watchdog": (1.0, 2.0)},
+        {"velocity": ((1.0, 2.0), (3.0, 4.0))},
+        {"velocity": "fast"},
+        {"acceleration": 10**400},
+        {"velocity": {}},
+        {"chunk_age": 1 + 2j},
+    ],
+)
+def test_limits_of_another_shape_are_refused_when_they_are_made(bad: dict[str, Any]) -> None:
+    """They once raised TypeError out of `apply`, with the robot under way."""
+    with pytest.raises(ValueError, match=f"safety limit {next(iter(bad))}"):
+        SafetyLimits(**bad)
