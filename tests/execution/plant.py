@@ -38,8 +38,8 @@ class Axis:
 
     @property
     def is_checked(self) -> bool:
-        """Whether the filter can tell where it is: not a velocity, nor a difference to a start that is not measured."""
-        return self.kind != "velocity" and (self.reference != "chunk_start" or self.in_state)
+        """Whether the filter can tell how it moves: not by a difference to a start that is not measured."""
+        return self.kind == "velocity" or self.reference != "chunk_start" or self.in_state
 
     @property
     def in_state(self) -> bool:
@@ -99,14 +99,14 @@ class Plant:
         return np.concatenate([*values, np.zeros(0)])
 
     def execute(self, command: np.ndarray | None, start: list[np.ndarray]) -> None:
-        """Do what is sent; without a command stay. `start`: positions at the chunk's start."""
+        """Do what is sent; without a command keep targets and velocities. `start`: positions at the chunk's start."""
         self.before, self.last = list(self.position), self.motion
         self.motion = []
         for i, axis in enumerate(self.axes):
             values = None if command is None else command[self.where[i]].astype(np.float64)
             old = self.position[i]
             if values is None:
-                new = old
+                new = old + (self.last[i] if axis.kind == "velocity" else 0.0)
             elif axis.reference == "step" or axis.kind == "velocity":
                 new = old + values
             else:

@@ -501,3 +501,115 @@ def test_a_released_robot_is_compared_with_where_it_was_moved_by_hand() -> None:
     safety.hold([0.7, 0.0, 0.5, 0.5])
     safety.release()
     np.testing.assert_allclose(safety.apply([0.0, 0.0, 0.5, 0.5], [0.7, 0.0, 0.5, 0.5])[0], 0.6, rtol=1e-6)
+
+
+def test_a_state_that_the_loop_writes_in_place_is_measured_in_every_step() -> None:
+    """A view of the loop's buffer always equals itself, so that every state looked like a stuck sensor's."""
+    safety, state = SafetyFilter(STEPPED), np.zeros(2)
+    for _ in range(40):
+        state += 2 * safety.apply([0.1, 0.1], state)  # the robot moves twice as far as it is sent
+    assert (state <= 2.2 + 1e-6).all()
+    place = component("joints", "joint", 2, unit="rad", reference="chunk_start")
+    counted, start = SafetyFilter(robot([JOINT_STATE], [place])), np.zeros(2)
+    counted.apply([0.1, 0.1], start, start=start)
+    start += 1.0
+    np.testing.assert_allclose(counted.hold(start), 0.1, atol=1e-6)  # counted from where the chunk began
+
+
+ROTATIONS = {"quat_xyzw": [0, 0, 0, 1], "quat_wxyz": [1, 0, 0, 0], "rot6d": [1, 0, 0, 0, 1, 0]}
+
+
+@pytest.mark.parametrize("form", ROTATIONS)
+@pytest.mark.parametrize("limits", [SafetyLimits(), SafetyLimits(step_angle=0.1)])
+def test_a_state_that_holds_no_rotation_is_none(form: str, limits: SafetyLimits) -> None:
+    """Zeros, before a driver has measured anything, once left as a hold, and every later command was a hold of them."""
+    good = np.array(ROTATIONS[form], np.float64)
+    turn = component("turn", "rotation", len(good), unit=form, rotation=form)
+    safety = SafetyFilter(robot([turn], [turn]), limits)
+    assert safety.hold(0 * good) is None
+    assert safety.apply(good, 0 * good) is None
+    np.testing.assert_array_equal(safety.apply(good, good), good)
+    np.testing.assert_array_equal(safety.hold(0 * good), good)
+    assert safety.counts == {"state": 1}
+
+
+@pytest.mark.parametrize("form", ["axis_angle", "euler_xyz"])
+@pytest.mark.parametrize("size", [1e3, 1e12, 1e30])
+def test_angles_so_large_that_rounding_turns_them_are_no_rotation(form: str, size: float) -> None:
+    """Their angle was limited in float64; in float32 another rotation of any angle left."""
+    turn = component("turn", "rotation", 3, unit="rad", rotation=form, reference="step")
+    random = np.random.default_rng(0)
+    safety = SafetyFilter(robot([], [turn]), SafetyLimits(step_angle=0.1), state="none")
+    for _ in range(20):
+        sent = safety.apply(random.normal(size=3) * size).astype(np.float64)
+        there = Rotation.from_rotvec(sent) if form == "axis_angle" else Rotation.from_euler("xyz", sent)
+        assert there.magnitude() <= 0.1 + 1e-5
+    assert safety.counts["no_rotation"] >= 18
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"low": [math.nan] * 3},
+        {"high": [None] * 3},
+        {"low": [0.0]},
+        {"high": 1.0},
+        {"low": ["a"] * 3},
+        {"low": [-(10**400)] * 3},
+        {"low": [2.0] * 3, "high": [1.0] * 3},
+        {"low": [math.inf] * 3, "high": [math.inf] * 3},
+        {"low": [1e39] * 3, "high": [1e40] * 3},
+        {"velocity": [math.nan] * 3},
+        {"velocity": [-1.0] * 3},
+        {"velocity": [1.0]},
+    ],
+)
+def test_limits_of_a_robot_that_are_none_are_refused(broken: dict[str, Any]) -> None:
+    """NaN in `low` once sent NaN to the robot."""
+    free = component("joints", "joint", 3, unit="rad")
+    with pytest.raises(ValueError, match=f"'joints' has .*{next(iter(broken))}"):
+        SafetyFilter(robot([JOINTS], [{**free, **broken}]))
+    if "velocity" not in broken:
+        with pytest.raises(ValueError, match="'joints' has"):
+            SafetyFilter(robot([{**free, **broken}], [{**free, "reference": "step"}]))
+
+
+@pytest.mark.parametrize("rate", [0, -10, math.nan, math.inf, None, "fast"])
+def test_a_control_rate_that_is_none_is_refused(rate: Any) -> None:
+    with pytest.raises(ValueError, match="control_hz"):
+        SafetyFilter({**ARM, "control_hz": rate})
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"step_length": (0.1, 0.1)},
+        {"watchdog": (1.0, 2.0)},
+        {"velocity": ((1.0, 2.0), (3.0, 4.0))},
+        {"velocity": "fast"},
+        {"acceleration": 10**400},
+        {"velocity": {}},
+        {"chunk_age": 1 + 2j},
+    ],
+)
+def test_limits_of_another_shape_are_refused_when_they_are_made(bad: dict[str, Any]) -> None:
+    """They once raised TypeError out of `apply`, with the robot under way."""
+    with pytest.raises(ValueError, match=f"safety limit {next(iter(bad))}"):
+        SafetyLimits(**bad)
+
+
+def test_a_stop_ends_a_velocity_beside_a_target_beyond_its_limits() -> None:
+    """Nothing was sent, and a mobile base went on with its last velocity."""
+    base = component("base", "velocity", 2)
+    safety = SafetyFilter(robot([JOINTS], [base, JOINTS]), mode="shadow")
+    state = np.array([0.0, 0.0, 0.5])
+    safety.apply([0.5, 0.5, 9.0, 0.0, 0.5], state)
+    safety.stop()
+    np.testing.assert_allclose(safety.apply([0.5, 0.5, 0.0, 0.0, 0.5], state), [0, 0, 9.0, 0.0, 0.5])
+    assert safety.hold(state) is None  # at rest, and beyond the limits
+    # A robot under way that gets a new instruction, and is then found outside.
+    safety = SafetyFilter(robot([JOINTS], [base, JOINTS]))
+    safety.apply([0.5, 0.5, 1.0, 0.0, 0.5], state)
+    safety.rebase()
+    safety.stop()
+    np.testing.assert_allclose(safety.hold([1.5, 0.0, 0.5]), [0, 0, 1.0, 0.0, 0.5])

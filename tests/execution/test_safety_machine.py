@@ -272,6 +272,8 @@ class FilterMachine(RuleBasedStateMachine):
         if sent is None:
             self._require_unknown()
             self.plant.execute(None, self.start)
+            if stopped or (hold and not self.free):
+                self.plant.require_slower()
             return
         # Without a start of its own, a command counts from the last one that was known.
         start = self.filter_start or self.start

@@ -57,3 +57,17 @@ def test_there_is_no_shortcut_past_further_limits_and_quaternions() -> None:
     turn = Component(name="turn", dims=("x", "y", "z", "w"), kind="rotation", unit="1", rotation="quat_xyzw")
     robot = replace(ROBOT, state=(turn,), action=(turn,))
     assert not passes(SafetyFilter(robot), np.zeros((2, 4), np.float32), np.zeros(4, np.float32))
+
+
+def test_the_shortcut_compares_a_grippers_place_in_the_units_of_its_commands() -> None:
+    """Places from -1 to 1 were compared with the 0 to 80 mm that the state measures."""
+    width = Component(
+        name="hand", dims=("w",), kind="gripper", unit="mm", low=(0,), high=(80,), opened=80.0, closed=0.0
+    )
+    command = Component(
+        name="hand", dims=("w",), kind="gripper", unit="command", opened=1.0, closed=-1.0, reference="chunk_start"
+    )
+    robot = replace(ROBOT, state=(width,), action=(command,))
+    safety, state = SafetyFilter(robot), np.array([20.0], np.float32)  # 20 mm are -0.5
+    assert not passes(safety, np.array([[1.9]], np.float32), state)
+    assert passes(safety, np.array([[-0.4]], np.float32), state)

@@ -209,6 +209,7 @@ def passes(safety: SafetyFilter, actions: np.ndarray, state: np.ndarray) -> bool
         measured = part.measured(state)
         if part.base != "absolute" and measured is not None:
             place = measured + (np.cumsum(values, axis=0, dtype=np.float64) if part.base == "step" else values)
-            if (place < part.state_low).any() or (place > part.state_high).any():
+            low, high = part.measured_limits()  # in the action's unit, as the place is
+            if (place < low).any() or (place > high).any():
                 return False
     return True

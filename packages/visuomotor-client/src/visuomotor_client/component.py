@@ -21,6 +21,7 @@ IDENTITY = {
     "matrix": (1, 0, 0, 0, 1, 0, 0, 0, 1),
 }
 MEASUREMENT_ERROR = 0.01  # of a component's range
+MOST_ANGLE = 100.0  # rad, at which float32 resolves 8e-6 rad
 Limit = Callable[[np.ndarray, np.ndarray, Values, list[str]], np.ndarray]
 
 
@@ -123,6 +124,21 @@ class Limiter:
         if base is None or before is None or self._is_outside(base, stopped=stopped):
             return None
         return before - base
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether the last command was a velocity other than zero, which lasts until the next command."""
+        return self.part.kind == "velocity" and self._sent is not None and bool(self._sent.any())
+
+    def repeated(self, start: Values) -> Values:
+        """Return the command float64[n] that leads where the last one led, whatever the limits; None if unknown."""
+        if self.part.rests_at_zero:
+            return self.resting(start, stopped=True)
+        base = self._base(start)
+        if self.part.base == "absolute" or base is None:
+            return self._sent
+        here = self.track.position if self.track.target is None else self.track.target
+        return None if here is None else here - base
 
     def _is_outside(self, base: np.ndarray, *, stopped: bool) -> bool:
         """Return whether staying here would take a command beyond the limits, so that clipping it would be a motion.
@@ -249,7 +265,10 @@ class Limiter:
             base, before = np.zeros(part.size), self._identity()
         if before is None:
             before = base + values
-        if to_quaternion(base + values, rotation, scale) is None or to_quaternion(before, rotation, scale) is None:
+        # Rounding angles of many turns to float32 would make another rotation of them.
+        blurred = is_linear(rotation) and np.abs(base + values).max() * scale > MOST_ANGLE
+        readable = (to_quaternion(numbers, rotation, scale) is not None for numbers in (base + values, before))
+        if blurred or not all(readable):
             reasons.append("no_rotation")
             return values
         if most is None:

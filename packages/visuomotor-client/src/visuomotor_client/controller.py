@@ -1,6 +1,7 @@
 """One command per control step: executor, delay and safety filter together. numpy only."""
 
 from collections import deque
+from copy import copy
 from dataclasses import dataclass
 from typing import Optional
 
@@ -68,7 +69,8 @@ class Controller:
 
         `state_time` is when it was measured, on the same clock; None: now.
         """
-        self.state, self._now, self._state_time = state, now, state_time
+        # A copy: the chunk's start is this state even where the loop writes the next one into the same array.
+        self.state, self._now, self._state_time = copy(state), now, state_time
 
     def request(self) -> Optional[ChunkRequest]:
         """The observation of this step goes to the policy; returns what the policy is to be told beside it."""

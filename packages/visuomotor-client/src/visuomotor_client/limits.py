@@ -5,6 +5,8 @@ from typing import Optional, Union
 
 import numpy as np
 
+from visuomotor_client.robot import as_numbers
+
 __all__ = ["SafetyLimits"]
 
 Point = tuple[float, float, float]
@@ -48,8 +50,13 @@ class SafetyLimits:
             if field.name in ("workspace", "keep_out") or value is None:
                 continue
             least = 0.0 if field.name == "gripper_hysteresis" else np.nextafter(0.0, 1.0)
-            if not (np.isfinite(value).all() and (np.asarray(value) >= least).all()):
-                raise ValueError(f"The safety limit {field.name} is {value}; give a finite number above 0, or None.")
+            most_dims = 1 if field.name in ("velocity", "acceleration") else 0
+            numbers = as_numbers(value)
+            if numbers.ndim > most_dims or not ((numbers >= least) & (numbers < np.inf)).all():
+                raise ValueError(
+                    f"The safety limit {field.name} is {str(value)[:80]}; give a finite number above 0"
+                    f"{', one for each joint' * most_dims}, or None."
+                )
         boxes = (*self.keep_out, *((self.workspace,) if self.workspace is not None else ()))
         for box in boxes:
             if np.shape(box) != (2, 3) or not (np.asarray(box[0]) < np.asarray(box[1])).all():

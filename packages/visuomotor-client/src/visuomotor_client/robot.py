@@ -6,7 +6,9 @@ from typing import Any, Optional
 
 import numpy as np
 
-__all__ = ["Part", "control_rate", "parts"]
+from visuomotor_client.rotation import is_known, is_linear
+
+__all__ = ["Part", "as_numbers", "control_rate", "parts"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,12 @@ class Part:
         return self.base == "step" or self.kind == "velocity"
 
     @property
+    def holds_any_numbers(self) -> bool:
+        """Whether all numbers are a value of it: not of a quaternion, whose numbers may all be zero."""
+        rotation = str(self.rotation)
+        return self.kind != "rotation" or is_linear(rotation) or not is_known(rotation, self.size)
+
+    @property
     def is_end_effector(self) -> bool:
         """Whether workspace and keep-out boxes apply to it."""
         return self.kind == "position" and self.size == 3
@@ -75,6 +83,9 @@ def parts(embodiment: Any) -> tuple[Part, ...]:
 
     A component is measured by the state component of its own name, else by the one that stands at the same place among
     those of its kind, if the state has as many; size and unit (a gripper's unit is converted) must agree.
+
+    Raises:
+        ValueError: limits of a component that no command could keep.
     """
     described = _described(embodiment)
     starts, place = [], 0
@@ -87,7 +98,8 @@ def parts(embodiment: Any) -> tuple[Part, ...]:
         size = len(component["dims"])
         index = _measuring(component, described)
         state = None if index is None else described["state"][index]
-        speed = component.get("velocity")
+        low, high = _range(component)
+        state_low, state_high = _range(state or {"dims": component["dims"]})
         found.append(
             Part(
                 name=component["name"],
@@ -96,16 +108,16 @@ def parts(embodiment: Any) -> tuple[Part, ...]:
                 unit=component["unit"],
                 rotation=component.get("rotation"),
                 where=slice(place, place + size),
-                low=_limits(component.get("low"), size, -np.inf),
-                high=_limits(component.get("high"), size, np.inf),
+                low=low,
+                high=high,
                 opened=component.get("opened"),
                 closed=component.get("closed"),
                 state=None if index is None else slice(starts[index], starts[index] + size),
-                state_low=_limits((state or {}).get("low"), size, -np.inf),
-                state_high=_limits((state or {}).get("high"), size, np.inf),
+                state_low=state_low,
+                state_high=state_high,
                 state_opened=(state or {}).get("opened"),
                 state_closed=(state or {}).get("closed"),
-                velocity=None if speed is None else np.asarray(speed, np.float64),
+                velocity=_velocity(component),
             )
         )
         place += size
@@ -113,16 +125,62 @@ def parts(embodiment: Any) -> tuple[Part, ...]:
 
 
 def control_rate(embodiment: Any) -> float:
-    """Control steps per second."""
-    return float(_described(embodiment)["control_hz"])
+    """Control steps per second. ValueError where that is no finite number above 0."""
+    value = _described(embodiment)["control_hz"]
+    rate = as_numbers(value)
+    if rate.shape != () or not 0 < rate < np.inf:
+        raise ValueError(f"The embodiment's control_hz is {value!r}; give a finite number above 0.")
+    return float(rate)
 
 
 def _described(embodiment: Any) -> Mapping[str, Any]:
     return embodiment if isinstance(embodiment, Mapping) else embodiment.to_json()
 
 
-def _limits(values: Any, size: int, otherwise: float) -> np.ndarray:
-    return np.full(size, otherwise) if values is None else np.asarray(values, np.float64)
+def _range(component: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """(low, high) float64[n] of a component, infinite where it states none."""
+    low, high = _limit(component, "low", -np.inf), _limit(component, "high", np.inf)
+    largest = float(np.finfo(np.float32).max)  # commands are sent in float32
+    if not ((low <= high) & (low <= largest) & (high >= -largest)).all():
+        raise ValueError(
+            f"Component {component['name']!r} has low {low.tolist()} and high {high.tolist()}, and no number lies "
+            "between them. Correct the embodiment."
+        )
+    return low, high
+
+
+def _velocity(component: Mapping[str, Any]) -> Optional[np.ndarray]:
+    """Highest speed float64[n]; None where none is stated."""
+    if component.get("velocity") is None:
+        return None
+    speed = _limit(component, "velocity", np.inf)
+    if not ((speed > 0) & (speed < np.inf)).all():
+        raise ValueError(f"Component {component['name']!r} has velocity {speed.tolist()}; give finite numbers above 0.")
+    return speed
+
+
+def _limit(component: Mapping[str, Any], name: str, otherwise: float) -> np.ndarray:
+    """One limit per dimension, float64[n]. NaN would let everything pass, so it is refused like text."""
+    value, size = component.get(name), len(component["dims"])
+    if value is None:
+        return np.full(size, otherwise)
+    limit = as_numbers(value)
+    if limit.shape != (size,) or np.isnan(limit).any():
+        raise ValueError(
+            f"Component {component['name']!r} has {str(value)[:80]} as {name}; give one number for each of its "
+            f"{size} dimensions."
+        )
+    return limit
+
+
+def as_numbers(value: Any) -> np.ndarray:
+    """Return a limit as float64; NaN where it holds anything but numbers."""
+    if isinstance(value, (str, bytes)):
+        return np.array(np.nan)
+    try:
+        return np.asarray(value, np.float64)
+    except (TypeError, ValueError, OverflowError):
+        return np.array(np.nan)
 
 
 def _measuring(component: Mapping[str, Any], described: Mapping[str, Any]) -> Optional[int]:

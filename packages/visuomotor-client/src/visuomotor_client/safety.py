@@ -17,6 +17,7 @@ from visuomotor_client.limits import SafetyLimits
 from visuomotor_client.motion import Values
 from visuomotor_client.requirements import missing_limits, require_possible, require_state
 from visuomotor_client.robot import control_rate, parts
+from visuomotor_client.rotation import to_quaternion
 from visuomotor_client.watchdog import Watchdog
 
 __all__ = ["MODES", "STATES", "Intervention", "SafetyFilter"]
@@ -73,9 +74,9 @@ class SafetyFilter:
       none came for `limits.watchdog` seconds. Meanwhile positions are integrated from the last good state.
     * "none": states are not read. Limits that depend on a measured position are refused here.
 
-    A robot that stands outside its limits is never moved by the filter itself: differences may then only lead back, and
-    absolute commands start from the nearest point inside. Where limits contradict each other, position wins over
-    velocity, and velocity over acceleration. The result is float32, rounded towards the inside of the limits.
+    A robot that stands outside its limits stays there when it is stopped. Otherwise differences may only lead back, and
+    absolute commands and holds start from the nearest point inside. Where limits contradict each other, position wins
+    over velocity, and velocity over acceleration. The result is float32, rounded towards the inside of the limits.
 
     Args:
         embodiment: an Embodiment, or its JSON as servers and checkpoints carry it.
@@ -105,6 +106,9 @@ class SafetyFilter:
         self.stopped: Optional[str] = None
         self._reads_state = state == "required"
         self._needs_state = self._reads_state and any(part.state is not None for part in self.parts)
+        measured = [part for part in self.parts if part.state is not None]
+        self._state_size = max((part.state.stop for part in measured if part.state is not None), default=0)
+        self._rotating = [part for part in measured if not part.holds_any_numbers]
         self._limiters = limiters(self.parts, limits, self.control_hz)
         for limiter in self._limiters:
             require_possible(limiter)
@@ -241,11 +245,13 @@ class SafetyFilter:
             self.stop(f"no state for more than {self.limits.watchdog:g} s")
 
     def _readable_state(self, state: Any) -> Values:
-        """`state` as float64[s]; None where it is none, or has too few numbers or one that is not finite."""
+        """`state` as float64[s]; None where it is too short, not finite, or holds zeros for a rotation."""
         values = _numbers(state)
-        least = max([part.state.stop for part in self.parts if part.state is not None], default=0)
-        if values is None or values.ndim != 1 or len(values) < least or not _are_usable(values):
+        if values is None or values.ndim != 1 or len(values) < self._state_size or not _are_usable(values):
             return None
+        for part in self._rotating:
+            if to_quaternion(values[part.state], str(part.rotation)) is None:
+                return None
         return values
 
     def _chunk_start(self, start: Any, reasons: list[str]) -> Values:
@@ -309,9 +315,24 @@ class SafetyFilter:
         for limiter in self._limiters:
             rest = limiter.resting(start, stopped=self.stopped is not None)
             if rest is None:
-                return None
+                return self._repeated(start)
             values[limiter.part.where] = rest
         return self._rounded(self._limited(values, start, []))
+
+    def _repeated(self, start: Values) -> Optional[np.ndarray]:
+        """The last targets again, though beyond the limits, where a velocity beside them has to end; else None.
+
+        A robot that gets no command stays at its last target, but goes on with its last velocity.
+        """
+        if not any(limiter.is_under_way for limiter in self._limiters):
+            return None
+        values = np.zeros(self.action_dim)
+        for limiter in self._limiters:
+            target = limiter.repeated(start)
+            if target is None:
+                return None
+            values[limiter.part.where] = target
+        return values.astype(np.float32)
 
     def _rounded(self, values: np.ndarray) -> np.ndarray:
         return np.clip(values.astype(np.float32), self._low, self._high)
@@ -334,11 +355,12 @@ class SafetyFilter:
 def _numbers(value: Any) -> Values:
     """`value` as a float64 array; None where it cannot be read as one.
 
+    A copy, because a loop may write each state into the same array, which would then equal the one before.
     Anything may come here, also objects whose conversion raises whatever it likes (integers beyond float64, tensors
     that require gradients), so every error means the same: these are no numbers, and the caller says so.
     """
     try:
-        return np.asarray(value, np.float64)
+        return np.array(value, np.float64)
     except Exception:
         return None
 
