@@ -5,7 +5,6 @@
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -28,9 +27,13 @@ def robot_request(
     embodiment: Embodiment,
     instruction: str,
     levels: Sequence[str],
+    contents: Mapping[str, Content],
+    *,
     rng: np.random.Generator | None = None,
+    next_level: str | None = None,
 ) -> TextRequest:
-    """Request for a text of `levels`, without contents. Without `rng` in the words of inference, the same each time."""
+    """Request for a text: with `rng` of a sample; without it of an observation, in the words of inference."""
+    complete = rng is not None
     if config.templates != "none":
         wording: templates.Wording = "train" if rng is not None else "canonical"
         if rng is None and config.templates == "heldout":
@@ -41,7 +44,10 @@ def robot_request(
         views=sum(role in embodiment.roles for role in config.image_roles),
         robot=embodiment if config.tags else None,
         levels=tuple(levels),
-        turns={level: config.turn(level) for level in LEVELS},
+        contents=contents,
+        turns={level: config.turn(level) for level in contents},
+        next_level=next_level,
+        complete=complete,
     )
 
 
@@ -64,8 +70,7 @@ def robot_text(
             contents[level] = action_tokens()
         elif content := _content(level, config, prepared, row, instruction, shifts) or layout.placeholder:
             contents[level] = content
-    request = robot_request(config, embodiment, instruction, tuple(contents), rng)
-    return lay_out(layout, replace(request, contents=contents, complete=True))
+    return lay_out(layout, robot_request(config, embodiment, instruction, tuple(contents), contents, rng=rng))
 
 
 def observation_text(
@@ -81,11 +86,10 @@ def observation_text(
     levels: those that the model writes; `written`: contents of those that it wrote before.
     """
     present = tuple(level for level in LEVELS if written.get(level) or level in levels)
-    request = robot_request(config, embodiment, instruction, present)
     contents = {level: written[level] for level in config.level_order if written.get(level)}
     # Levels that do not see each other begin from the prompt, each with its own header.
     next_level = levels[0] if levels and config.scaffold == "sequential" else None
-    return lay_out(layout, replace(request, contents=contents, next_level=next_level))
+    return lay_out(layout, robot_request(config, embodiment, instruction, present, contents, next_level=next_level))
 
 
 def _content(
