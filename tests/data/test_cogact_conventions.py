@@ -11,7 +11,7 @@ from tests.data.fakes import CORPUS, SENTENCES, FakeDataset, embodiment
 from tests.text.test_llama import write_model
 from visuomotor.data.processor import Processor, ProcessorConfig
 from visuomotor.embodiment import Embodiment
-from visuomotor.text.cogact_prompt import words_ids
+from visuomotor.text.layout import TextRequest
 from visuomotor.text.tokenizer import TextTokenizer
 
 PUBLISHED: dict[str, Any] = {"prompt": "cogact", "levels": {}}
@@ -39,7 +39,7 @@ def sample(processor: Processor, dataset: FakeDataset, row: int, objective: Any 
 def test_training_and_inference_read_the_same_text(tmp_path: Path) -> None:
     for words in (None, TextTokenizer.from_llama(write_model(tmp_path / "llama"))):
         processor, dataset = build(words)
-        expected = words_ids(processor.tokenizer, SENTENCES[0]).tolist()
+        expected = processor.layout.prompt(TextRequest(instruction=SENTENCES[0]))[0].ids.tolist()
         one = sample(processor, dataset, 3)
         assert one.text_ids.tolist() == expected
         assert not one.text_loss.any()
@@ -110,4 +110,6 @@ def test_words_without_action_tokens_write_no_action_line(tmp_path: Path) -> Non
     with pytest.raises(ValueError, match="0 action tokens"):
         build(words, prompt="plain", levels={"action": 0.5})
     with pytest.raises(ValueError, match="no action tokens"):
+        build(words, prompt="plain", levels={})[0].grammar("action")
+    with pytest.raises(ValueError, match="no level 'action'"):
         build(words)[0].grammar("action")

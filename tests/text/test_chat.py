@@ -13,7 +13,8 @@ from visuomotor.contract import TextKind
 from visuomotor.data.augment import AugmentConfig, centre_crop
 from visuomotor.data.processor import Processor, ProcessorConfig
 from visuomotor.data.sample import Sample
-from visuomotor.text import chat
+from visuomotor.text.chat import ChatLayout
+from visuomotor.text.layout import TextRequest, lay_out
 from visuomotor.text.scaffold import text_of
 from visuomotor.text.tokenizer import TextTokenizer
 
@@ -32,8 +33,10 @@ PROMPT = (
 )
 def test_ids_are_those_of_the_whole_conversation(qwen_folder: Path, reasoning: str | None, answer: str) -> None:  # noqa: F811
     words = TextTokenizer.from_qwen(qwen_folder, add_dm0_tokens=False)
-    pieces = [*chat.chat_pieces(words, INSTRUCTION, 2), *chat.answer_pieces(words, reasoning)]
-    ids, kinds, targets = text_of(pieces)
+    # Data without a sub-task has the placeholder; None: reasoning is switched off.
+    contents = {} if reasoning is None else {"subtask": reasoning or ChatLayout.placeholder}
+    request = TextRequest(instruction=INSTRUCTION, views=2, contents=contents, complete=True)
+    ids, kinds, targets = text_of(lay_out(ChatLayout(words), request))
     oracle = Qwen2Tokenizer.from_pretrained(str(qwen_folder))
     assert ids.tolist() == oracle.encode(PROMPT + answer, add_special_tokens=False)
     expected = np.arange(len(ids)) >= len(oracle.encode(PROMPT, add_special_tokens=False))
@@ -100,7 +103,7 @@ def test_contradictions_are_refused(processor: Processor) -> None:
     with pytest.raises(ValueError, match="not 'box'"):
         processor.header("box")
     with pytest.raises(ValueError, match="no token"):
-        chat.chat_pieces(TextTokenizer.train(CORPUS, 640), INSTRUCTION, 1)
+        ChatLayout(TextTokenizer.train(CORPUS, 640)).prompt(TextRequest(instruction=INSTRUCTION))
 
 
 DATASET = FakeDataset(2)

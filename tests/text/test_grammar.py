@@ -9,6 +9,7 @@ from visuomotor.text import scaffold
 from visuomotor.text.action_tokens import BINS
 from visuomotor.text.automaton import Automaton, Grammar
 from visuomotor.text.grammar import action_grammar, level_grammar
+from visuomotor.text.plain import PlainLayout
 from visuomotor.text.tokenizer import TextTokenizer
 
 WORDS = [*CORPUS, *scaffold.FIXED_TEXT]
@@ -61,12 +62,12 @@ def test_the_lines_of_training_are_well_formed(kind: tuple[TextTokenizer, int]) 
     boxes = {name: tuple(rng.integers(0, largest + 1, 4).tolist()) for name in ("red block", "cup")}
     points = [tuple(rng.integers(0, largest + 1, 2).tolist()) for _ in range(30)]
     contents = {
-        "subtask": " reach for the unheard-of thing, 2 cm away",
+        "subtask": "reach for the unheard-of thing, 2 cm away",
         "box": scaffold.box_content(boxes, "push the red block into the cup"),  # type: ignore[arg-type]
         "trajectory": scaffold.trajectory_content(points),  # type: ignore[arg-type]
     }
     for level, content in contents.items():
-        ids = scaffold.level_pieces(tokenizer, level, content)[1].ids
+        ids = PlainLayout(tokenizer).level(level, content)[1].ids
         assert level_grammar(level, tokenizer, largest).accepts(ids)
         assert not level_grammar(level, tokenizer, largest).accepts(ids[:-1])
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from visuomotor.text.cogact_prompt import prompt, prompt_ids, words_ids
+from visuomotor.text.cogact_prompt import CogACTLayout, prompt, prompt_ids
+from visuomotor.text.layout import TextRequest
 from visuomotor.text.llama import is_llama, read_llama
 from visuomotor.text.tokenizer import TextTokenizer
 
@@ -72,7 +73,7 @@ def test_the_prompt_is_that_of_published_models(folder: Path) -> None:
     words = TextTokenizer.from_llama(folder)
     assert (words.begin_id, words.eos_id, words.newline_id, words.empty_id) == (1, 2, 3 + 10, EMPTY)
     assert words.pad_id == len(PIECES) == words.vocab_size - 1  # behind the vocabulary
-    found = words_ids(words, "Pick up the CAN").tolist()
+    found = CogACTLayout(words).prompt(TextRequest(instruction="Pick up the CAN"))[0].ids.tolist()
     assert found == [1, *by_definition(prompt("pick up the can")), EMPTY, 2]
     published = prompt_ids("Pick up the CAN", lambda text: [1, *by_definition(text)])
     assert found == [*published[:-2], EMPTY, 2]  # LLaMA-2's own vocabulary has the empty piece at 29871
@@ -80,7 +81,7 @@ def test_the_prompt_is_that_of_published_models(folder: Path) -> None:
 
 def test_other_words_begin_and_end_with_their_end_of_sequence() -> None:
     words = TextTokenizer.train(["pick up the can"], 600)
-    found = words_ids(words, "Pick up the can")
+    found = CogACTLayout(words).prompt(TextRequest(instruction="Pick up the can"))[0].ids
     assert found[0] == found[-1] == words.eos_id
     assert words.decode(found) == prompt("pick up the can")
 

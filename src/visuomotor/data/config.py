@@ -7,7 +7,9 @@ from visuomotor.data.augment import AugmentConfig
 from visuomotor.data.normalization import NEAR_CONSTANT, Method
 from visuomotor.data.weighting import WEIGHTS, WeightingConfig
 from visuomotor.spelling import require_choices
-from visuomotor.text.scaffold import LEVELS, PromptStyle
+from visuomotor.text.layout import TextLayout
+from visuomotor.text.layouts import find_layout
+from visuomotor.text.scaffold import LEVELS
 
 __all__ = ["Objective", "ProcessorConfig"]
 
@@ -23,9 +25,9 @@ class ProcessorConfig:
     image_roles: camera roles in the model's order; `optional_roles` may be missing (a masked view).
     image_size: side in pixels to pad and resize to; None leaves images as they are stored.
     levels: {scaffold level: probability that its line is present in a training sample}.
-    prompt: "plain", the instruction in a line of its own; "dm0", the published DM0's; "qwen2_vl", the chat layout of
-        DexVLA (text/chat.py), whose only level is the sub-task, the reasoning of every sample (1) or of none (0);
-        "cogact", behind which nothing is written.
+    prompt: name of the text layout (text/layouts.py): "plain", the instruction in a line of its own; "dm0", the
+        published DM0's; "qwen2_vl", the chat layout of DexVLA (text/chat.py), whose only level is the sub-task, the
+        reasoning of every sample (1) or of none (0); "cogact", behind which nothing is written.
     action_reference: "embodiment" keeps what the data says; "chunk_start" learns absolute components as differences
         to the state at the start of the chunk; `state_of` pairs action with state components of other names, and
         `wrap_angles` takes angles the short way round (the servers of published models do not).
@@ -68,7 +70,7 @@ class ProcessorConfig:
     optional_roles: tuple[str, ...] = ()
     image_size: int | None = None
     levels: dict[str, float] = field(default_factory=lambda: {"subtask": 0.5, "action": 1.0})
-    prompt: PromptStyle = "plain"
+    prompt: str = "plain"
     max_text: int = 256
     action_reference: Literal["embodiment", "chunk_start"] = "embodiment"
     state_of: dict[str, str] = field(default_factory=dict)
@@ -117,11 +119,6 @@ class ProcessorConfig:
         unknown = set(self.weights) - set(WEIGHTS)
         if unknown:
             raise ValueError(f"Unknown loss weights {sorted(unknown)}; choose from {list(WEIGHTS)}.")
-        if self.prompt == "cogact" and (self.tags or any(self.levels.values())):
-            raise ValueError(
-                f"A text of the layout 'cogact' ends with its question, which has no tags, but levels is {self.levels} "
-                f"and tags {self.tags}; set levels={{}} and tags=False."
-            )
         if self.fast_scale <= 0:
             raise ValueError(f"ProcessorConfig.fast_scale is {self.fast_scale}; it must be above 0.")
         for level, probability in self.levels.items():
@@ -132,28 +129,24 @@ class ProcessorConfig:
                 raise ValueError(f"ProcessorConfig.{name} is {getattr(self, name)}; it must be at least 1.")
         if not 10 <= self.coordinates <= 1000:
             raise ValueError(f"ProcessorConfig.coordinates is {self.coordinates}; it must lie in 10-1000.")
-        self._require_chat()
+        self.layout.check(self.levels, tags=self.tags, parallel=self.scaffold == "parallel")
+        if self.layout.has_coordinates and (self.augment.crop or self.augment.rotation):
+            raise ValueError(
+                f"augment.crop and .rotation do not move boxes and points, which texts of the layout {self.prompt!r} "
+                f"may name; set both to 0, or take a layout without coordinates."
+            )
         if not self.image_roles:
             raise ValueError("image_roles is empty; a policy needs at least one camera role.")
+
+    @property
+    def layout(self) -> type[TextLayout]:
+        """Text layout that `prompt` names."""
+        return find_layout(self.prompt)
 
     @property
     def weighs(self) -> bool:
         """Whether samples carry anything that is made of `weighting`."""
         return self.router or bool(self.weights)
-
-    def _require_chat(self) -> None:
-        if self.prompt != "qwen2_vl":
-            if self.augment.crop or self.augment.rotation:
-                raise ValueError(
-                    "augment.crop and .rotation do not move boxes and points; they need prompt='qwen2_vl'."
-                )
-            return
-        if set(self.levels) - {"subtask"} or self.levels.get("subtask", 0) not in (0, 1):
-            raise ValueError(
-                f"With prompt='qwen2_vl' the only level is 'subtask', with probability 0 or 1; levels is {self.levels}."
-            )
-        if self.tags or self.scaffold != "sequential":
-            raise ValueError("prompt='qwen2_vl' has neither tags nor parallel levels; leave both at their defaults.")
 
     def turn(self, level: str) -> int:
         """The turn of a level's text (see contract.Batch): one of its own where levels do not see each other."""

@@ -9,6 +9,7 @@ from visuomotor.data.conversations import Conversation
 from visuomotor.data.images import fit
 from visuomotor.data.sample import Sample
 from visuomotor.text import scaffold
+from visuomotor.text.layout import TextLayout
 from visuomotor.text.tokenizer import TextTokenizer
 
 __all__ = ["conversation_sample", "conversation_views"]
@@ -36,7 +37,7 @@ def conversation_sample(
     images = [fit(i, config.image_size) if config.image_size is not None else i for i in conversation.images]
     if rng is not None:
         images = [augment(i, Shift(), config.augment, rng) for i in images]
-    pieces = _text(config, tokenizer, conversation, answered=rng is not None)
+    pieces = _text(config, config.layout(tokenizer), conversation, answered=rng is not None)
     if begin:
         pieces.append(scaffold.Piece(tokenizer.encode(begin), TextKind.ANSWER, False))
     ids, kinds, targets = scaffold.text_of(pieces)
@@ -68,16 +69,14 @@ def conversation_views(config: ProcessorConfig, images: int) -> tuple[bool, ...]
 
 
 def _text(
-    config: ProcessorConfig, tokenizer: TextTokenizer, conversation: Conversation, *, answered: bool
+    config: ProcessorConfig, layout: TextLayout, conversation: Conversation, *, answered: bool
 ) -> scaffold.Pieces:
     """All turns; in training, later ones that go beyond max_text are left out whole."""
     pieces: scaffold.Pieces = []
     length, last = 0, len(conversation.turns) - 1
     for turn, (question, answer) in enumerate(conversation.turns):
         open_end = turn == last and not answered
-        pair = scaffold.exchange_pieces(
-            tokenizer, question, None if open_end else answer, config.prompt, first=turn == 0
-        )
+        pair = layout.exchange(question, None if open_end else answer, first=turn == 0)
         length += sum(len(p.ids) for p in pair)
         if answered and pieces and length > config.max_text:
             break

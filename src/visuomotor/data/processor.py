@@ -32,11 +32,10 @@ from visuomotor.data.phases import require_signal
 from visuomotor.data.prepared import Prepared, spread_chunks, spread_rows
 from visuomotor.data.sample import Sample, collate
 from visuomotor.data.statistics import Statistics, compute_statistics, is_scenes
-from visuomotor.text import chat, cogact_prompt, grounding, scaffold, tags, templates
+from visuomotor.text import grounding, scaffold, tags, templates
 from visuomotor.text.action_line import ActionLine, load_fast
 from visuomotor.text.automaton import Grammar
 from visuomotor.text.fast import FastTokenizer
-from visuomotor.text.grammar import level_grammar
 from visuomotor.text.sentences import Sentences
 from visuomotor.text.tokenizer import TextTokenizer
 
@@ -64,6 +63,7 @@ class Processor:
         self.embodiments = tuple(embodiments)
         self.statistics = tuple(statistics)
         self.tokenizer = tokenizer
+        self.layout = config.layout(tokenizer)
         self.action_line = _action_line(config, tokenizer, fast)
         self.sentences = Sentences(config.sentence) if config.sentence else None
         if config.tags:
@@ -113,11 +113,10 @@ class Processor:
             )
         if tokenizer is None:
             words = [*corpus, *scaffold.FIXED_TEXT, *grounding.PHRASES, *(t for d in datasets for t in _sentences(d))]
-            words += [cogact_prompt.prompt("")] if config.prompt == "cogact" else []
+            words += config.layout.fixed_text
             words += templates.corpus() if config.templates != "none" else []
             words += [f"{tag} " for e, _ in groups for tag in tags.tags_of(e)] if config.tags else []
-            special = chat.TOKENS if config.prompt == "qwen2_vl" else ()
-            words += chat.FIXED_TEXT if special else []
+            special = config.layout.special_tokens
             digits = 2 if config.coordinates <= 100 else 1
             tokenizer = TextTokenizer.train(words, config.vocab_size - len(special), digits=digits)
             tokenizer = tokenizer.with_special_tokens(special) if special else tokenizer
@@ -187,10 +186,10 @@ class Processor:
             valid[:steps, : bins.shape[1]] = True
             tokens = partial(self.action_line.encode, actions, bins)
             robot = self.embodiments[dataset_index]
-            pieces = sample_text.robot_text(config, self.tokenizer, robot, prepared, row, tokens, shifts, rng)
+            pieces = sample_text.robot_text(config, self.layout, robot, prepared, row, tokens, shifts, rng)
         else:
             actions = np.zeros((config.horizon, config.action_width), dtype=np.float32)
-            pieces = sample_text.grounding_text(config, self.tokenizer, prepared, row, shifts, rng, objective, kinds)
+            pieces = sample_text.grounding_text(config, self.layout, prepared, row, shifts, rng, objective, kinds)
         ids, text_kind, targets = scaffold.text_of(pieces)
         if len(ids) > config.max_text:
             raise ValueError(
@@ -244,18 +243,10 @@ class Processor:
             views = self.views[embodiment]
             _, pictures = self._pictures(embodiment, observation.images, None, views, place=lambda: "the observation")
             known = text[i] if text else {}
-            written = tuple(level for level in scaffold.LEVELS if known.get(level) or level in levels)
-            pieces = sample_text.robot_prompt(
-                self.config, self.tokenizer, self.embodiments[embodiment], observation.instruction, written
+            robot = self.embodiments[embodiment]
+            pieces = sample_text.observation_text(
+                self.config, self.layout, robot, observation.instruction, levels, known
             )
-            for level in self.config.level_order:
-                if known.get(level) and self.config.prompt == "qwen2_vl":
-                    pieces += chat.known_answer(self.tokenizer, known[level])
-                elif known.get(level):
-                    turn = self.config.turn(level)
-                    pieces += scaffold.level_pieces(self.tokenizer, level, " " + known[level], turn)
-            if levels and self.config.scaffold == "sequential":
-                pieces += self.header(levels[0])
             ids, kinds, targets = scaffold.text_of(pieces)
             samples.append(
                 Sample(
@@ -282,11 +273,7 @@ class Processor:
         Raises:
             ValueError: the layout has no such level.
         """
-        if self.config.prompt != "qwen2_vl":
-            return [scaffold.header_piece(self.tokenizer, level)]
-        if level != "subtask":
-            raise ValueError(f"With prompt='qwen2_vl' a policy writes 'subtask', its reasoning, and not {level!r}.")
-        return []
+        return self.layout.header(level)
 
     def model_actions(self, actions: np.ndarray, state: np.ndarray, embodiment: int = 0) -> np.ndarray:
         """The inverse of `robot_actions`: float[T, a] in robot units -> float32[T, A]."""
@@ -294,10 +281,7 @@ class Processor:
 
     def parse_text(self, ids: Sequence[int] | np.ndarray, level: str | None = None) -> dict[str, str]:
         """{level: text} of generated ids. `level`: the one whose header was forced, so that the ids go on from it."""
-        text = self.tokenizer.decode(ids)
-        if self.config.prompt == "qwen2_vl":
-            return {"subtask": chat.reasoning_of(text)}
-        return scaffold.parse_levels((scaffold.HEADERS[level] if level else "") + text)
+        return self.layout.parse(self.tokenizer.decode(ids), level)
 
     def marks(self, text: Mapping[str, str], embodiment: int = 0) -> dict[str, Any]:
         """What a text points at, to be drawn: {"camera": name, "boxes": {name: [x1, y1, x2, y2]}, "trace": [[x, y]]}.
@@ -318,11 +302,8 @@ class Processor:
 
         None in a chat layout: an answer ends with the turn, not with the line, and says anything.
         """
-        if self.config.prompt == "qwen2_vl":
-            return None
-        if level != "action":
-            return level_grammar(level, self.tokenizer, self.config.coordinate(1000), names)
-        return self.action_line.grammar(self.embodiments[embodiment].action_dim)
+        line = partial(self.action_line.grammar, self.embodiments[embodiment].action_dim)
+        return self.layout.grammar(level, self.config.coordinate(1000), names, line)
 
     def decode_actions(self, ids: np.ndarray, embodiment: int = 0) -> np.ndarray | None:
         """Normalised float32[T, A] of a written action line (ids [G]); None if it is malformed."""

@@ -12,87 +12,109 @@ from visuomotor.data.augment import Shift
 from visuomotor.data.config import Objective, ProcessorConfig
 from visuomotor.data.prepared import Prepared
 from visuomotor.embodiment import Embodiment
-from visuomotor.text import chat, grounding, scaffold, scene_questions, templates
-from visuomotor.text.tags import tag_pieces
-from visuomotor.text.tokenizer import TextTokenizer
+from visuomotor.text import grounding, scene_questions, templates
+from visuomotor.text.layout import Content, TextLayout, TextRequest, lay_out
+from visuomotor.text.scaffold import LEVELS, MAX_POINTS, Pieces, box_content, trajectory_content
 
-__all__ = ["grounding_text", "robot_prompt", "robot_text"]
+__all__ = ["grounding_text", "observation_text", "robot_text"]
 
 FIRST_VIEW_SHARE = 0.75  # of the grounding questions, where there are several views
 Boxes = dict[str, tuple[int, int, int, int]]
 
 
-def robot_prompt(
+def robot_request(
     config: ProcessorConfig,
-    tokenizer: TextTokenizer,
     embodiment: Embodiment,
     instruction: str,
     levels: Sequence[str],
+    contents: Mapping[str, Content],
+    *,
     rng: np.random.Generator | None = None,
-) -> scaffold.Pieces:
-    """The user's turn, for a text of `levels`. Without `rng` in the words of inference, the same ones each time."""
+    next_level: str | None = None,
+) -> TextRequest:
+    """Request for a text: with `rng` of a sample; without it of an observation, in the words of inference."""
+    complete = rng is not None
     if config.templates != "none":
         wording: templates.Wording = "train" if rng is not None else "canonical"
         if rng is None and config.templates == "heldout":
             wording, rng = "heldout", np.random.default_rng(zlib.crc32(instruction.encode()))
         instruction = templates.instruct(instruction, levels, embodiment.name, wording, rng)
-    if config.prompt == "qwen2_vl":
-        return chat.chat_pieces(tokenizer, instruction, sum(role in embodiment.roles for role in config.image_roles))
-    tags = tag_pieces(tokenizer, embodiment) if config.tags else []
-    answers = any(level != "action" for level in levels)  # a policy that acts at once never sees the marker
-    return scaffold.prompt_pieces(tokenizer, instruction, config.prompt, answers=answers, tags=tags)
+    return TextRequest(
+        instruction=instruction,
+        views=sum(role in embodiment.roles for role in config.image_roles),
+        robot=embodiment if config.tags else None,
+        levels=tuple(levels),
+        contents=contents,
+        turns={level: config.turn(level) for level in contents},
+        next_level=next_level,
+        complete=complete,
+    )
 
 
 def robot_text(
     config: ProcessorConfig,
-    tokenizer: TextTokenizer,
+    layout: TextLayout,
     embodiment: Embodiment,
     prepared: Prepared,
     row: int,
     action_tokens: Callable[[], np.ndarray],
     shifts: dict[str, Shift],
     rng: np.random.Generator,
-) -> scaffold.Pieces:
-    """Prompt and the levels that the draw keeps, in their order; `action_tokens` gives those of the row's chunk."""
-    kept = {level: rng.random() < config.levels.get(level, 0.0) for level in scaffold.LEVELS}
+) -> Pieces:
+    """Prompt and the levels that the draw selects, in their order; `action_tokens` gives those of the row's chunk."""
+    selected = {level: rng.random() < config.levels.get(level, 0.0) for level in LEVELS}
     instruction = prepared.instruction(row)
-    if config.prompt == "qwen2_vl":
-        reasoning = prepared.annotation(row).subtask if kept["subtask"] else None
-        prompt = robot_prompt(config, tokenizer, embodiment, instruction, ("subtask",) if kept["subtask"] else (), rng)
-        return [*prompt, *chat.answer_pieces(tokenizer, reasoning)]
-    written: dict[str, scaffold.Pieces] = {}
-    for level in (level for level in config.level_order if kept[level]):
+    contents: dict[str, Content] = {}
+    for level in (level for level in config.level_order if selected[level]):
         if level == "action":
-            written[level] = scaffold.action_pieces(tokenizer, action_tokens(), config.turn(level))
-        elif content := _content(level, config, prepared, row, instruction, shifts):
-            written[level] = scaffold.level_pieces(tokenizer, level, content, config.turn(level))
-    prompt = robot_prompt(config, tokenizer, embodiment, instruction, tuple(written), rng)
-    return [*prompt, *(piece for pieces in written.values() for piece in pieces)]
+            contents[level] = action_tokens()
+        elif content := _content(level, config, prepared, row, instruction, shifts) or layout.placeholder:
+            contents[level] = content
+    return lay_out(layout, robot_request(config, embodiment, instruction, tuple(contents), contents, rng=rng))
+
+
+def observation_text(
+    config: ProcessorConfig,
+    layout: TextLayout,
+    embodiment: Embodiment,
+    instruction: str,
+    levels: Sequence[str],
+    written: Mapping[str, str],
+) -> Pieces:
+    """Text of an observation: the same as in training, up to what the model writes.
+
+    levels: those that the model writes; `written`: contents of those that it wrote before.
+    """
+    present = tuple(level for level in LEVELS if written.get(level) or level in levels)
+    contents = {level: written[level] for level in config.level_order if written.get(level)}
+    # Levels that do not see each other begin from the prompt, each with its own header.
+    next_level = levels[0] if levels and config.scaffold == "sequential" else None
+    return lay_out(layout, robot_request(config, embodiment, instruction, present, contents, next_level=next_level))
 
 
 def _content(
     level: str, config: ProcessorConfig, prepared: Prepared, row: int, instruction: str, shifts: dict[str, Shift]
 ) -> Sequence[str | int] | str:
-    """What a level says of a row; empty when there is nothing to say."""
+    """Content of a level of a row; empty where the data has none."""
     if level == "trajectory":
         points = _points(config, prepared, row, shifts)
-        return scaffold.trajectory_content(points) if points else ""
+        return trajectory_content(points) if points else ""
     annotation = prepared.annotation(row)
     if level == "subtask":
-        return f" {annotation.subtask}" if annotation.subtask else ""
-    return scaffold.box_content(_boxes(config, prepared, row, shifts)[0], f"{instruction} {annotation.subtask}")
+        return annotation.subtask
+    return box_content(_boxes(config, prepared, row, shifts)[0], f"{instruction} {annotation.subtask}")
 
 
 def grounding_text(
     config: ProcessorConfig,
-    tokenizer: TextTokenizer,
+    layout: TextLayout,
     prepared: Prepared,
     row: int,
     shifts: dict[str, Shift],
     rng: np.random.Generator,
     objective: Objective = "grounding",
     kinds: Mapping[str, float] | None = None,
-) -> scaffold.Pieces:
+) -> Pieces:
     """`questions_per_image` questions with answers, each a turn of its own; those beyond max_text are left out whole.
 
     No question sees another one's answer: boxes that were already given away would otherwise tell which are left, and a
@@ -111,11 +133,11 @@ def grounding_text(
         asked = asked or [grounding.exists(boxes[0], prepared.vocabulary(), rng)]  # a sample needs a text
     else:
         asked = _spread(config, prepared, boxes, list(shifts), rng)
-    pieces: scaffold.Pieces = []
+    pieces: Pieces = []
     length = 0
     for turn, q in enumerate(asked, 1):
         ask = q.ask if config.templates == "none" else templates.question_words(q, "train", rng)
-        pair = scaffold.exchange_pieces(tokenizer, ask, q.answer, config.prompt, turn=turn)
+        pair = layout.exchange(ask, q.answer, turn=turn)
         length += sum(len(p.ids) for p in pair)
         if pieces and length > config.max_text:
             break
@@ -150,7 +172,7 @@ def _boxes(config: ProcessorConfig, prepared: Prepared, row: int, shifts: dict[s
 def _points(config: ProcessorConfig, prepared: Prepared, row: int, shifts: dict[str, Shift]) -> list[tuple[int, int]]:
     """Future end-effector points in the first view, after its shift; a point outside the image ends the line."""
     camera, shift = next(iter(shifts.items()))
-    rows = np.arange(row, prepared.end[row], config.trajectory_stride)[: scaffold.MAX_POINTS]
+    rows = np.arange(row, prepared.end[row], config.trajectory_stride)[:MAX_POINTS]
     annotations = prepared.load_annotations(rows)
     points = []
     for r in rows.tolist():

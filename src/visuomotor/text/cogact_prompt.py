@@ -1,16 +1,22 @@
 """The text that CogACT reads: BOS, a question, and behind it LLaMA-2's empty piece and end of sequence.
 
-The end of sequence is the cognition token. A tokenizer without BOS begins with its end of sequence instead, one without
-an empty piece does without it.
+The end of sequence is the cognition token, so nothing may stand behind it. A tokenizer without BOS begins with its end
+of sequence instead, one without an empty piece does without it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, NoReturn
 
 import numpy as np
 
+from visuomotor.contract import TextKind
+from visuomotor.text.automaton import Grammar
+from visuomotor.text.layout import Content, TextRequest
+from visuomotor.text.scaffold import Piece, Pieces, Words
 from visuomotor.text.tokenizer import TextTokenizer
 
-__all__ = ["prompt", "prompt_ids", "words_ids"]
+__all__ = ["CogACTLayout", "prompt", "prompt_ids"]
 
 EMPTY, END = 29871, 2
 
@@ -25,8 +31,67 @@ def prompt_ids(instruction: str, encode: Callable[[str], Sequence[int]]) -> list
     return [*encode(prompt(instruction)), EMPTY, END]
 
 
-def words_ids(tokenizer: TextTokenizer, instruction: str) -> np.ndarray:
-    """The same in the words of any tokenizer of ours: int64[L]."""
-    empty = () if tokenizer.empty_id is None else (tokenizer.empty_id,)
-    ids = [tokenizer.begin_id, *tokenizer.encode(prompt(instruction)).tolist(), *empty, tokenizer.eos_id]
-    return np.array(ids, dtype=np.int64)
+@dataclass(frozen=True)
+class CogACTLayout:
+    """Prompt alone: no level, no answer."""
+
+    tokenizer: TextTokenizer
+
+    name: ClassVar[str] = "cogact"
+    levels: ClassVar[tuple[str, ...]] = ()
+    special_tokens: ClassVar[tuple[str, ...]] = ()
+    fixed_text: ClassVar[tuple[str, ...]] = (prompt(""),)
+    placeholder: ClassVar[str] = ""
+    has_coordinates: ClassVar[bool] = False
+    extends_vocabulary: ClassVar[bool] = True
+
+    @classmethod
+    def check(cls, levels: Mapping[str, float], *, tags: bool, parallel: bool) -> None:
+        """Refuse levels and tags."""
+        if tags or any(levels.values()):
+            raise ValueError(
+                f"A text of the layout 'cogact' ends with its question, which has no tags, but levels is "
+                f"{dict(levels)} and tags {tags}; set levels={{}} and tags=False."
+            )
+
+    @classmethod
+    def always_written(cls, levels: Mapping[str, float]) -> tuple[str, ...]:
+        """No level."""
+        return ()
+
+    def prompt(self, request: TextRequest) -> Pieces:
+        """The question, ending with the cognition token."""
+        words = self.tokenizer
+        empty = () if words.empty_id is None else (words.empty_id,)
+        ids = [words.begin_id, *words.encode(prompt(request.instruction)).tolist(), *empty, words.eos_id]
+        return [Piece(np.array(ids, dtype=np.int64), TextKind.PROMPT, False)]
+
+    def level(self, name: str, content: Content, turn: int = 0) -> Pieces:
+        """Refused: nothing stands behind the cognition token."""
+        self._refuse(name)
+
+    def header(self, name: str) -> Pieces:
+        """Refused: nothing stands behind the cognition token."""
+        self._refuse(name)
+
+    def ending(self) -> Pieces:
+        """Nothing: the prompt ends itself."""
+        return []
+
+    def exchange(self, question: Words, answer: Words | None, *, turn: int = 0, first: bool = True) -> Pieces:
+        """Refused: there is no answer."""
+        raise ValueError("A text of the layout 'cogact' has no answer; train on robot data alone, or prompt 'plain'.")
+
+    def parse(self, text: str, level: str | None = None) -> dict[str, str]:
+        """No level."""
+        return {}
+
+    def grammar(self, level: str, largest: int, names: Sequence[str], line: Callable[[], Grammar]) -> Grammar | None:
+        """Refused: nothing is written."""
+        self._refuse(level)
+
+    def _refuse(self, level: str) -> NoReturn:
+        raise ValueError(
+            f"A text of the layout 'cogact' has no level {level!r}, since nothing stands behind its question; leave "
+            f"the level out, or take another layout."
+        )

@@ -84,7 +84,7 @@ def build_processor(run: Run, datasets: Mapping[str, Any], *, skip_bad: bool = F
     if source.checkpoint is None:
         public = source.tokenizer
         config = processor_config(run)
-        words = None if public is None else public_tokenizer(public, dm0=config.prompt != "qwen2_vl")
+        words = None if public is None else public_tokenizer(public, dm0=config.layout.extends_vocabulary)
         return Processor.build(config, unique, _corpus(run), tokenizer=words, skip_bad=skip_bad)
     parent = Processor.load(Path(source.checkpoint))
     robots = {name: d for name, d in datasets.items() if not isinstance(d, Conversations)}

@@ -127,11 +127,10 @@ def _check(run: Run) -> None:
 
 
 def _think(run: Run, processor: Processor) -> tuple[str, ...]:
-    """What checkpoints write before they act. In a chat layout every sample has its answer, or none has."""
+    """Levels that checkpoints write before they act."""
     if run.evaluation is not None:
         return run.evaluation.think or ()
-    always = processor.config.prompt == "qwen2_vl" and processor.config.levels.get("subtask")
-    return ("subtask",) if always else ()
+    return processor.layout.always_written(processor.config.levels)
 
 
 def _default_threads() -> int:
