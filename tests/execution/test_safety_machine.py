@@ -354,7 +354,7 @@ def test_nothing_beyond_the_limits_leaves_and_a_stop_ends_every_motion(kind: str
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=math.ceil(share / (25 if COMMANDS == IN_CI else 90)),
+            max_examples=math.ceil(share / (25 if COMMANDS == IN_CI else 50)),
             stateful_step_count=20,
             database=None,
             deadline=None,
