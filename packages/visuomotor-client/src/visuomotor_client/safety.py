@@ -7,7 +7,6 @@ safety.stop("pressed")                                          # latches until 
 
 import logging
 from collections import Counter, deque
-from dataclasses import dataclass
 from typing import Any, Optional
 
 import numpy as np
@@ -18,6 +17,7 @@ from visuomotor_client.motion import Values
 from visuomotor_client.requirements import missing_limits, require_possible, require_state
 from visuomotor_client.robot import control_rate, parts
 from visuomotor_client.rotation import to_quaternion
+from visuomotor_client.values import Intervention, are_usable, inward, read_numbers
 from visuomotor_client.watchdog import Watchdog
 
 __all__ = ["MODES", "STATES", "Intervention", "SafetyFilter"]
@@ -44,19 +44,6 @@ UNUSABLE = frozenset(
 )
 NO_LIMITS = SafetyLimits()
 STATE_AGE = 1.5  # control steps
-
-
-@dataclass(frozen=True)
-class Intervention:
-    """A command that did not pass unchanged.
-
-    `given` is what came, `sent` what left (None: nothing), `now` the loop's time in seconds.
-    """
-
-    now: float
-    reasons: tuple[str, ...]
-    given: Any
-    sent: Optional[np.ndarray]
 
 
 class SafetyFilter:
@@ -113,8 +100,8 @@ class SafetyFilter:
         for limiter in self._limiters:
             require_possible(limiter)
             require_state(limiter, available=self._reads_state)
-        self._low = _inward(np.concatenate([limiter.low for limiter in self._limiters]), np.inf)
-        self._high = _inward(np.concatenate([limiter.high for limiter in self._limiters]), -np.inf)
+        self._low = inward(np.concatenate([limiter.low for limiter in self._limiters]), np.inf)
+        self._high = inward(np.concatenate([limiter.high for limiter in self._limiters]), -np.inf)
         age = STATE_AGE / self.control_hz if limits.state_age is None else limits.state_age
         self._watchdog = Watchdog(limits.watchdog, age)
         self.reset()
@@ -246,8 +233,8 @@ class SafetyFilter:
 
     def _readable_state(self, state: Any) -> Values:
         """`state` as float64[s]; None where it is too short, not finite, or holds zeros for a rotation."""
-        values = _numbers(state)
-        if values is None or values.ndim != 1 or len(values) < self._state_size or not _are_usable(values):
+        values = read_numbers(state)
+        if values is None or values.ndim != 1 or len(values) < self._state_size or not are_usable(values):
             return None
         for part in self._rotating:
             if to_quaternion(values[part.state], str(part.rotation)) is None:
@@ -268,11 +255,11 @@ class SafetyFilter:
 
     def _readable(self, action: Any, reasons: list[str]) -> Values:
         """`action` as float64[a]; None, with a reason, where it is none."""
-        values = _numbers(action)
+        values = read_numbers(action)
         if values is None or values.shape != (self.action_dim,):
             reasons.append("shape")
             return None
-        if not _are_usable(values):
+        if not are_usable(values):
             reasons.append("not_finite")
             return None
         return values
@@ -350,28 +337,3 @@ class SafetyFilter:
         self.counts.update(reasons)
         self.log.append(Intervention(self._watchdog.now, tuple(reasons), given, sent))
         logger.info("At %.3f s a command was changed (%s).", self._watchdog.now, ", ".join(reasons))
-
-
-def _numbers(value: Any) -> Values:
-    """`value` as a float64 array; None where it cannot be read as one.
-
-    A copy, because a loop may write each state into the same array, which would then equal the one before.
-    Anything may come here, also objects whose conversion raises whatever it likes (integers beyond float64, tensors
-    that require gradients), so every error means the same: these are no numbers, and the caller says so.
-    """
-    try:
-        return np.array(value, np.float64)
-    except Exception:
-        return None
-
-
-def _are_usable(values: np.ndarray) -> bool:
-    """Whether all numbers are finite, also in float32. False for NaN."""
-    return bool((np.abs(values) <= np.finfo(np.float32).max).all())
-
-
-def _inward(limits: np.ndarray, towards: float) -> np.ndarray:
-    """float32 limits that do not lie beyond those in float64."""
-    narrow = limits.astype(np.float32)
-    beyond = narrow < limits if towards > 0 else narrow > limits
-    return np.where(beyond, np.nextafter(narrow, np.float32(towards)), narrow).astype(np.float32)
