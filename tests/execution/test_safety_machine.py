@@ -97,7 +97,6 @@ class FilterMachine(RuleBasedStateMachine):
                 COUNTS["refused when built"] += 1
         self.measures = bool(len(self.plant.state())) and self.promise == "required"
         self.now, self.seen_at, self.ticked = 0.0, -math.inf, False
-        self.delivered = self.plant.state()
         self.latest = self.plant.state()
         self.start = list(self.plant.position)
         self.filter_start: list[np.ndarray] | None = None

@@ -53,7 +53,7 @@ class MotionTrack:
         self._measured = self.position = values
 
     def lose(self) -> None:
-        """Forget the position: a command was sent that leads nobody knows where."""
+        """Forget the position: a command was sent whose target is unknown."""
         self.position = self.target = None
 
     def advance(self, motion: np.ndarray) -> None:

@@ -36,9 +36,11 @@ class Watchdog:
         return True
 
     def state_arrived(self) -> None:
+        """Record a usable state at the present time."""
         self._state = self.now
 
     def action_arrived(self) -> None:
+        """Record an action at the present time, usable or not."""
         self._action = self.now
 
     def is_current(self, measured_at: Any) -> bool:
