@@ -9,6 +9,7 @@ K noise draws per prefix, N samples per prefix.
 
 from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -103,7 +104,8 @@ class Episode:
 class Batch:
     """Tensors for one step. Absent parts are None.
 
-    images      {camera role: uint8[B, h, w, 3]}, present views only, in the embodiment's order
+    images      {camera role: uint8[B, h, w, 3]}, present views only, in the embodiment's order; float[B, C, s, s] are
+                prepared already, as the vision tower takes them
     views       one bool per camera of the embodiment, on the host, constant within a batch
     text_*      int64 / bool [B, L]: ids, valid, kind (TextKind), loss (token is a target of the text loss)
     text_turn   int64[B, L]: tokens of turn k > 0 (a question with its answer, a level that sees no other) see turn 0
@@ -117,7 +119,7 @@ class Batch:
     embodiment, source  int64[B]: index into the processor's embodiments, into the mixture's sources
     """
 
-    images: dict[str, UInt8[Tensor, "B h w 3"]]
+    images: dict[str, UInt8[Tensor, "B h w 3"] | Float[Tensor, "B C s s"]]
     views: tuple[bool, ...]
     text_ids: Int64[Tensor, "B L"]
     text_valid: Bool[Tensor, "B L"]
@@ -131,10 +133,23 @@ class Batch:
     weights: dict[str, Tensor] = field(default_factory=dict)
     labels: dict[str, Tensor] = field(default_factory=dict)
     text_turn: Int64[Tensor, "B L"] | None = None
+    image_valid: Bool[Tensor, "B V"] | None = None
+
+    @cached_property
+    def mixes_views(self) -> bool:
+        """Whether some samples lack views that others have."""
+        return self.image_valid is not None and not bool(self.image_valid[:, list(self.views)].all())
 
     @property
     def size(self) -> int:
         return self.text_ids.shape[0]
+
+    @property
+    def present(self) -> Bool[Tensor, "B N"]:
+        """Which samples have each of the batch's images, in their order."""
+        if self.image_valid is None:
+            return self.text_valid.new_ones(self.size, len(self.images))
+        return self.image_valid[:, list(self.views)]
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on `device`."""

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_model, save_model
+from safetensors.torch import save_model
 from visuomotor_client.chunking import ChunkRequest
 from visuomotor_client.selection import medoid
 
@@ -450,7 +450,7 @@ def load_policy(
         FileNotFoundError: the folder or a file of it is missing. ValueError: a file is damaged, the weights do not
         fit the configuration, the embodiment differs, or a setting is unknown.
     """
-    from visuomotor.models import config_from_json, make_model, sampling_fields
+    from visuomotor.models import config_from_json, make_model, read_checkpoint, sampling_fields
 
     path = Path(path)
     missing = [name for name in FILES if not (path / name).exists()]
@@ -479,15 +479,11 @@ def load_policy(
             raise ValueError(f"A policy has no setting {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}.")
     own = {name: value for name, value in settings.items() if name not in SETTINGS}
     model.config = update(dimensions, own)
+    tensors = read_checkpoint(path)
+    if precision == "file":
+        take_types(model, tensors)
     try:
-        if precision == "file":
-            take_types(model, path / "model.safetensors")
-        load_model(model, str(path / "model.safetensors"))
-    except SafetensorError as error:
-        raise ValueError(
-            f"{path / 'model.safetensors'} is damaged or truncated ({error}). Copy the checkpoint again or take an "
-            f"earlier one."
-        ) from error
+        model.load_state_dict(tensors)
     except RuntimeError as error:
         raise ValueError(f"The weights in {path} do not fit its config.json: {error}") from error
     chosen = {**config.get("policy", {}), **{name: value for name, value in settings.items() if name not in own}}

@@ -1,16 +1,33 @@
 """Models by name: `make_config("dm0", "nano", horizon=16)`, then `make_model("dm0", config)`."""
 
 import importlib
+from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
 
 import visuomotor
 from visuomotor.codec import decode, encode, update
 from visuomotor.models.base import Cost, Model
+from visuomotor.models.files import read_json
 from visuomotor.spelling import did_you_mean
 
-__all__ = ["Cost", "Model", "config_from_json", "config_to_json", "make_config", "make_model", "sampling_fields"]
+__all__ = [
+    "Cost",
+    "Model",
+    "config_from_json",
+    "config_to_json",
+    "make_config",
+    "make_model",
+    "read_checkpoint",
+    "sampling_fields",
+]
 
-FORMAT = 2  # of config.json; in the first one the fields of a model's parts were not nested
+# Of config.json and model.safetensors. In the first one the fields of a model's parts were not nested, and up to the
+# second one tensors had the names of published files.
+FORMAT = 3
 _MODELS = {
     "dm0": ("visuomotor.models.dm0", "DM0", "DM0Config"),
     "cogact": ("visuomotor.models.cogact", "CogACT", "CogACTConfig"),
@@ -74,6 +91,30 @@ def config_from_json(data: dict[str, Any]) -> tuple[str, Any]:
     if written == 1:
         return data["model"], module.first_format(decode(dict[str, Any], data["config"], "config"))
     return data["model"], decode(getattr(module, config_name), data["config"], "config")
+
+
+def read_checkpoint(folder: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint folder's model.safetensors, of this version or an earlier one, under today's names.
+
+    Raises:
+        FileNotFoundError: the file is missing. ValueError: it is damaged.
+    """
+    path = folder / "model.safetensors"
+    try:
+        tensors = load_file(path)
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"{path} is missing, so {folder} is not a checkpoint. Give a folder such as OUT/checkpoints/step-000500."
+        ) from None
+    except (OSError, SafetensorError) as error:
+        raise ValueError(
+            f"{path} is damaged or truncated ({error}). Copy the checkpoint again or take an earlier one."
+        ) from error
+    config = folder / "config.json"
+    data = read_json(config) if config.exists() else {}
+    if data.get("format", 1) >= 3 or data.get("model") not in _MODELS:
+        return tensors
+    return _find(data["model"])[0].NAMES.own_names(tensors)
 
 
 def _find(name: str) -> tuple[Any, str, str]:

@@ -6,9 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from visuomotor.models.names import NameTable
 from visuomotor.models.report import TensorReport
 
 __all__ = ["assign", "compare", "count_numbered", "fill", "told_shape"]
+
+SAME = NameTable({})
 
 
 def told_shape(shapes: Mapping[str, Sequence[int]], name: str, what: str) -> tuple[int, ...]:
@@ -24,9 +27,11 @@ def count_numbered(names: Iterable[str], stem: str) -> int:
     return max(found, default=-1) + 1
 
 
-def compare(module: nn.Module, tensors: Mapping[str, Tensor], ignored: Sequence[str] = ()) -> TensorReport:
+def compare(
+    module: nn.Module, tensors: Mapping[str, Tensor], ignored: Sequence[str] = (), names: NameTable = SAME
+) -> TensorReport:
     """What `tensors` would fill; nothing is done. `ignored`: names left out on purpose, for the report."""
-    own = module.state_dict()
+    own = names.state(module)
     both = [name for name in tensors if name in own]
     fitting = [name for name in both if tensors[name].shape == own[name].shape]
     return TensorReport(
@@ -38,13 +43,16 @@ def compare(module: nn.Module, tensors: Mapping[str, Tensor], ignored: Sequence[
     )
 
 
-def assign(module: nn.Module, tensors: Mapping[str, Tensor], *, ignored: Sequence[str] = ()) -> TensorReport:
+def assign(
+    module: nn.Module, tensors: Mapping[str, Tensor], *, ignored: Sequence[str] = (), names: NameTable = SAME
+) -> TensorReport:
     """Share `tensors` with `module`, without a copy; where names or shapes disagree, the report says so.
 
-    What nothing filled stays on the meta device.
+    names: from the tensors' names to the module's; the report has the tensors'. What nothing filled stays on the meta
+    device.
     """
-    report = compare(module, tensors, ignored)
-    module.load_state_dict({name: tensors[name] for name in report.loaded}, strict=False, assign=True)
+    report = compare(module, tensors, ignored, names)
+    module.load_state_dict({names.own(name): tensors[name] for name in report.loaded}, strict=False, assign=True)
     return report
 
 

@@ -4,12 +4,11 @@ A model's configuration decides shapes: the processor takes horizon, widths and 
 The processor decides words and robots: the model takes token ids and layers for each robot from it (`fitted`).
 """
 
+from collections.abc import Mapping
 from operator import attrgetter
-from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-from torch import nn
+from torch import Tensor, nn
 
 from visuomotor.codec import names_of, update
 from visuomotor.contract import Run
@@ -92,10 +91,8 @@ def require_fit(model: Any, processor: Processor) -> None:
         )
 
 
-def take_types(model: nn.Module, path: Path) -> None:
-    """Give the parameters the types that the file's tensors have."""
-    with safe_open(str(path), framework="pt") as file:
-        saved = set(file.keys())
-        for name, parameter in model.named_parameters():
-            if name in saved:
-                parameter.data = parameter.data.to(file.get_tensor(name).dtype)
+def take_types(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Give the parameters the types that a file's tensors have."""
+    for name, parameter in model.named_parameters():
+        if name in tensors:
+            parameter.data = parameter.data.to(tensors[name].dtype)

@@ -24,7 +24,7 @@ from visuomotor.models.report import TensorReport
 
 __all__ = [
     "checkpoint_folder", "is_finished", "last_checkpoint", "last_step", "load_facts", "load_state", "prune",
-    "read_weights", "save_state", "set_last", "state_folder", "step_name", "transplant", "write_folder",
+    "save_state", "set_last", "state_folder", "step_name", "transplant", "write_folder",
 ]  # fmt: skip
 
 TEMPORARY = ".tmp-"
@@ -223,19 +223,6 @@ def transplant(model: nn.Module, state: Mapping[str, Tensor]) -> TensorReport:
         unexpected=tuple(n for n in state if n not in own),
         mismatched=tuple(mismatched),
     )
-
-
-def read_weights(folder: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint folder's model.safetensors."""
-    path = folder / "model.safetensors"
-    try:
-        return load_file(path)
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f"{path} is missing, so {folder} is not a checkpoint. Give a folder such as OUT/checkpoints/step-000500."
-        ) from None
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"{path} cannot be read (truncated?): {error}. Copy it again.") from error
 
 
 def _number(name: str) -> int:

@@ -20,6 +20,7 @@ import torch
 from visuomotor.contract import Run
 from visuomotor.data.processor import Processor
 from visuomotor.locks import FolderLock
+from visuomotor.models import read_checkpoint
 from visuomotor.models.base import Model
 from visuomotor.models.report import TensorReport
 from visuomotor.policy import Policy
@@ -291,7 +292,7 @@ class Trainer:
                     f"Stage {name!r} starts from {start!r}, but the stages before it are {sorted(self.position.ended)}."
                 )
             folder = checkpoint.checkpoint_folder(self.out, self.position.ended[earlier])
-        report = checkpoint.transplant(self.model, self.model.adopt(checkpoint.read_weights(folder)))
+        report = checkpoint.transplant(self.model, self.model.adopt(read_checkpoint(folder)))
         if not report.loaded:
             raise ValueError(f"Nothing in {folder} fits this model ({report}); is it a checkpoint of another model?")
         log.log(

@@ -15,7 +15,7 @@ from visuomotor.models.cogact.cost import sample_cost
 from visuomotor.models.cogact.initialize import initialize
 from visuomotor.models.cogact.vlm import CogACTVLM, Encoded
 from visuomotor.models.report import TensorReport
-from visuomotor.models.terms import nothing
+from visuomotor.nn.terms import nothing
 from visuomotor.text.grammar import Line
 
 __all__ = ["CogACT", "error_term", "refuse_text", "valid_entries", "vlm_parts", "weights_of"]

@@ -19,8 +19,8 @@ from visuomotor.models.damvla.config import DAMVLAConfig
 from visuomotor.models.damvla.heads import Router, make_head
 from visuomotor.models.damvla.losses import label, step_weights
 from visuomotor.models.report import TensorReport
-from visuomotor.models.terms import nothing
 from visuomotor.nn.diffusion import ddim, spaced_times
+from visuomotor.nn.terms import nothing
 from visuomotor.text.grammar import Line
 
 __all__ = ["DAMVLA", "Routed"]

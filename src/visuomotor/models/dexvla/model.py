@@ -20,7 +20,7 @@ from visuomotor.models.dexvla.vla_config import DexVLAConfig
 from visuomotor.models.dexvla.vlm import image_tokens, language_model, read, vision_tower
 from visuomotor.models.dexvla.writing import Prefix, write
 from visuomotor.models.report import TensorReport
-from visuomotor.models.terms import by_row, nothing
+from visuomotor.nn.terms import by_row, nothing
 from visuomotor.text.grammar import Line
 
 __all__ = ["DexVLA"]

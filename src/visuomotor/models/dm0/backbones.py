@@ -15,6 +15,7 @@ from torch import Tensor
 from visuomotor.models.assign import fill
 from visuomotor.models.dm0.config import DM0Config
 from visuomotor.models.dm0.model import DM0
+from visuomotor.models.dm0.tensors import NAMES, TOWER
 from visuomotor.models.files import read_json, read_safetensors
 from visuomotor.models.hub import TOKENIZER_FILES, find_weights
 from visuomotor.models.report import TensorReport
@@ -25,7 +26,6 @@ __all__ = ["LLM_FILES", "VISION_FILES", "load_backbones"]
 
 LLM_FILES = ("*.safetensors", "*.safetensors.index.json", "config.json", *TOKENIZER_FILES)
 VISION_FILES = ("*.pt", "*.safetensors", "config.json")
-TOWER = "model.mm_vision_tower.vision_tower."
 NEW_ROW_NOISE = 0.1  # of the used rows' own deviation, in each dimension
 # Of a public tower: its pooling and output norm, which DM0 replaces by convolutions, and a table without parameters.
 _UNUSED_VISION = re.compile(r"^(ln_post\.|attn_pool\.|proj$|rope\.)")
@@ -65,7 +65,7 @@ def _fill(model: DM0, prefixes: tuple[str, ...], found: Tensors, folder: Path, i
 
     `ignored` is read when `found` is exhausted, which may add to it.
     """
-    own = {n: t for n, t in model.state_dict(keep_vars=True).items() if n.startswith(prefixes)}
+    own = {n: t for n, t in NAMES.state(model).items() if n.startswith(prefixes)}
     report = fill(own, found, ignored)
     report = replace(report, missing=tuple(name for name in report.missing if ".vit_downsampler" not in name))
     if report.missing or report.mismatched:
@@ -156,7 +156,7 @@ def _load_vision(model: DM0, folder: Path) -> TensorReport:
     found, ignored = _tower_tensors(folder)
     if not any(_GAMMA.search(name) for name in found):
         ones = torch.ones(model.config.vision.width)
-        found |= {n: ones for n in model.model.vision_tower.state_dict() if _GAMMA.search(n)}
+        found |= {n.removeprefix(TOWER): ones for n in NAMES.state(model) if n.startswith(TOWER) and _GAMMA.search(n)}
     if "positional_embedding" in found:
         table = found["positional_embedding"].float()
         found["positional_embedding"] = resize_positions(table, model.config.vision.grid)

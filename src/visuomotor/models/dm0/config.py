@@ -4,7 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from visuomotor.backbones.decoder import Reading
+from visuomotor.backbones.writing import WordIds
 from visuomotor.codec import update
+from visuomotor.heads.flow_expert import FlowExpertConfig
+from visuomotor.models.vla import Routing
 from visuomotor.nn.decoder import DecoderConfig
 from visuomotor.nn.vision import VisionConfig
 from visuomotor.text.action_tokens import BINS
@@ -18,10 +22,6 @@ class ExpertConfig:
 
     width: int
     mlp_width: int
-
-    def __post_init__(self) -> None:
-        if self.width % 2:
-            raise ValueError(f"Width {self.width} must be even: half sines, half cosines of flow time.")
 
 
 _NANO_VISION = VisionConfig(
@@ -94,19 +94,9 @@ class DM0Config:
     action_token_count: int = BINS
 
     def __post_init__(self) -> None:
-        if self.decoupled_sources is not None and not self.gradient_decoupling:
-            raise ValueError("decoupled_sources names sources, but gradient_decoupling is off; switch it on.")
-        for name in ("noise_draws", "denoise_steps", "horizon", "action_dim"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1.")
-        if not 0 <= self.prefix_delay < self.horizon:
-            raise ValueError(f"prefix_delay is {self.prefix_delay}, but must be 0 to horizon - 1 ({self.horizon - 1}).")
-        if self.prefix_delay and self.progress_token:
-            raise ValueError("prefix_delay gives each action its own flow time; a progress token needs one for all.")
-        if self.state_token != "none" and self.state_dim < 1:
-            raise ValueError(f"state_token={self.state_token!r} needs state_dim of at least 1, not {self.state_dim}.")
         if self.llm.vocab_size is None:
             raise ValueError("The language model needs an embedding table; set llm.vocab_size.")
+        _ = self.head, self.routing  # refuse what cannot be built
 
     @property
     def image_size(self) -> int:
@@ -117,15 +107,30 @@ class DM0Config:
         return self.llm.vocab_size or 0
 
     @property
-    def expert_decoder(self) -> DecoderConfig:
-        """The expert's tower: the language model's without its words, at widths of its own."""
-        return replace(self.llm, **vars(self.expert), vocab_size=None, convolution=0)
+    def reading(self) -> Reading:
+        """How the language model reads views and text, and what it predicts."""
+        actions = None if self.action_start_id is None else (self.action_start_id, self.action_token_count)
+        words = WordIds(newline=self.newline_id, pad=self.pad_id, actions=actions)
+        return Reading(output="tied" if self.tie_embeddings else "own", words=words)
 
     @property
-    def chunk_tokens(self) -> int:
-        """Tokens of one noise draw in the action expert's block."""
-        return self.horizon + (self.state_token == "expert") + self.progress_token
+    def head(self) -> FlowExpertConfig:
+        """The action expert: the language model's tower without its words, at widths of its own."""
+        shared = {name: getattr(self, name) for name in _OF_HEAD}
+        tower = replace(self.llm, **vars(self.expert), vocab_size=None, convolution=0)
+        return FlowExpertConfig(decoder=tower, context_width=self.llm.width, **shared)
 
+    @property
+    def routing(self) -> Routing:
+        """What passes from the expert back into the language model, and how much its texts count."""
+        weights = {"text": self.text_weight, "action_tokens": self.action_tokens_weight}
+        return Routing(decoupled=self.gradient_decoupling, sources=self.decoupled_sources, weights=weights)
+
+
+_OF_HEAD = (
+    "action_dim", "state_dim", "horizon", "state_token", "progress_token", "progress_noise", "noise_draws",
+    "prefix_delay", "mask_padded", "denoise_steps", "flow_weight", "progress_weight",
+)  # fmt: skip
 
 # From public weights: Qwen3-0.6B and PE-Core-S16-384 (`backbones.py`), with the vocabulary of the published model. The
 # expert is as narrow beside the language model as in `base`: half its width, a quarter of its MLP. Chunks are as long,

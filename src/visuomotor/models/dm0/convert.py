@@ -22,7 +22,7 @@ from visuomotor.data.statistics import Statistics, VectorStatistics
 from visuomotor.locks import FolderLock
 from visuomotor.models.dm0.config import DM0Config
 from visuomotor.models.dm0.model import DM0
-from visuomotor.models.dm0.tensors import LLM, PE_HEAD, Precision, assign, config_of, published_names
+from visuomotor.models.dm0.tensors import LLM, NAMES, PE_HEAD, Precision, assign, config_of, published_names
 from visuomotor.models.files import INDEX, read_json, read_safetensors
 from visuomotor.models.report import TensorReport
 from visuomotor.text.qwen import write_qwen
@@ -165,7 +165,7 @@ def write_published(
     """
     folder = Path(folder)
     _require_publishable(model, processor)
-    tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
+    tensors = {name: tensor.detach().contiguous() for name, tensor in NAMES.state(model).items()}
     z_score = processor.embodiments[0].action[0].normalization == "mean_std"
     length = LIBERO_LENGTH if z_score else processor.config.max_text
     statistics = {"norm_stats": _norm_stats(model, processor)}

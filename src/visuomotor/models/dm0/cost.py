@@ -25,14 +25,14 @@ def sample_cost(config: DM0Config, batch: int, text_length: int, steps: int) -> 
 
     image_tokens = config.num_views * vision.tokens()
     prefix = image_tokens + (config.state_token == "prefix") + text_length
-    chunk = config.chunk_tokens
+    chunk = config.head.chunk_tokens
     tower, width = config.llm, config.expert.width
     projector = vision.output_width * tower.width
     llm_full, llm_keys = _layer(tower), 2 * tower.width * tower.kv_heads * tower.head_dim
     inner = tower.heads * tower.head_dim
     # The last layer only provides keys and values.
     llm = (tower.layers - 1) * (prefix * llm_full + 2 * prefix**2 * inner) + prefix * llm_keys
-    expert_layer = _layer(config.expert_decoder)
+    expert_layer = _layer(config.head.decoder)
     expert = tower.layers * (chunk * expert_layer + 2 * chunk * (prefix + chunk) * inner)
     cached = batch * tower.layers * 2 * prefix * tower.kv_heads * tower.head_dim
     io = config.horizon * (2 * config.action_dim * width + 2 * width**2)

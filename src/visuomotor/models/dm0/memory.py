@@ -104,13 +104,13 @@ class _Step:
 
     def towers(self) -> list[tuple[DecoderConfig, int, int, Learning]]:
         """(tower, tokens, keys of each, what learns) of the decoders that gradients reach."""
-        config, chunk = self.config, self.config.noise_draws * self.config.chunk_tokens
+        config, chunk = self.config, self.config.noise_draws * self.config.head.chunk_tokens
         expert: Learning = "weights" if "expert" in self.trains else "through"
         found: list[tuple[DecoderConfig, int, int, Learning]] = []
         if self.llm != "nothing":
             found.append((config.llm, self.prefix, self.prefix, self.llm))
         if self.trains & {"expert", "action_io"} or not config.gradient_decoupling:
-            found.append((config.expert_decoder, chunk, self.prefix + chunk, expert))
+            found.append((config.head.decoder, chunk, self.prefix + chunk, expert))
         return found
 
     def layers(self) -> list[tuple[int, int, int]]:

@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from visuomotor.models.dm0.model import DM0, Prefix
+from visuomotor.backbones.base import Context
+from visuomotor.models.dm0.model import DM0
 from visuomotor.models.dm0.tensors import Precision, assign, config_of, published_names
-from visuomotor.nn.decoder import KVCache
-from visuomotor.nn.masks import causal_attention, valid_first
+from visuomotor.models.raw import raw_batch
 
 __all__ = ["PublishedDM0", "from_published"]
 
@@ -47,7 +47,7 @@ class PublishedDM0(nn.Module):
     ) -> Float[Tensor, "B T A"]:
         """Normalised action chunks by `steps` Euler steps from `noise`."""
         prefix = self.encode(images, view_mask, ids, text_mask)
-        return self.dm0.denoise_all(prefix, noise[:, None], steps).actions[:, 0]
+        return self.dm0.head.sample(prefix, noise[:, None], steps=steps).actions[:, 0]
 
     @torch.no_grad()
     def sample_progress(
@@ -68,36 +68,16 @@ class PublishedDM0(nn.Module):
         if not self.dm0.config.progress_token:
             raise ValueError("This model has no progress linears; load it with from_published(..., progress=True).")
         prefix = self.encode(images, view_mask, ids, text_mask)
-        prefix.progress = progress.reshape(-1)
-        sampled = self.dm0.denoise_all(prefix, noise[:, None], steps)
+        prefix.told = {"progress": progress.reshape(-1, 1)}
+        sampled = self.dm0.head.sample(prefix, noise[:, None], steps=steps)
         return sampled.actions[:, 0], sampled.extras["progress"][:, 0]
 
     @torch.no_grad()
-    def encode(self, images: Tensor, view_mask: Tensor, ids: Tensor, text_mask: Tensor) -> Prefix:
-        """The prefix. A view is encoded only for the rows that have it; no mask of it costs anything."""
-        config, network = self.dm0.config, self.dm0.model
-        batch, views = view_mask.shape
-        if images.shape[:2] != (batch, views) or ids.shape != text_mask.shape or ids.shape[0] != batch:
-            raise ValueError(
-                f"images {tuple(images.shape)}, view_mask {tuple(view_mask.shape)}, ids {tuple(ids.shape)} and "
-                f"text_mask {tuple(text_mask.shape)} disagree; expected [B, V, 3, H, W], [B, V], [B, L] and [B, L]."
-            )
-        per_view = config.vision.tokens(images.shape[-1])
-        text = network.llm.embed_tokens(ids)
-        tokens = text.new_zeros(batch, views, per_view, config.llm.width)
-        view_mask, text_mask = view_mask.bool(), text_mask.bool()
-        if bool(view_mask.any()):
-            tokens[view_mask] = network.view_tokens([images[view_mask]]).to(text.dtype)
-        valid = torch.cat([view_mask.repeat_interleave(per_view, dim=1), text_mask], dim=1)
-        order = valid_first(valid)[:, : max(1, int(valid.sum(1).max()))]
-        x = torch.cat([tokens.flatten(1, 2), text], dim=1)
-        x = x.gather(1, order[..., None].expand(-1, -1, x.shape[-1]))
-        valid = valid.gather(1, order)
-        cache = KVCache(config.llm, batch, x.shape[1] + config.chunk_tokens, like=x)
-        network.llm(x, causal_attention(valid), cache=cache, keys_only=True)
-        cache.length = x.shape[1]
-        state = x.new_zeros(batch, config.state_dim)
-        return Prefix(cache=cache, labels=torch.zeros_like(order), valid=valid, state=state)
+    def encode(self, images: Tensor, view_mask: Tensor, ids: Tensor, text_mask: Tensor) -> Context:
+        """The context. A view is encoded only for the rows that have it; no mask of it costs anything."""
+        config = self.dm0.config
+        batch = raw_batch(images, view_mask, ids, text_mask, images.new_zeros(len(ids), config.state_dim))
+        return self.dm0.encode(batch, room=config.head.chunk_tokens)
 
 
 def from_published(

@@ -12,9 +12,21 @@ from visuomotor.models.assign import assign as share
 from visuomotor.models.assign import count_numbered, told_shape
 from visuomotor.models.dm0.config import SIZES, DM0Config
 from visuomotor.models.dm0.model import DM0
+from visuomotor.models.names import NameTable
 from visuomotor.models.report import TensorReport
 
-__all__ = ["Precision", "assign", "config_of", "published_names"]
+__all__ = ["NAMES", "Precision", "assign", "config_of", "published_names"]
+
+NAMES = NameTable(
+    {
+        "backbone.vision.tower.": "model.mm_vision_tower.vision_tower.",
+        "backbone.vision.projector.": "model.mm_projector.",
+        "backbone.llm.": "model.llm.",
+        "backbone.lm_head.": "lm_head.",
+        "head.expert.": "model.action_expert.model.",
+        "head.": "model.",
+    }
+)
 
 Precision = Literal["float32", "reference", "file"]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -79,7 +91,7 @@ def assign(model: DM0, tensors: Mapping[str, Tensor], precision: Precision) -> T
         raise ValueError(f"precision is {precision!r}, but must be one of {list(get_args(Precision))}.")
     ignored = [n for n in tensors if UNUSED.match(n) or (PROGRESS.match(n) and not model.config.progress_token)]
     offered = {name: t.to(_dtype(name, precision, t)) for name, t in tensors.items() if name not in ignored}
-    return share(model, offered, ignored=ignored)
+    return share(model, offered, ignored=ignored, names=NAMES)
 
 
 def _dtype(name: str, precision: Precision, tensor: Tensor) -> torch.dtype:
