@@ -61,15 +61,15 @@ class SelfAttention(nn.Module):
             key, value = torch.cat([past[0], key], dim=2), torch.cat([past[1], value], dim=2)
         if keys_only:
             return None, pair
+        return self.attend(self._query(x, rotation), key, value, attention), pair
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, attention: Attention) -> Float[Tensor, "B S W"]:
+        """Output for rotated queries [B, H, S, D] on all visible keys and values."""
+        grouped = self.heads != self.kv_heads
         out = F.scaled_dot_product_attention(
-            self._query(x, rotation),
-            key,
-            value,
-            attn_mask=attention.mask,
-            is_causal=attention.causal,
-            enable_gqa=self.heads != self.kv_heads,
+            query, key, value, attn_mask=attention.mask, is_causal=attention.causal, enable_gqa=grouped
         )
-        return self.o_proj(out.transpose(1, 2).flatten(2)), pair
+        return self.o_proj(out.transpose(1, 2).flatten(2))
 
     def _query(self, x: Tensor, rotation: Rotation) -> Float[Tensor, "B H S D"]:
         heads = self.q_proj(x.to(self.q_proj.weight.dtype)).unflatten(-1, (self.heads, self.head_dim))

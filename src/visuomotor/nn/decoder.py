@@ -65,7 +65,6 @@ class DecoderLayer(nn.Module):
         x: Float[Tensor, "B S W"],
         attention: Attention,
         rotation: Rotation,
-        *,
         same: Tensor | None = None,
         past: KeyValue | None = None,
         cache: KVCache | None = None,
@@ -149,22 +148,17 @@ class Decoder(nn.Module):
         rotation = self.rotation(attention) if rotation is None else rotation
         attention = attention.ready(self._first.self_attn.rotation_dtype)
         same = self._same(attention, x)
-        again = self.checkpoint and cache is None and torch.is_grad_enabled()
         pairs: list[KeyValue] = []
         for index, layer in enumerate(self.layers):
             if hidden is not None:
                 hidden.append(x)
-            run = partial(checkpoint, layer, use_reentrant=False, preserve_rng_state=False) if again else layer
-            x, pair = run(
-                x,
-                attention,
-                rotation,
-                same=same,
-                past=None if past is None else past[index],
-                cache=cache,
-                condition=condition,
-                keys_only=keys_only and index == len(self.layers) - 1,
-            )
+            before = None if past is None else past[index]
+            stop = keys_only and index == len(self.layers) - 1
+            inputs = (x, attention, rotation, same, before, cache, condition, stop)
+            if self.checkpoint and cache is None and torch.is_grad_enabled():
+                x, pair = checkpoint(layer, *inputs, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x, pair = layer(*inputs)
             pairs.append(pair)
         return (x if keys_only else _normed(self.norm, x, condition)[0]), pairs
 
