@@ -57,8 +57,8 @@ def from_timm(tensors: Mapping[str, Tensor], config: ViTConfig) -> tuple[dict[st
 def from_transformers(tensors: Mapping[str, Tensor], config: ViTConfig) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The same for transformers' Dinov2WithRegistersModel and SiglipVisionModel.
 
-    Queries, keys and values are put into one matrix. What SigLIP's configuration calls `gelu_pytorch_tanh` is computed
-    with the exact GELU here, as in timm.
+    Queries, keys and values are put into one matrix. SigLIP's `gelu_pytorch_tanh` is `ViTConfig(gelu="tanh")`; timm,
+    and with it CogACT, computes the same weights with the exact GELU.
     """
     renamed = {_timm_name(name): tensor for name, tensor in tensors.items()}
     parts: dict[str, dict[str, Tensor]] = {}
