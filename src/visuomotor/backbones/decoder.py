@@ -31,14 +31,12 @@ class Reading:
     images_after    text tokens in front of the views: 0, or 1 for models that begin with BOS
     output          layer over the vocabulary: "tied" to the embedding, of its "own", or "none": no text is predicted
     split           a token convolution does not mix views with text
-    text_scale      factor of text embeddings
     """
 
     attention: Literal["causal", "prefix", "full"] = "causal"
     images_after: int = 0
     output: Literal["tied", "own", "none"] = "tied"
     split: bool = True
-    text_scale: float = 1.0
     words: WordIds = field(default_factory=WordIds)
 
 
@@ -147,8 +145,7 @@ class DecoderBackbone(Backbone):
         return context, x, self._attention(slots, context.turn_count)
 
     def _embed(self, ids: Int64[Tensor, "B L"]) -> Float[Tensor, "B L W"]:
-        words = self.llm.embed_tokens(ids)
-        return words if self.reading.text_scale == 1 else words * self.reading.text_scale
+        return self.llm.embed_tokens(ids)
 
     def _views(self, batch: Batch, like: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """(tokens [B, N, W], validity [B, N], features [B, ...]) of the views, one behind the other.

@@ -32,6 +32,7 @@ _MODELS = {
     "dm0": ("visuomotor.models.dm0", "DM0", "DM0Config"),
     "cogact": ("visuomotor.models.cogact", "CogACT", "CogACTConfig"),
     "damvla": ("visuomotor.models.damvla", "DAMVLA", "DAMVLAConfig"),
+    "pi0": ("visuomotor.models.pi0", "Pi0", "Pi0Config"),
     "dexvla": ("visuomotor.models.dexvla", "DexVLA", "DexVLAConfig"),
     "dexvla-expert": ("visuomotor.models.dexvla.expert", "DexVLAExpert", "DexVLAExpertConfig"),
 }

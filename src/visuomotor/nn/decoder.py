@@ -184,6 +184,11 @@ class Decoder(nn.Module):
         return decoder_rotation(attention.positions, self.config.head_dim, self.config.rope_theta, dtype)
 
     @property
+    def matrix_dtype(self) -> torch.dtype:
+        """The type of the layers' matrices."""
+        return self._first.self_attn.q_proj.weight.dtype
+
+    @property
     def _first(self) -> DecoderLayer:
         """The first layer; a cast, because a compiled or wrapped layer is of another class with the same attributes."""
         return cast(DecoderLayer, self.layers[0])
