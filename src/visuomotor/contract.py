@@ -7,8 +7,10 @@ Dimensions: B batch, V views, L text tokens, T horizon, A padded action width, S
 K noise draws per prefix, N samples per prefix.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -43,13 +45,14 @@ class Observation:
     """What a robot or simulator reports at one moment, in robot units.
 
     images: {camera name: uint8[h, w, 3]}; state: float32[s]; instruction: plain text; time: seconds, on the clock of
-    who took it.
+    who took it; goal: images of the state to be reached, as `images`, for policies that read them.
     """
 
     images: dict[str, np.ndarray]
     state: np.ndarray
     instruction: str
     time: float = 0.0
+    goal: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,8 +106,10 @@ class Episode:
 class Batch:
     """Tensors for one step. Absent parts are None.
 
-    images      {camera role: uint8[B, h, w, 3]}, present views only, in the embodiment's order
-    views       one bool per camera of the embodiment, on the host, constant within a batch
+    images      {camera role: uint8[B, h, w, 3]} of the views that any row has, in the processor's order; zeros in
+                rows without that view
+    image_valid bool[B, V]: the views of each row
+    goal        {camera role: uint8[B, h, w, 3]}: images of the state to be reached; empty where none is read
     text_*      int64 / bool [B, L]: ids, valid, kind (TextKind), loss (token is a target of the text loss)
     text_turn   int64[B, L]: tokens of turn k > 0 (a question with its answer, a level that sees no other) see turn 0
                 (images, and the prompt that levels share) and their own, as if each were asked alone; None: one text
@@ -115,10 +120,13 @@ class Batch:
     labels      {name: tensor}: "progress" float32[B, 2], now and at the chunk's end (at inference [B, 1]); "router"
                 float32[B], 1 where the robot manipulates; "head" int64[B], which of two heads acted before
     embodiment, source  int64[B]: index into the processor's embodiments, into the mixture's sources
+    control_hz  float32[B]: actions per second of each row's robot, 0 for rows of no robot; None: not stated
+    row, rows   int64[B] and int: place of each row in the global batch, and the size of that batch over all ranks and
+                micro-batches, for draws that are stratified over it; None: the batch is whole
     """
 
     images: dict[str, UInt8[Tensor, "B h w 3"]]
-    views: tuple[bool, ...]
+    image_valid: Bool[Tensor, "B V"]
     text_ids: Int64[Tensor, "B L"]
     text_valid: Bool[Tensor, "B L"]
     text_kind: Int64[Tensor, "B L"]
@@ -131,22 +139,38 @@ class Batch:
     weights: dict[str, Tensor] = field(default_factory=dict)
     labels: dict[str, Tensor] = field(default_factory=dict)
     text_turn: Int64[Tensor, "B L"] | None = None
+    goal: dict[str, UInt8[Tensor, "B h w 3"]] = field(default_factory=dict)
+    control_hz: Float[Tensor, "B"] | None = None
+    row: Int64[Tensor, "B"] | None = None
+    rows: int | None = None
 
     @property
     def size(self) -> int:
         return self.text_ids.shape[0]
 
-    def to(self, device: torch.device | str) -> "Batch":
-        """The same batch on `device`."""
+    @cached_property
+    def views(self) -> tuple[bool, ...]:
+        """One bool per view, on the host: any row has it."""
+        return tuple(self.image_valid.any(0).tolist())
 
-        def move(value: Any) -> Any:
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """The batch with every tensor changed, e.g. moved or cut along B. `views` stay those of the whole batch."""
+
+        def changed(value: Any) -> Any:
             if isinstance(value, Tensor):
-                return value.to(device, non_blocking=True)
+                return change(value)
             if isinstance(value, dict):
-                return {k: move(v) for k, v in value.items()}
+                return {k: changed(v) for k, v in value.items()}
             return value
 
-        return replace(self, **{f.name: move(getattr(self, f.name)) for f in fields(self)})
+        batch = replace(self, **{f.name: changed(getattr(self, f.name)) for f in fields(self)})
+        # Reading them from a tensor on the device would make the host wait in every step.
+        vars(batch)["views"] = self.views
+        return batch
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same batch on `device`."""
+        return self.map(lambda tensor: tensor.to(device, non_blocking=True))
 
 
 @dataclass(frozen=True, kw_only=True)
