@@ -82,7 +82,7 @@ def collate(
             turn[i, :n] = s.text_turn
     return Batch(
         images=_by_name([s.images for s in samples], roles),
-        image_valid=torch.tensor([s.views for s in samples], dtype=torch.bool),
+        image_valid=torch.from_numpy(np.array([s.views for s in samples])),
         text_ids=torch.from_numpy(ids),
         text_valid=torch.from_numpy(valid),
         text_kind=torch.from_numpy(kinds),
@@ -108,16 +108,17 @@ def _stack(arrays: Sequence[np.ndarray | None]) -> torch.Tensor:
 
 def _by_name(arrays: Sequence[Mapping[str, np.ndarray]], names: Sequence[str] | None = None) -> dict[str, torch.Tensor]:
     """Arrays of the same name as one tensor, zeros where a sample has none; in the order of `names`."""
-    present = dict.fromkeys(name for sample in arrays for name in sample)
+    present = set().union(*arrays)
     tensors = {}
-    for name in present if names is None else (name for name in names if name in present):
-        shapes = {sample[name].shape for sample in arrays if name in sample}
-        if len(shapes) > 1:
+    for name in sorted(present) if names is None else (name for name in names if name in present):
+        values = [sample.get(name) for sample in arrays]
+        missing = np.zeros_like(next(value for value in values if value is not None))
+        filled = [missing if value is None else value for value in values]
+        try:
+            tensors[name] = _stack(filled)
+        except ValueError:
+            sizes = sorted({value.shape[:2] for value in filled})
             raise ValueError(
-                f"Images of sizes {sorted(s[:2] for s in shapes)} of view {name!r} meet in one batch; set image_size "
-                f"to one side."
-            )
-        example = next(sample[name] for sample in arrays if name in sample)
-        missing = np.zeros_like(example)
-        tensors[name] = _stack([sample.get(name, missing) for sample in arrays])
+                f"Images of sizes {sizes} of view {name!r} meet in one batch; set image_size to one side."
+            ) from None
     return tensors
