@@ -120,7 +120,9 @@ def test_each_head_is_told_its_own_tokens(make_damvla: Make, weighed: Weighed) -
 @torch.no_grad()
 def test_a_missing_view_leaves_its_place(make_damvla: Make, weighed: Weighed) -> None:
     model, both = make_damvla(num_views=2), weighed(views=2)
-    one = replace(both, images={"camera1": both.images["camera1"]}, views=(False, True))
+    one = replace(
+        both, images={"camera1": both.images["camera1"]}, image_valid=both.image_valid * torch.tensor([False, True])
+    )
     arm = model.encode(one).conditions[0]
     tokens = model.vlm.observe(one).prefix
     torch.testing.assert_close(arm[:, 0, 24:], torch.cat([torch.zeros(3, 16), tokens[:, 0]], dim=-1))
