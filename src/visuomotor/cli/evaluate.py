@@ -16,7 +16,7 @@ class Options:
     checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
     """A checkpoint's folder, such as runs/train/checkpoints/step-000500, or a training's, whose newest it takes."""
     environment: str = "tabletop"
-    """The world: tabletop or metaworld."""
+    """The world: tabletop, metaworld, or your own as FILE.py:NAME."""
     out: Path = Path("runs/eval")
     """Folder for results and videos."""
     episodes: int = 100

@@ -62,7 +62,7 @@ class ExecutionOptions:
     latencies: tuple[float, ...] = (0, 50, 100, 200, 300)
     """Milliseconds from an observation to its chunk."""
     environment: str = "tabletop"
-    """The world: tabletop or metaworld."""
+    """The world: tabletop, metaworld, or your own as FILE.py:NAME."""
     tasks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="[STR ...]")] = ("lift",)
     """Tasks of the world; none given: all."""
     episodes: int = 50

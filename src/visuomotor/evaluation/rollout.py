@@ -38,8 +38,7 @@ from visuomotor.execution.controller import guidance_of, make_executor
 from visuomotor.execution.safety import SafetyFilter
 from visuomotor.locks import FolderLock
 from visuomotor.session import Session
-from visuomotor.simulation.interface import WORLDS, load_world, make_environment
-from visuomotor.simulation.options import split_options
+from visuomotor.simulation.interface import WorldSpec, make_environment, world_for_workers
 from visuomotor.simulation.workers import PATIENCE
 
 logger = logging.getLogger(__name__)
@@ -82,6 +81,7 @@ def evaluate(
     plan: EvalPlan,
     out: Path,
     *,
+    world: WorldSpec | None = None,
     workers: int = 2,
     videos: int = 4,
     controls: Sequence[str] = CONTROLS,
@@ -93,6 +93,7 @@ def evaluate(
 ) -> Results:
     """Roll `policy` out as planned; writes results.jsonl (each episode at once), results.json and videos to `out`.
 
+    `world` is the one that `plan.environment` names, for a world that has no name in this library and no file.
     `videos` successes and as many failures are kept per condition. `training_scenarios` (the data set's `scenario`
     infos) must not share a seed with the plan. `resume` continues an interrupted evaluation of the same plan.
     Raises ValueError when policy and environment are of different embodiments, FileExistsError when `out` already
@@ -102,9 +103,9 @@ def evaluate(
     out = Path(out)
     if workers < 1:
         raise ValueError(f"An evaluation needs at least 1 worker; given {workers}.")
-    jobs = plan_jobs(plan, controls)
+    jobs = plan_jobs(plan, controls, world)
     require_disjoint(jobs, training_scenarios)
-    run, setup = _prepare(policy, plan, out)
+    run, setup = _prepare(policy, plan, world or plan.environment, out)
     run["conditions"] = list(dict.fromkeys(job.condition for job in jobs))
     wanted = {job.key for job in jobs}
     with FolderLock(out, nested=True, break_lock=break_lock):
@@ -137,7 +138,7 @@ def make_shards(jobs: Sequence[Job]) -> list[list[Job]]:
     return [list(jobs[start : start + size]) for start in range(0, len(jobs), size)]
 
 
-def _prepare(policy: RolloutPolicy, plan: EvalPlan, out: Path) -> tuple[dict[str, Any], Setup]:
+def _prepare(policy: RolloutPolicy, plan: EvalPlan, world: str | WorldSpec, out: Path) -> tuple[dict[str, Any], Setup]:
     """Check that policy, executor and environment fit, before anything starts."""
     if not 0 <= plan.latency < math.inf:
         raise ValueError(f"The latency is {plan.latency} s; give 0 or more seconds.")
@@ -147,8 +148,7 @@ def _prepare(policy: RolloutPolicy, plan: EvalPlan, out: Path) -> tuple[dict[str
             f"The executor {plan.executor!r} needs a policy with {guidance!r} guidance, which this one does not have; "
             f"choose asynchronous or receding_horizon."
         )
-    options, _ = split_options(load_world(plan.environment), plan.options)
-    environment = make_environment(plan.environment, **options)
+    environment = make_environment(world, **plan.options)
     path = getattr(policy, "path", None)
     try:
         policy.embodiment.require_compatible(
@@ -162,8 +162,8 @@ def _prepare(policy: RolloutPolicy, plan: EvalPlan, out: Path) -> tuple[dict[str
     finally:
         environment.close()
     setup = Setup(
-        world=WORLDS[plan.environment],
-        options=options,
+        world=world_for_workers(world),
+        options=plan.options,
         execute=executor.execute,
         max_steps=plan.max_steps,
         out=out,

@@ -12,7 +12,6 @@ import signal
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from importlib import import_module
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -28,19 +27,19 @@ from visuomotor.evaluation.video import Caption, Frame, stride, write_sheet, wri
 from visuomotor.execution.chunking import ChunkError, ChunkRequest
 from visuomotor.execution.controller import Controller, make_executor
 from visuomotor.execution.safety import SafetyFilter
-from visuomotor.simulation.interface import Environment
+from visuomotor.simulation.interface import Environment, WorldSpec, make_environment
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """What every rollout of an evaluation has in common. `world` is the module that makes the environment.
+    """What every rollout of an evaluation has in common.
 
     `latency`: seconds of the world's clock after which a chunk is there.
     """
 
-    world: str
+    world: str | WorldSpec
     options: dict[str, Any]
     execute: int
     max_steps: int | None
@@ -170,7 +169,7 @@ class Rollout:
         self.simulation_seconds += time.perf_counter() - began
         self.step += 1
         self.success = self.success or bool(info["success"])
-        self.progress = max(self.progress, float(info["progress"]))
+        self.progress = max(self.progress, float(info.get("progress", self.success)))
         for name, done in info.get("stages", {}).items():
             self.stages[name] = max(self.stages.get(name, 0.0), float(done))
         self.ended = self.success or terminated or truncated or self.step >= self.limit
@@ -266,12 +265,11 @@ class Rollout:
 def run_worker(connection: Connection, setup: Setup) -> None:
     """The worker process: answers rounds until it is told to stop (None) or the main process is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle
-    make = import_module(setup.world).make
     rollouts: dict[int, Rollout] = {}
     try:
         connection.send(Report())  # it has started
         while (received := connection.recv()) is not None:
-            connection.send(_run_round(received, rollouts, setup, make))
+            connection.send(_run_round(received, rollouts, setup))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass
     finally:
@@ -279,12 +277,12 @@ def run_worker(connection: Connection, setup: Setup) -> None:
             rollout.environment.close()
 
 
-def _run_round(received: Round, rollouts: dict[int, Rollout], setup: Setup, make: Any) -> Report:
+def _run_round(received: Round, rollouts: dict[int, Rollout], setup: Setup) -> Report:
     looks, requests, finished = {}, {}, {}
     try:
         for slot, start in received.starts.items():
             if slot not in rollouts:
-                rollouts[slot] = Rollout(setup, make(**setup.options))
+                rollouts[slot] = Rollout(setup, make_environment(setup.world, **setup.options))
             rollouts[slot].start(start)
         for slot, answer in received.answers.items():
             rollouts[slot].advance(answer)
