@@ -14,6 +14,7 @@ import pytest
 
 from tests.evaluation import fake_world
 from tests.holding import leave_foreign_lock, snapshot
+from tests.runtime.inline import InlinePool
 from visuomotor.contract import ActionChunk, Embodiment, EvalPlan, Observation, Scenario
 from visuomotor.evaluation import rollout
 from visuomotor.evaluation.results import RECORDS_FILE, EpisodeRecord, Results, append_record, read_records
@@ -90,6 +91,12 @@ def test_controls_tell_a_policy_that_sees_and_listens(tmp_path: Path) -> None:
         assert record.text[0] == (0, "move -1" if "left" in record.instruction else "move +1")
 
 
+def test_the_pool_changes_nothing(tmp_path: Path) -> None:
+    evaluate(Listener(), PLAN, tmp_path / "processes", workers=2, videos=0)
+    evaluate(Listener(), PLAN, tmp_path / "inline", workers=3, videos=0, make_pool=InlinePool)
+    assert outcomes(tmp_path / "inline") == outcomes(tmp_path / "processes")
+
+
 def test_videos_are_kept_up_to_the_quota_and_play(tmp_path: Path) -> None:
     av = pytest.importorskip("av")
     results = evaluate(Listener(), CLEAN, tmp_path, workers=1, videos=1)
@@ -117,7 +124,7 @@ def test_a_killed_worker_is_replaced_and_nothing_is_lost(tmp_path: Path, caplog:
 def test_a_worker_that_hangs_is_replaced(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("visuomotor.evaluation.rollout.PATIENCE", 2.0)
+    monkeypatch.setattr("visuomotor.runtime.local.PATIENCE", 2.0)
     hang = replace(CLEAN, options={"crash_file": str(tmp_path / "crashed"), "hang": True})
     evaluate(Listener(), hang, tmp_path / "hung", workers=1, videos=0)
     evaluate(Listener(), CLEAN, tmp_path / "calm", workers=1, videos=0)

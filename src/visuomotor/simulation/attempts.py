@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Literal
 
 from visuomotor.contract import Scenario
+from visuomotor.runtime.pool import Finished, MakePool, WorkerPool
 from visuomotor.simulation.collect_plan import SCENES_PER_EPISODE, CollectPlan, CollectProgress, Progress
 from visuomotor.simulation.interface import WorldSpec, load_world, make_environment, make_scenarios, world_for_workers
 from visuomotor.simulation.options import named_options
 from visuomotor.simulation.recording import record_demonstration, record_scenes
 from visuomotor.simulation.staging import Attempt, Staging, Video
-from visuomotor.simulation.workers import Finished, WorkerPool
 from visuomotor.versions import commit, installed
 
 logger = logging.getLogger(__name__)
@@ -26,10 +26,17 @@ TRIES = 2  # how often a scenario is given to a worker when workers die with it
 class AttemptMaker:
     """One run of the workers. `crashes` counts the processes that died."""
 
-    def __init__(self, plan: CollectPlan, world: str | WorldSpec, staging: Staging, progress: Progress | None) -> None:
+    def __init__(
+        self,
+        plan: CollectPlan,
+        world: str | WorldSpec,
+        staging: Staging,
+        progress: Progress | None,
+        make_pool: MakePool,
+    ) -> None:
         self._plan, self._staging, self._progress = plan, staging, progress
         self._start, self._tries = time.monotonic(), dict[int, int]()
-        self._world = world_for_workers(world)
+        self._world, self._make_pool = world_for_workers(world), make_pool
         count = plan.wanted if plan.scenes else plan.wanted * plan.max_attempts_factor
         self._scenarios = make_scenarios(world, plan.split, count, plan.seed, **plan.options)
         self._attempts = staging.attempts()
@@ -51,9 +58,9 @@ class AttemptMaker:
         waiting = iter([index for index in range(len(self._scenarios)) if index not in self._attempts])
         if (missing := self._missing()) > 0:
             arguments = (self._plan, self._world, self._staging.root)
-            with WorkerPool(Recorder, arguments, min(self._plan.workers, missing)) as pool:
+            with self._make_pool(Recorder, arguments, min(self._plan.workers, missing)) as pool:
                 self._fill(pool, waiting)
-                while pool.jobs:
+                while pool.busy:
                     self._take(pool, pool.next())
                     self._fill(pool, waiting)
         if (missing := self._missing()) > 0:
@@ -82,8 +89,9 @@ class AttemptMaker:
     def _fill(self, pool: WorkerPool, waiting: Iterator[int]) -> None:
         # A scenario is handed out only while it is needed even if all those under way succeed. So the scenarios tried
         # are always the first ones, the last of them is a success, and their number does not depend on timing.
-        while pool.idle and self._missing(len(pool.jobs)) > 0 and (index := next(waiting, None)) is not None:
-            pool.submit((index, self._scenarios[index]))
+        for worker in pool.idle:
+            if self._missing(pool.busy) > 0 and (index := next(waiting, None)) is not None:
+                pool.submit((index, self._scenarios[index]), worker)
 
     def _take(self, pool: WorkerPool, finished: Finished) -> None:
         index, scenario = finished.job
@@ -93,17 +101,17 @@ class AttemptMaker:
                 raise finished.error
             kind = ValueError if isinstance(finished.error, ValueError) else RuntimeError
             raise kind(f"Collecting {where} failed: {finished.error}") from finished.error
-        if finished.exit_code is not None:
+        if finished.died is not None:
             self.crashes += 1
             self._tries[index] = self._tries.get(index, 1) + 1
-            died = f"A worker process died (exit code {finished.exit_code}) in {where}"
+            died = f"A worker process died ({finished.died}) in {where}"
             if self._tries[index] > TRIES:
                 raise RuntimeError(
                     f"{died}, as one did before. Finished attempts are kept in {self._staging.root}: go on with "
                     f"--resume, and with fewer workers if memory ran out."
                 )
             logger.warning("%s; a new one tries it again.", died)
-            pool.submit(finished.job)
+            pool.submit(finished.job, finished.worker)
             return
         self._attempts[index] = finished.value
         self.tell("recording")
@@ -146,6 +154,10 @@ class Recorder:
             episode = record_demonstration(self._world, env, scenario, plan.action_noise, plan.seed)
         video = Video(fps=env.embodiment.control_hz, codec=plan.codec) if plan.storage == "video" else None
         return self._staging.write(index, scenario, episode, video)
+
+    def close(self) -> None:
+        """Close the environment."""
+        self._env.close()
 
 
 def _plain(scenario: Scenario) -> str:

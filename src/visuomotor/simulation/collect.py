@@ -17,6 +17,8 @@ from visuomotor.codec import decode
 from visuomotor.contract import Embodiment
 from visuomotor.data.lerobot import DatasetWriter
 from visuomotor.locks import FolderLock
+from visuomotor.runtime.local import LocalPool
+from visuomotor.runtime.pool import MakePool
 from visuomotor.simulation.attempts import AttemptMaker
 from visuomotor.simulation.collect_plan import CollectPlan, CollectProgress, CollectReport, Progress
 from visuomotor.simulation.interface import WorldSpec, load_world
@@ -32,6 +34,7 @@ def collect(
     plan: CollectPlan,
     *,
     world: WorldSpec | None = None,
+    make_pool: MakePool = LocalPool,
     resume: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -39,7 +42,8 @@ def collect(
 ) -> CollectReport:
     """Collect what is planned and write the data set, with its record `collect.json`, at `plan.out`.
 
-    `world` is the one that `plan.environment` names, for a world that has no name in this library and no file.
+    `world` is the one that `plan.environment` names, for a world that has no name in this library and no file;
+    `make_pool` makes the workers.
     Raises FileExistsError when something is there already and neither `resume` nor `overwrite` is set, ValueError
     when what is there was made by another plan or the world lacks a demonstrator (for scenes: shuffle, annotator),
     RuntimeError when too few attempts succeed or a scenario kills its workers, OSError on a full disk. Whatever the
@@ -56,12 +60,13 @@ def collect(
     ):
         if resume and (record := _finished(plan, staging)) is not None:
             return _report(plan.out, record)
-        return _collect(plan, world or plan.environment, staging, resume, overwrite, progress)
+        return _collect(plan, world or plan.environment, make_pool, staging, resume, overwrite, progress)
 
 
 def _collect(
     plan: CollectPlan,
     world: str | WorldSpec,
+    make_pool: MakePool,
     staging: Staging,
     resume: bool,
     overwrite: bool,
@@ -70,7 +75,7 @@ def _collect(
     maker: AttemptMaker | None = None
     try:
         _prepare(plan, staging, resume, overwrite)
-        maker = AttemptMaker(plan, world, staging, progress)
+        maker = AttemptMaker(plan, world, staging, progress, make_pool)
         attempts = maker.run()
         maker.tell("assembling")
         record = _record(plan, attempts, staging.world())
