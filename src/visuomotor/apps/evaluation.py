@@ -11,7 +11,10 @@ from visuomotor.data.lerobot import Dataset
 from visuomotor.evaluation.results import Results
 from visuomotor.evaluation.rollout import evaluate
 from visuomotor.locks import FolderLock
-from visuomotor.policy import load_policy
+from visuomotor.plugins import is_reference
+from visuomotor.policy import Policy, load_policy
+from visuomotor.serving.remote import open_policy
+from visuomotor.session import PolicyLike
 from visuomotor.simulation.interface import WorldSpec, make_environment
 
 logger = logging.getLogger(__name__)
@@ -27,7 +30,9 @@ def evaluate_checkpoint(
     break_lock: bool = False,
     **options: Any,
 ) -> Results:
-    """Load and roll out. A checkpoint of several robots drives the world's.
+    """Load and roll out a checkpoint, or your own policy as FILE.py:NAME.
+
+    A checkpoint of several robots drives the world's.
 
     `data`: collected data sets whose starts must not occur; `world`: see `evaluate`, which gets the
     other `options`.
@@ -43,9 +48,26 @@ def evaluate_checkpoint(
 def _evaluate(
     checkpoint: Path, plan: EvalPlan, out: Path, data: Sequence[Path], world: WorldSpec | None, **options: Any
 ) -> Results:
+    policy = policy_for(checkpoint, plan, world)
+    options |= {"world": world, "origin": checkpoint, "training_scenarios": training_scenarios(data)}
+    if not isinstance(policy, Policy):
+        return evaluate(policy, plan, out, **options)
+    plan = replace(plan, think=policy.think, actions_from=policy.actions_from)
+    results = evaluate(policy, plan, out, **options)
+    if policy.malformed:
+        logger.warning("%d lines of action tokens were malformed; the flow acted in their place.", policy.malformed)
+    return results
+
+
+def policy_for(checkpoint: Path, plan: EvalPlan, world: WorldSpec | None = None) -> PolicyLike:
+    """The policy in a checkpoint's folder, or your own in FILE.py:NAME, with the settings of the plan."""
     chosen = dict(plan.policy)
     if plan.actions_from is not None:
         chosen["actions_from"] = plan.actions_from
+    if is_reference(str(checkpoint)):
+        if plan.wording == "heldout":
+            raise ValueError(f"{checkpoint} has no templates of this library, so it has no held-out wording.")
+        return open_policy(str(checkpoint), robot_of(plan, world), think=plan.think, **chosen)
     policy = load_policy(checkpoint, think=plan.think, **chosen)
     if len(policy.processor.embodiments) > 1:
         policy = load_policy(checkpoint, think=plan.think, embodiment=robot_of(plan, world), **chosen)
@@ -53,11 +75,7 @@ def _evaluate(
         if policy.processor.config.templates == "none":
             raise ValueError(f"{checkpoint} was trained without templates, so it has no held-out wording.")
         policy.processor.config = replace(policy.processor.config, templates="heldout")
-    plan = replace(plan, think=policy.think, actions_from=policy.actions_from)
-    results = evaluate(policy, plan, out, world=world, training_scenarios=training_scenarios(data), **options)
-    if policy.malformed:
-        logger.warning("%d lines of action tokens were malformed; the flow acted in their place.", policy.malformed)
-    return results
+    return policy
 
 
 def robot_of(plan: EvalPlan, world: WorldSpec | None = None) -> Embodiment:

@@ -19,8 +19,8 @@ class Options:
     robot do it, move objects under its hand, stop it."""
 
     checkpoint: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[CHECKPOINT]")] = None
-    """A checkpoint's or a training's folder, or the address of a server that has one, ws://... (default: the one
-    that comes with the world)."""
+    """A checkpoint's or a training's folder, the address of a server that has one, ws://..., or your own policy as
+    FILE.py:NAME (default: the checkpoint that comes with the world)."""
     env: str = "tabletop"
     """The world: tabletop, metaworld, or your own as FILE.py:NAME."""
     port: int = 8080

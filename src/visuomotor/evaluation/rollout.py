@@ -17,9 +17,9 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from visuomotor.contract import ActionChunk, Embodiment, EvalPlan, Observation, Scenario
+from visuomotor.contract import ActionChunk, EvalPlan, Observation, Scenario
 from visuomotor.evaluation.controls import CONTROLS, Job, plan_jobs, require_disjoint
 from visuomotor.evaluation.provenance import describe_run
 from visuomotor.evaluation.results import (
@@ -38,7 +38,7 @@ from visuomotor.execution.safety import SafetyFilter
 from visuomotor.locks import FolderLock
 from visuomotor.runtime.local import LocalPool
 from visuomotor.runtime.pool import Finished, MakePool, WorkerPool
-from visuomotor.session import Session
+from visuomotor.session import PolicyLike, Session
 from visuomotor.simulation.interface import WorldSpec, make_environment, world_for_workers
 
 logger = logging.getLogger(__name__)
@@ -47,23 +47,6 @@ LOCKSTEP = 8  # episodes that one worker runs at once
 SHARD = 4 * LOCKSTEP  # most jobs of a shard
 FILMED_FACTOR = 4  # a condition films at most this many times the videos it keeps of each outcome
 PLAN_FILE = "plan.json"
-
-
-class RolloutPolicy(Protocol):
-    """What `evaluate` needs of a policy (see Policy)."""
-
-    @property
-    def embodiment(self) -> Embodiment: ...
-
-    def infer(
-        self,
-        observations: list[Observation],
-        sessions: list[Session],
-        seeds: list[int],
-        requests: list[ChunkRequest | None] = ...,
-    ) -> list[ActionChunk]:
-        """`requests` of real-time chunking are given only where an executor has some."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,11 +60,12 @@ class Progress:
 
 
 def evaluate(
-    policy: RolloutPolicy,
+    policy: PolicyLike,
     plan: EvalPlan,
     out: Path,
     *,
     world: WorldSpec | None = None,
+    origin: Path | None = None,
     make_pool: MakePool = LocalPool,
     workers: int = 2,
     videos: int = 4,
@@ -96,6 +80,7 @@ def evaluate(
 
     `world` is the one that `plan.environment` names, for a world that has no name in this library and no file;
     `make_pool` makes the workers.
+    `origin`: the checkpoint or FILE.py:NAME of the policy, recorded with its hash (default: its `path`, if any).
     `videos` successes and as many failures are kept per condition. `training_scenarios` (the data set's `scenario`
     infos) must not share a seed with the plan. `resume` continues an interrupted evaluation of the same plan.
     Raises ValueError when policy and environment are of different embodiments, FileExistsError when `out` already
@@ -107,7 +92,7 @@ def evaluate(
         raise ValueError(f"An evaluation needs at least 1 worker; given {workers}.")
     jobs = plan_jobs(plan, controls, world)
     require_disjoint(jobs, training_scenarios)
-    run, setup = _prepare(policy, plan, world or plan.environment, out)
+    run, setup = _prepare(policy, plan, world or plan.environment, origin, out)
     run["conditions"] = list(dict.fromkeys(job.condition for job in jobs))
     wanted = {job.key for job in jobs}
     with FolderLock(out, nested=True, break_lock=break_lock):
@@ -140,7 +125,9 @@ def make_shards(jobs: Sequence[Job]) -> list[list[Job]]:
     return [list(jobs[start : start + size]) for start in range(0, len(jobs), size)]
 
 
-def _prepare(policy: RolloutPolicy, plan: EvalPlan, world: str | WorldSpec, out: Path) -> tuple[dict[str, Any], Setup]:
+def _prepare(
+    policy: PolicyLike, plan: EvalPlan, world: str | WorldSpec, origin: Path | None, out: Path
+) -> tuple[dict[str, Any], Setup]:
     """Check that policy, executor and environment fit, before anything starts."""
     if not 0 <= plan.latency < math.inf:
         raise ValueError(f"The latency is {plan.latency} s; give 0 or more seconds.")
@@ -151,7 +138,7 @@ def _prepare(policy: RolloutPolicy, plan: EvalPlan, world: str | WorldSpec, out:
             f"choose asynchronous or receding_horizon."
         )
     environment = make_environment(world, **plan.options)
-    path = getattr(policy, "path", None)
+    path = origin or getattr(policy, "path", None)
     try:
         policy.embodiment.require_compatible(
             environment.embodiment,
@@ -160,7 +147,7 @@ def _prepare(policy: RolloutPolicy, plan: EvalPlan, world: str | WorldSpec, out:
         )
         executor = make_executor(plan.executor, environment.embodiment, execute=plan.execute)
         SafetyFilter(environment.embodiment, mode=plan.safety)
-        run = describe_run(policy, plan, environment)
+        run = describe_run(policy, path, plan, environment)
     finally:
         environment.close()
     setup = Setup(
@@ -227,7 +214,7 @@ class _Session:
 
     def __init__(
         self,
-        policy: RolloutPolicy,
+        policy: PolicyLike,
         setup: Setup,
         jobs: Sequence[Job],
         done: dict[tuple[str, int], EpisodeRecord],
