@@ -30,10 +30,11 @@ ALLOWED: dict[str, set[str]] = {
     "session": CONTRACT,
     "policy": CONTRACT | {"session", "text", "data", "nn", "models", "client"},
     "training": CONTRACT | {"versions", "text", "data", "models", "policy"},
-    "simulation": CONTRACT | {"versions", "text", "data"},
+    "runtime": CONTRACT,
+    "simulation": CONTRACT | {"versions", "text", "data", "runtime"},
     "execution": {"embodiment", "client"},
     "serving": CONTRACT | {"versions", "session", "policy", "execution", "client"},
-    "evaluation": CONTRACT | {"versions", "session", "policy", "simulation", "execution"},
+    "evaluation": CONTRACT | {"versions", "session", "policy", "simulation", "runtime", "execution"},
 }
 EVERYTHING = {"recipes", "studies", "apps", "cli", "__init__"}
 TABLE_ROW = re.compile(r"^\| `(\w+)(?:\.py|/|/<name>/)` \|.*\| ([^|]+) \|$", re.M)
