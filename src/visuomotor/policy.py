@@ -252,12 +252,17 @@ class Policy:
 
     def write(self, folder: Path, provenance: dict[str, Any] | None = None) -> None:
         """Write a checkpoint's files into a folder that only the caller uses, and that it makes whole; see `save`."""
-        from visuomotor.models import config_to_json
+        from visuomotor.models import config_to_json, spec_of
 
+        spec = spec_of(self.model.config)
+        if spec is None:
+            raise ValueError(
+                f"No model is known for a {type(self.model.config).__name__}, so a checkpoint could not be read again; "
+                f"describe it by a ModelSpec in a file of yours, and call find_spec('FILE.py:NAME')."
+            )
         folder.mkdir(parents=True, exist_ok=True)
 
-        name = getattr(self.model, "name", type(self.model).__name__.lower())
-        config = {**config_to_json(name, self.model.config), "policy": {n: getattr(self, n) for n in SETTINGS}}
+        config = {**config_to_json(spec.name, self.model.config), "policy": {n: getattr(self, n) for n in SETTINGS}}
         origin = {**self.provenance, **(provenance or {})}
         origin |= {"visuomotor": visuomotor.__version__, "torch": torch.__version__}
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
@@ -450,7 +455,7 @@ def load_policy(
         FileNotFoundError: the folder or a file of it is missing. ValueError: a file is damaged, the weights do not
         fit the configuration, the embodiment differs, or a setting is unknown.
     """
-    from visuomotor.models import config_from_json, make_model, sampling_fields
+    from visuomotor.models import config_from_json, make_model
 
     path = Path(path)
     missing = [name for name in FILES if not (path / name).exists()]
@@ -469,11 +474,11 @@ def load_policy(
             embodiment.require_compatible(robot, this="The robot", that=f"checkpoint {path}")
         robot = meant[0]
     try:
-        kind, dimensions = config_from_json(config)
-        model = make_model(kind, dimensions)
+        name, dimensions = config_from_json(config)
+        model = make_model(name, dimensions)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path / 'config.json'} does not describe a model of this version: {error}") from error
-    known = (*SETTINGS, *sampling_fields(kind))
+    known = (*SETTINGS, *model.sampling_fields)
     for name in settings:
         if name not in known:
             raise ValueError(f"A policy has no setting {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}.")

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -11,10 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from visuomotor.contract import Batch, Losses, Sampled, Term, TextKind
-from visuomotor.models.base import Cost, Model
+from visuomotor.models.base import Model
 from visuomotor.models.dm0.config import DM0Config
-from visuomotor.models.dm0.cost import sample_cost
-from visuomotor.models.dm0.memory import training_memory
 from visuomotor.models.dm0.network import DM0Network
 from visuomotor.models.dm0.prefix import Prefix, PrefixText, layout, turn_layout
 from visuomotor.models.dm0.writing import Writer
@@ -402,11 +399,3 @@ class DM0(Model):
         if not self.config.tie_embeddings:
             found["lm_head"] = list(self.lm_head.parameters())
         return found
-
-    def cost(self, batch_size: int = 1, text_length: int = 100, steps: int | None = None) -> Mapping[str, Cost]:
-        """Cost of one `sample` of one chunk per observation, by part, all cameras present."""
-        return sample_cost(self.config, batch_size, text_length, steps or self.config.denoise_steps)
-
-    def training_memory(self, **options: Any) -> dict[str, int]:
-        """See `memory.training_memory`."""
-        return training_memory(self.config, self.parts(), **options)
