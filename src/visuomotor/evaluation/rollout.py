@@ -20,6 +20,10 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, Protocol
 
+from visuomotor_client.chunking import ChunkRequest
+from visuomotor_client.executors import guidance_of, make_executor
+from visuomotor_client.safety import SafetyFilter
+
 from visuomotor.contract import ActionChunk, Embodiment, EvalPlan, Observation, Scenario
 from visuomotor.evaluation.controls import CONTROLS, Job, plan_jobs, require_disjoint
 from visuomotor.evaluation.provenance import describe_run
@@ -33,9 +37,6 @@ from visuomotor.evaluation.results import (
     summarise,
 )
 from visuomotor.evaluation.workers import Answer, Report, Round, Setup, Start, Worker, start_worker
-from visuomotor.execution.chunking import ChunkRequest
-from visuomotor.execution.controller import guidance_of, make_executor
-from visuomotor.execution.safety import SafetyFilter
 from visuomotor.locks import FolderLock
 from visuomotor.session import Session
 from visuomotor.simulation.interface import WORLDS, load_world, make_environment
