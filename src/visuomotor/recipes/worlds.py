@@ -7,7 +7,9 @@ from visuomotor.contract import EvalPlan
 from visuomotor.data.lerobot import Dataset
 from visuomotor.simulation.metaworld.sentences import SENTENCES
 from visuomotor.simulation.metaworld.tasks import resolve_tasks
-from visuomotor.simulation.tabletop.language import corpus, get_vocabulary, scenarios
+from visuomotor.simulation.tabletop.combinations import scenarios
+from visuomotor.simulation.tabletop.grammar import corpus
+from visuomotor.simulation.tabletop.taskspec import get_vocabulary
 
 __all__ = ["WIDTHS", "World", "evaluation", "require_robot_of", "sentences"]
 
