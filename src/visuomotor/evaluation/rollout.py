@@ -19,6 +19,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from visuomotor_client.chunking import ChunkRequest
+from visuomotor_client.executors import guidance_of, make_executor
+from visuomotor_client.safety import SafetyFilter
+
 from visuomotor.contract import ActionChunk, EvalPlan, Observation, Scenario
 from visuomotor.evaluation.controls import CONTROLS, Job, plan_jobs, require_disjoint
 from visuomotor.evaluation.provenance import describe_run
@@ -32,9 +36,6 @@ from visuomotor.evaluation.results import (
     summarise,
 )
 from visuomotor.evaluation.workers import Answer, Report, RolloutWorker, Round, Setup, Start
-from visuomotor.execution.chunking import ChunkRequest
-from visuomotor.execution.controller import guidance_of, make_executor
-from visuomotor.execution.safety import SafetyFilter
 from visuomotor.locks import FolderLock
 from visuomotor.runtime.local import LocalPool
 from visuomotor.runtime.pool import Finished, MakePool, WorkerPool
