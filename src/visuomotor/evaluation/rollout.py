@@ -15,6 +15,7 @@ import shutil
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -238,7 +239,7 @@ class _Session:
         """Until every job is recorded. All workers are gone when it returns or raises."""
         self._report_progress()
         lanes = [_Lane(worker=index) for index in range(min(workers, len(self.queue)))]
-        with make_pool(RolloutWorker, (self.setup,), len(lanes)) as pool:
+        with closing(make_pool(RolloutWorker, (self.setup,), len(lanes))) as pool:
             for lane in lanes:
                 self._proceed(pool, lane, Report())
             while pool.busy:
