@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from visuomotor.contract import EvalPlan
-from visuomotor.data.lerobot import Dataset
+from visuomotor.data.sources import open_source
 from visuomotor.simulation.metaworld.sentences import SENTENCES
 from visuomotor.simulation.metaworld.tasks import resolve_tasks
 from visuomotor.simulation.tabletop.language import corpus, get_vocabulary, scenarios
@@ -61,7 +61,7 @@ def require_robot_of(world: World, data: str) -> None:
     """ValueError if `data`, where it is there already, was recorded in the other world."""
     if not (Path(data) / "meta").is_dir():
         return
-    robot = Dataset(data).require_embodiment().name
+    robot = open_source(data).require_embodiment().name
     for other, name in ROBOTS.items():
         if other != world and name == robot:
             raise ValueError(f"{data} was recorded with the {name} of {other}, but the policy is for {world}.")
