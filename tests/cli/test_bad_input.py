@@ -348,7 +348,7 @@ def test_a_data_set_without_embodiment_says_how_to_make_one(command: Command, ar
 def test_what_is_no_data_set_and_no_checkpoint(command: Command, tmp_path: Path) -> None:
     assert f"{tmp_path} is not a LeRobot data set" in command("data", "info", tmp_path).sentence
     assert f"{tmp_path} is not a whole checkpoint" in command("eval", tmp_path).sentence
-    assert "recipe 'finetune' needs --data DIR and --from CHECKPOINT." in command("train", "finetune").sentence
+    assert "recipe 'finetune' needs --data DATA and --from CHECKPOINT." in command("train", "finetune").sentence
 
 
 def test_an_option_given_wrongly_is_no_traceback(command: Command) -> None:

@@ -61,7 +61,7 @@ def test_every_option_of_every_verb_is_explained(command: Command, verb: str) ->
 def test_version_and_no_arguments(command: Command) -> None:
     assert command("--version").out.strip()[0].isdigit()
     assert "usage: visuomotor VERB" in command().out
-    assert "usage: visuomotor data COMMAND DIR" in command("data").out
+    assert "usage: visuomotor data COMMAND DATA" in command("data").out
 
 
 def test_data_commands_on_a_collected_data_set(command: Command, collected: Path, tmp_path: Path) -> None:

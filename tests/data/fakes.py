@@ -1,8 +1,11 @@
-"""A small in-memory data set with the attributes that the data room reads."""
+"""A small in-memory data set."""
+
+from pathlib import Path
 
 import numpy as np
 
 from visuomotor.contract import Annotation, Observation
+from visuomotor.data.episodes import EpisodeSource
 from visuomotor.embodiment import Camera, Component, Embodiment
 
 SENTENCES = ("put the red block into the left bowl", "push the green disc behind the blue cup", "open the drawer")
@@ -33,18 +36,18 @@ def embodiment(size: int = 16, roles: tuple[str, ...] = ("scene", "wrist"), name
     )  # fmt: skip
 
 
-class FakeDataset:
+class FakeDataset(EpisodeSource):
     """Episodes of 20, 21, 22, ... frames; images hold the global row number in every pixel of channel 0."""
 
     def __init__(self, episodes: int = 6, seed: int = 0, robot: Embodiment | None = None, size: int = 16) -> None:
         rng = np.random.default_rng(seed)
-        self.root = f"fake-{seed}"
+        self.root = Path(f"fake-{seed}")
         self.embodiment = robot or embodiment(size)
         self.fps = self.embodiment.control_hz
         self.cameras = tuple(c.name for c in self.embodiment.cameras)
         self.lengths = [20 + e for e in range(episodes)]
         self.starts = np.concatenate([[0], np.cumsum(self.lengths)])
-        self.num_episodes, self.num_frames, self.size = episodes, int(self.starts[-1]), size
+        self.size = size
         action = rng.uniform(-1, 1, (self.num_frames, self.embodiment.action_dim)).astype(np.float32)
         self.columns = {
             "observation.state": rng.uniform(-1, 1, (self.num_frames, self.embodiment.state_dim)).astype(np.float32),
@@ -53,21 +56,15 @@ class FakeDataset:
         self.broken_rows: set[int] = set()
         self.scenes = False
 
-    def episode_slice(self, episode: int) -> slice:
-        return slice(int(self.starts[episode]), int(self.starts[episode + 1]))
-
     def has(self, annotation: str) -> bool:
         return True
-
-    def require_embodiment(self) -> Embodiment:
-        return self.embodiment
 
     def instructions(self, rows: np.ndarray) -> list[str]:
         episodes = np.searchsorted(self.starts, rows, side="right") - 1
         return [SENTENCES[e % len(SENTENCES)] for e in episodes]
 
-    def instruction(self, episode: int) -> str:
-        return SENTENCES[episode % len(SENTENCES)]
+    def hash(self) -> str:
+        return f"hash of {self.root}"
 
     def info(self, episode: int) -> dict[str, object]:
         return {"kind": "scenes"} if self.scenes else {"success": True}

@@ -43,7 +43,7 @@ class TwoRobots(FakeDataset):
 
 @pytest.fixture(autouse=True)
 def _data(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(assembly, "Dataset", TwoRobots)
+    monkeypatch.setattr(assembly, "open_source", TwoRobots)
 
 
 def small(steps: int = 4, **arguments: Any) -> Run:
@@ -108,7 +108,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an uninterrupted training."""
     out = tmp_path_factory.mktemp("curriculum")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(assembly, "Dataset", TwoRobots)
+        patch.setattr(assembly, "open_source", TwoRobots)
         train(small(), out, threads=1)
     return out
 

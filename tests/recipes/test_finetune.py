@@ -28,7 +28,7 @@ def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def opened(monkeypatch: pytest.MonkeyPatch, dataset: FakeDataset) -> FakeDataset:
-    monkeypatch.setattr(module, "Dataset", lambda path: dataset)
+    monkeypatch.setattr(module, "open_source", lambda path: dataset)
     return dataset
 
 

@@ -11,7 +11,7 @@ import pytest
 from tests.studies.test_summary import record
 from visuomotor.apps.answers import AnswerPlan
 from visuomotor.contract import EvalPlan, Run
-from visuomotor.data import lerobot
+from visuomotor.data import sources
 from visuomotor.evaluation.answers import Answer, score
 from visuomotor.evaluation.results import EpisodeRecord
 from visuomotor.studies import engine
@@ -60,7 +60,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     monkeypatch.setattr(engine, "evaluate_answers", ask)
     monkeypatch.setattr(engine, "evaluate_checkpoint", evaluate)
     monkeypatch.setattr(
-        lerobot, "Dataset", lambda path: SimpleNamespace(hash=lambda: contents.get(Path(path).name, ""))
+        sources, "open_source", lambda path: SimpleNamespace(hash=lambda: contents.get(Path(path).name, ""))
     )
     return found
 

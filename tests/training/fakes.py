@@ -102,16 +102,13 @@ class MemoryDataset(FakeDataset):
     def __init__(self, path: str | Path) -> None:
         super().__init__(seed=int(Path(path).name.removeprefix("data")))
 
-    def hash(self) -> str:
-        return f"hash of {self.root}"
-
 
 def install(patch: Any) -> None:
     """Put model and data set in place of the real ones; `patch` is a pytest.MonkeyPatch."""
     spec = ModelSpec(name="fake", config=FakeConfig, presets={"nano": FakeConfig()}, build=FakeModel)
     patch.setitem(sys.modules, MODULE, SimpleNamespace(SPEC=spec))
     patch.setitem(models.MODELS, "fake", MODULE)
-    patch.setattr(assembly, "Dataset", MemoryDataset)
+    patch.setattr(assembly, "open_source", MemoryDataset)
 
 
 def stage(name: str = "train", **options: Any) -> Stage:

@@ -201,12 +201,12 @@ def test_minutes_end_a_stage_and_anneal_fully(tmp_path: Path) -> None:
 def test_bad_samples_stop_or_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from visuomotor.training import assembly
 
-    class Broken(assembly.Dataset):
-        def __init__(self, path: str) -> None:
-            super().__init__(path)
-            self.broken_rows = set(range(0, self.num_frames, 2))
+    def broken(path: str) -> MemoryDataset:
+        dataset = MemoryDataset(path)
+        dataset.broken_rows = set(range(0, dataset.num_frames, 2))
+        return dataset
 
-    monkeypatch.setattr(assembly, "Dataset", Broken)
+    monkeypatch.setattr(assembly, "open_source", broken)
     with pytest.raises(ValueError, match="the video is truncated"):
         train(make_run(), tmp_path / "stop", threads=1)
     train(make_run(), tmp_path / "go", bad_samples="quarantine", threads=1)

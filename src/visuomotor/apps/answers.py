@@ -12,10 +12,11 @@ import numpy as np
 from visuomotor.codec import encode
 from visuomotor.data.conversations import Conversation, Conversations
 from visuomotor.data.dialogue import conversation_sample
+from visuomotor.data.episodes import EpisodeSource
 from visuomotor.data.images import fit
-from visuomotor.data.lerobot import Dataset
 from visuomotor.data.loader import held_out
 from visuomotor.data.scene_conversations import scene_conversations
+from visuomotor.data.sources import open_source
 from visuomotor.evaluation.answers import Answer, KindScore, score
 from visuomotor.evaluation.provenance import checkpoint_hash, code_version
 from visuomotor.locks import FolderLock
@@ -104,13 +105,13 @@ def evaluate_answers(
     return scores
 
 
-def _open(plan: AnswerPlan) -> Dataset | Conversations:
+def _open(plan: AnswerPlan) -> EpisodeSource | Conversations:
     talk = Path(plan.data).suffix in (".json", ".jsonl")
-    return Conversations(plan.data, plan.images) if talk else Dataset(plan.data)
+    return Conversations(plan.data, plan.images) if talk else open_source(plan.data)
 
 
 def _answered(
-    policy: Policy, plan: AnswerPlan, data: Dataset | Conversations, progress: Callable[[int, int], None] | None
+    policy: Policy, plan: AnswerPlan, data: EpisodeSource | Conversations, progress: Callable[[int, int], None] | None
 ) -> Iterator[Answer]:
     """Questions with equally many images, whose answers begin alike, are answered together."""
     asked = list(islice(_asked(policy, plan, data), plan.questions))
@@ -131,7 +132,7 @@ def _answered(
                 progress(done, len(asked))
 
 
-def _asked(policy: Policy, plan: AnswerPlan, data: Dataset | Conversations) -> Iterator[Conversation]:
+def _asked(policy: Policy, plan: AnswerPlan, data: EpisodeSource | Conversations) -> Iterator[Conversation]:
     """Every answer of a conversation is a question of its own, with the true answers before it."""
     rows, config = _rows(plan, data), policy.processor.config
     if isinstance(data, Conversations):

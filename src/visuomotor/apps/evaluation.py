@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from visuomotor.contract import Embodiment, EvalPlan
-from visuomotor.data.lerobot import Dataset
+from visuomotor.data.sources import open_source
 from visuomotor.evaluation.results import Results
 from visuomotor.evaluation.rollout import evaluate
 from visuomotor.locks import FolderLock
@@ -89,5 +89,5 @@ def robot_of(plan: EvalPlan, world: WorldSpec | None = None) -> Embodiment:
 
 def training_scenarios(data: Sequence[Path]) -> list[dict[str, Any]]:
     """The scenarios that data sets were collected from, as their episode infos tell."""
-    infos = [dataset.info(e) for dataset in map(Dataset, data) for e in range(dataset.num_episodes)]
+    infos = [dataset.info(e) for dataset in map(open_source, data) for e in range(dataset.num_episodes)]
     return [info["scenario"] for info in infos if "scenario" in info]

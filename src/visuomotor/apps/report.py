@@ -103,10 +103,10 @@ def data_part(folder: Path) -> dict[str, Any]:
     where = folder / "data"
     if not (where / "meta" / "info.json").exists():
         return {}
-    from visuomotor.data.lerobot import Dataset
+    from visuomotor.data.sources import open_source
     from visuomotor.data.view import contact_sheet
 
-    dataset = Dataset(where)
+    dataset = open_source(where)
     note = f"{dataset.num_episodes} demonstrations, {dataset.num_frames} frames at {dataset.fps:g} Hz"
     file = where / "collect.json"
     record = json.loads(file.read_text()) if file.exists() else {}

@@ -1,4 +1,4 @@
-"""`visuomotor data COMMAND DIR`: look at a LeRobot v3 data set."""
+"""`visuomotor data COMMAND DATA`: look at a data set."""
 
 import json
 from dataclasses import dataclass, field
@@ -10,15 +10,15 @@ import tyro
 from visuomotor.cli.console import parse, say, table
 from visuomotor.spelling import did_you_mean
 
-Folder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
+Data = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Info:
     """What a data set holds: robot, cameras, episodes, tasks, annotations."""
 
-    folder: Folder
-    """The data set's folder."""
+    data: Data
+    """A LeRobot v3 folder, or FILE.py:thing:PATH for a format of your own."""
     json: bool = False
     """Print JSON."""
 
@@ -27,8 +27,8 @@ class Info:
 class Stats:
     """Exact statistics of state and action over all frames."""
 
-    folder: Folder
-    """The data set's folder."""
+    data: Data
+    """A LeRobot v3 folder, or FILE.py:thing:PATH for a format of your own."""
     json: bool = False
     """Print JSON."""
 
@@ -37,8 +37,8 @@ class Stats:
 class Doctor:
     """Look for what makes training fail: NaN, dead or wrong dimensions, gaps, drift, pictures of other rows."""
 
-    folder: Folder
-    """The data set's folder."""
+    data: Data
+    """A LeRobot v3 folder, or FILE.py:thing:PATH for a format of your own."""
     json: bool = False
     """Print JSON."""
 
@@ -47,8 +47,8 @@ class Doctor:
 class View:
     """Draw an episode with its annotations: a contact sheet (.png) or a video (.mp4)."""
 
-    folder: Folder
-    """The data set's folder."""
+    data: Data
+    """A LeRobot v3 folder, or FILE.py:thing:PATH for a format of your own."""
     episode: int = 0
     """Which episode, from 0."""
     out: Path = Path("episode.png")
@@ -64,8 +64,8 @@ class DraftEmbodiment:
     Correct the draft where it is wrong, then run the same command with --accept.
     """
 
-    folder: Folder
-    """The data set's folder."""
+    data: Data
+    """A LeRobot v3 folder, or FILE.py:thing:PATH for a format of your own."""
     out: Path | None = None
     """Where to write instead of embodiment.draft.json (with --accept: embodiment.json) in the data set's folder."""
     accept: bool = False
@@ -76,8 +76,8 @@ class DraftEmbodiment:
 class WriteConversations:
     """Write questions and answers on annotated images as LLaVA conversations: conversations.json and PNG files."""
 
-    folder: Folder
-    """The data set's folder."""
+    data: Data
+    """A LeRobot v3 folder, or FILE.py:thing:PATH for a format of your own."""
     out: Path
     """Folder to write to."""
     images: int = 1000
@@ -100,8 +100,8 @@ class WriteConversations:
 class Labels:
     """Share of each task's frames that a DAM-VLA's router is told to be manipulation, by every signal that there is."""
 
-    folder: Folder
-    """The data set's folder."""
+    data: Data
+    """A LeRobot v3 folder, or FILE.py:thing:PATH for a format of your own."""
     covers: Literal["changes", "phases"] = "changes"
     """Frames near the signal's changes (published), or the whole phases in which it is on."""
 
@@ -110,8 +110,8 @@ class Labels:
 class Annotate:
     """Write a copy with sub-tasks found by a rule: where the gripper switches, and where the arm pauses."""
 
-    folder: Folder
-    """The data set's folder."""
+    data: Data
+    """A LeRobot v3 folder, or FILE.py:thing:PATH for a format of your own."""
     out: Path
     """Folder of the copy."""
     least_seconds: float = 1.0
@@ -130,7 +130,7 @@ COMMANDS = {
 
 def run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in {"-h", "--help"}:
-        print("usage: visuomotor data COMMAND DIR\n")
+        print("usage: visuomotor data COMMAND DATA\n")
         print("\n".join(f"  {name:<13} {(command.__doc__ or '').strip()}" for name, command in COMMANDS.items()))
         return 0
     if arguments[0] not in COMMANDS:
@@ -145,9 +145,9 @@ def run(arguments: list[str]) -> int:
 
 
 def info(options: Info) -> int:
-    from visuomotor.data.lerobot import Dataset
+    from visuomotor.data.sources import open_source
 
-    dataset = Dataset(options.folder)
+    dataset = open_source(options.data)
     lengths = [s.stop - s.start for s in map(dataset.episode_slice, range(dataset.num_episodes))]
     tasks: dict[str, int] = {}
     for episode in range(dataset.num_episodes):
@@ -182,10 +182,10 @@ def _plain(value: Any) -> str:
 
 
 def stats(options: Stats) -> int:
-    from visuomotor.data.lerobot import Dataset
+    from visuomotor.data.sources import open_source
     from visuomotor.data.statistics import require_finite, vector_statistics
 
-    dataset = Dataset(options.folder)
+    dataset = open_source(options.data)
     found = {}
     for column in ("observation.state", "action"):
         if column in dataset.columns:
@@ -208,9 +208,9 @@ def stats(options: Stats) -> int:
 
 def doctor(options: Doctor) -> int:
     from visuomotor.data.doctor import doctor as examine
-    from visuomotor.data.lerobot import Dataset
+    from visuomotor.data.sources import open_source
 
-    findings = examine(Dataset(options.folder))
+    findings = examine(open_source(options.data))
     if options.json:
         print(json.dumps([vars(finding) for finding in findings], indent=2))
     elif not findings:
@@ -222,12 +222,12 @@ def doctor(options: Doctor) -> int:
 
 
 def view(options: View) -> int:
-    from visuomotor.data.lerobot import Dataset
+    from visuomotor.data.sources import open_source
     from visuomotor.data.view import annotated_video, contact_sheet
 
-    dataset = Dataset(options.folder)
+    dataset = open_source(options.data)
     if not 0 <= options.episode < dataset.num_episodes:
-        raise ValueError(f"{options.folder} has episodes 0 to {dataset.num_episodes - 1}, not {options.episode}.")
+        raise ValueError(f"{options.data} has episodes 0 to {dataset.num_episodes - 1}, not {options.episode}.")
     options.out.parent.mkdir(parents=True, exist_ok=True)
     if options.out.suffix == ".png":
         contact_sheet(dataset, options.episode, options.frames).save(options.out)
@@ -242,11 +242,12 @@ def view(options: View) -> int:
 def embodiment(options: DraftEmbodiment) -> int:
     from visuomotor.codec import decode
     from visuomotor.data.draft import draft_embodiment
-    from visuomotor.data.lerobot import Dataset
+    from visuomotor.data.sources import open_source
     from visuomotor.embodiment import Embodiment
 
-    dataset, drafted = Dataset(options.folder), options.folder / "embodiment.draft.json"
-    target = options.out or (options.folder / "embodiment.json" if options.accept else drafted)
+    dataset = open_source(options.data)
+    drafted = dataset.root / "embodiment.draft.json"
+    target = options.out or (dataset.root / "embodiment.json" if options.accept else drafted)
     if target != drafted and target.exists():
         raise FileExistsError(f"{target} exists; move it away first, or give another --out.")
     if options.accept and drafted.exists():
@@ -270,11 +271,11 @@ def embodiment(options: DraftEmbodiment) -> int:
 def conversations(options: WriteConversations) -> int:
     from visuomotor.data.config import ProcessorConfig
     from visuomotor.data.conversations import write_conversations
-    from visuomotor.data.lerobot import Dataset
     from visuomotor.data.prepared import spread_rows
     from visuomotor.data.scene_conversations import scene_conversations
+    from visuomotor.data.sources import open_source
 
-    dataset = Dataset(options.folder)
+    dataset = open_source(options.data)
     roles = dataset.require_embodiment().roles
     config = ProcessorConfig(coordinates=options.coordinates, questions_per_image=options.per_image, image_roles=roles)
     if options.images < 1:
@@ -286,11 +287,11 @@ def conversations(options: WriteConversations) -> int:
 
 
 def labels(options: Labels) -> int:
-    from visuomotor.data.lerobot import Dataset
     from visuomotor.data.phases import label_shares
+    from visuomotor.data.sources import open_source
     from visuomotor.data.weighting import Signal, WeightingConfig
 
-    dataset, shares = Dataset(options.folder), {}
+    dataset, shares = open_source(options.data), {}
     for signal in get_args(Signal):
         try:
             shares[signal] = label_shares(dataset, WeightingConfig(signal=signal, covers=options.covers))
@@ -304,11 +305,11 @@ def labels(options: Labels) -> int:
 
 
 def annotate(options: Annotate) -> int:
-    from visuomotor.data.lerobot import Dataset
     from visuomotor.data.lerobot.annotate import write_subtasks
+    from visuomotor.data.sources import open_source
     from visuomotor.data.substeps import SubstepRule, substeps
 
-    dataset = Dataset(options.folder)
+    dataset = open_source(options.data)
     texts = substeps(dataset, SubstepRule(least_seconds=options.least_seconds, pause=options.pause))
     write_subtasks(dataset, texts, options.out, break_lock=options.break_lock)
     episodes = map(dataset.episode_slice, range(dataset.num_episodes))

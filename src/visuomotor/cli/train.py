@@ -13,7 +13,7 @@ from visuomotor.cli.console import Number, parse, say
 from visuomotor.cli.values import newest
 from visuomotor.spelling import did_you_mean
 
-FLAGS = {"data": "--data DIR", "start": "--from CHECKPOINT"}
+FLAGS = {"data": "--data DATA", "start": "--from CHECKPOINT"}
 SETTABLE = ("name", "corpus")  # fields of Run that are no holders of others
 
 
@@ -29,8 +29,8 @@ class Options:
     """A recipe's name, or FILE.py:function."""
     out: Path = Path("runs/train")
     """Folder for checkpoints, metrics and state."""
-    data: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """A LeRobot v3 data set to train on instead of the recipe's own."""
+    data: Annotated[str | None, tyro.conf.arg(metavar="DATA")] = None
+    """Data set instead of the recipe's own: a LeRobot v3 folder, or FILE.py:thing:PATH for a format of your own."""
     start: Annotated[Path | None, tyro.conf.arg(name="from", metavar="CHECKPOINT")] = None
     """A checkpoint to start from, or a training's folder."""
     resume: bool = False

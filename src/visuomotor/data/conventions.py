@@ -5,10 +5,11 @@ Each check compares recorded numbers with the description and returns findings; 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
+from visuomotor.data.episodes import EpisodeSource
 from visuomotor.embodiment import Component, Reference
 
 __all__ = [
@@ -39,7 +40,7 @@ class Finding:
     remedy: str
 
 
-def component_columns(dataset: Any, column: str) -> Iterator[tuple[Component, np.ndarray]]:
+def component_columns(dataset: EpisodeSource, column: str) -> Iterator[tuple[Component, np.ndarray]]:
     """Each component of `observation.state` or `action` with its values float64[n, d]."""
     robot, start = dataset.require_embodiment(), 0
     values = np.asarray(dataset.columns[column], np.float64)
@@ -48,7 +49,7 @@ def component_columns(dataset: Any, column: str) -> Iterator[tuple[Component, np
         start += len(component.dims)
 
 
-def check_scale(dataset: Any, column: str) -> list[Finding]:
+def check_scale(dataset: EpisodeSource, column: str) -> list[Finding]:
     """Values beyond a component's limits, or of a size that its unit makes implausible."""
     found = []
     for component, values in component_columns(dataset, column):
@@ -132,7 +133,7 @@ class Gripper:
     closedness: np.ndarray
 
     @classmethod
-    def all_of(cls, dataset: Any, column: str) -> list["Gripper"]:
+    def all_of(cls, dataset: EpisodeSource, column: str) -> list["Gripper"]:
         found = []
         for component, values in component_columns(dataset, column):
             if component.kind == "gripper" and component.opened is not None and component.closed is not None:
@@ -153,7 +154,7 @@ def switches(closedness: np.ndarray, episodes: list[slice]) -> np.ndarray:
     return np.array(first, int)
 
 
-def check_gripper(dataset: Any) -> list[Finding]:
+def check_gripper(dataset: EpisodeSource) -> list[Finding]:
     """Grippers whose numbers do not span opened to closed, move against each other, or open first."""
     episodes = [dataset.episode_slice(e) for e in range(dataset.num_episodes)]
     found, states = [], Gripper.all_of(dataset, "observation.state")
@@ -263,7 +264,7 @@ def motion_evidence(action: np.ndarray, state: np.ndarray, episodes: list[slice]
     )
 
 
-def check_reference(dataset: Any) -> list[Finding]:
+def check_reference(dataset: EpisodeSource) -> list[Finding]:
     """Components whose actions look absolute but are described as steps, or the other way round, or mirrored."""
     episodes = [dataset.episode_slice(e) for e in range(dataset.num_episodes)]
     states = list(component_columns(dataset, "observation.state"))

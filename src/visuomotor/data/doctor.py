@@ -8,11 +8,10 @@ Every check looks at all frames of the tables. All packets of the videos are com
 `lerobot/matching.py`); pictures are decoded at the beginning, middle and end of each episode.
 """
 
-from typing import Any
-
 import numpy as np
 
 from visuomotor.data.conventions import Finding, check_gripper, check_reference, check_scale, component_columns
+from visuomotor.data.episodes import EpisodeSource
 from visuomotor.data.lerobot.layout import ACTION, STATE
 from visuomotor.data.lerobot.mismatch import counted
 from visuomotor.data.lerobot.stamps import TOLERANCE, describe_stamps, stamp_deviation
@@ -24,7 +23,7 @@ _TIME_TOLERANCE = 0.1  # of a frame's duration
 _ORDER = {"error": 0, "warning": 1, "note": 2}
 
 
-def doctor(dataset: Any) -> list[Finding]:
+def doctor(dataset: EpisodeSource) -> list[Finding]:
     """What is wrong with a `visuomotor.data.lerobot.Dataset`, errors first; empty when nothing was found."""
     found = [*_finite(dataset), *_times(dataset), *check_pictures(dataset), *_instructions(dataset)]
     described = _description(dataset)
@@ -36,7 +35,7 @@ def doctor(dataset: Any) -> list[Finding]:
     return sorted(found, key=lambda finding: _ORDER[finding.severity])
 
 
-def _description(dataset: Any) -> list[Finding]:
+def _description(dataset: EpisodeSource) -> list[Finding]:
     """The embodiment against columns, cameras and rate."""
     robot = dataset.embodiment
     if robot is None:
@@ -84,12 +83,12 @@ def _description(dataset: Any) -> list[Finding]:
     return found
 
 
-def _place(dataset: Any, row: int) -> str:
+def _place(dataset: EpisodeSource, row: int) -> str:
     episode = int(dataset.episode_of(row))
     return f"episode {episode} frame {row - dataset.episode_slice(episode).start}"
 
 
-def _finite(dataset: Any) -> list[Finding]:
+def _finite(dataset: EpisodeSource) -> list[Finding]:
     found = []
     for column, values in dataset.columns.items():
         if values.dtype.kind != "f":
@@ -110,7 +109,7 @@ def _finite(dataset: Any) -> list[Finding]:
     return found
 
 
-def _dead(dataset: Any, column: str) -> list[Finding]:
+def _dead(dataset: EpisodeSource, column: str) -> list[Finding]:
     dead = []
     for component, values in component_columns(dataset, column):
         for index, dim in enumerate(component.dims):
@@ -129,7 +128,7 @@ def _dead(dataset: Any, column: str) -> list[Finding]:
     ]
 
 
-def _times(dataset: Any) -> list[Finding]:
+def _times(dataset: EpisodeSource) -> list[Finding]:
     if "timestamp" not in dataset.columns:
         return []
     stamps = np.asarray(dataset.columns["timestamp"], np.float64)
@@ -170,7 +169,9 @@ def _times(dataset: Any) -> list[Finding]:
     return found
 
 
-def _drift(dataset: Any, stamps: np.ndarray, numbers: np.ndarray, drifting: list[tuple[float, slice]]) -> Finding:
+def _drift(
+    dataset: EpisodeSource, stamps: np.ndarray, numbers: np.ndarray, drifting: list[tuple[float, slice]]
+) -> Finding:
     """Stamps that move away from frame_index / fps by steps that are too small to be seen singly."""
     _, rows = max(drifting, key=lambda pair: pair[0])
     return Finding(
@@ -183,7 +184,7 @@ def _drift(dataset: Any, stamps: np.ndarray, numbers: np.ndarray, drifting: list
     )
 
 
-def _instructions(dataset: Any) -> list[Finding]:
+def _instructions(dataset: EpisodeSource) -> list[Finding]:
     slices = map(dataset.episode_slice, range(dataset.num_episodes))
     with_rows = [episode for episode, rows in enumerate(slices) if rows.stop > rows.start]
     empty = [episode for episode in with_rows if not dataset.instruction(episode).strip()]

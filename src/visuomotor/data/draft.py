@@ -12,6 +12,7 @@ import numpy as np
 
 from visuomotor.codec import encode
 from visuomotor.data.conventions import FACTORS, motion_evidence, switches
+from visuomotor.data.episodes import EpisodeSource
 from visuomotor.data.lerobot.layout import ACTION, STATE
 from visuomotor.embodiment import Camera, Component, Embodiment, Kind
 from visuomotor.joint_limits import JOINT_LIMITS, JointLimits
@@ -41,7 +42,7 @@ class _Dimension:
     side: str = ""
 
 
-def draft_embodiment(dataset: Any) -> tuple[dict[str, Any], list[str]]:
+def draft_embodiment(dataset: EpisodeSource) -> tuple[dict[str, Any], list[str]]:
     """(draft, questions) of a `visuomotor.data.lerobot.Dataset`.
 
     The draft is the JSON of an `Embodiment`; each question names the field that it decides and
@@ -71,7 +72,7 @@ def draft_embodiment(dataset: Any) -> tuple[dict[str, Any], list[str]]:
     return encode(draft), questions
 
 
-def _cameras(dataset: Any, questions: list[str]) -> tuple[Camera, ...]:
+def _cameras(dataset: EpisodeSource, questions: list[str]) -> tuple[Camera, ...]:
     cameras, used = [], dict[str, int]()
     for name in dataset.cameras:
         guess = "wrist" if _WRIST.search(name) else "scene"
@@ -90,7 +91,7 @@ def _cameras(dataset: Any, questions: list[str]) -> tuple[Camera, ...]:
     return tuple(cameras)
 
 
-def _names(dataset: Any, column: str) -> list[str] | None:
+def _names(dataset: EpisodeSource, column: str) -> list[str] | None:
     """Names of a vector's dimensions; info.json has a list, or a dictionary that holds one."""
     names = dataset.feature(column).get("names")
     while isinstance(names, dict):
@@ -123,7 +124,9 @@ def _dimension(name: str) -> _Dimension:
     return _Dimension(name=name, kind="other", side=side)
 
 
-def _components(dataset: Any, column: str, episodes: list[slice], questions: list[str]) -> tuple[Component, ...]:
+def _components(
+    dataset: EpisodeSource, column: str, episodes: list[slice], questions: list[str]
+) -> tuple[Component, ...]:
     """Neighbouring dimensions of one kind and side become a component."""
     values = np.asarray(dataset.columns[column], np.float64)
     names = _names(dataset, column)
@@ -239,7 +242,7 @@ def _gripper(
 
 
 def _with_reference(
-    dataset: Any,
+    dataset: EpisodeSource,
     component: Component,
     action: tuple[Component, ...],
     state: tuple[Component, ...],
@@ -294,7 +297,7 @@ def _fits(limits: JointLimits, component: Component, values: np.ndarray) -> bool
     return bool(((finite >= np.array(limits.low) - 0.01) & (finite <= np.array(limits.high) + 0.01)).all())
 
 
-def _values(dataset: Any, column: str, components: tuple[Component, ...], wanted: Component) -> np.ndarray:
+def _values(dataset: EpisodeSource, column: str, components: tuple[Component, ...], wanted: Component) -> np.ndarray:
     start = 0
     for component in components:
         if component is wanted:

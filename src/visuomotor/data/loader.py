@@ -406,7 +406,7 @@ def _require_annotations(source: Source, dataset: Any, needed: dict[str, str]) -
 
 def _with_cache(dataset: Any, folder: Path | None, side: int | None) -> Any:
     """The data set, reading frames from a memory map below `folder` if they fit into CACHE_BYTES decoded."""
-    if folder is None or not hasattr(dataset, "cached") or dataset.is_cached:
+    if folder is None or dataset.is_cached:
         return dataset
     pixels = sum(side * side if side else int(np.prod(dataset.image_size(c))) for c in dataset.cameras)
     if 3 * pixels * dataset.num_frames > CACHE_BYTES:

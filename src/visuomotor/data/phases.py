@@ -3,11 +3,10 @@
 The published signal, the gripper command, is blind to pushing, wiping and screwing: no gripper opens or closes there.
 """
 
-from typing import Any
-
 import numpy as np
 from jaxtyping import Bool, Float
 
+from visuomotor.data.episodes import EpisodeSource
 from visuomotor.data.statistics import describe
 from visuomotor.data.weighting import Signal, WeightingConfig, phases_of, trajectory_weight
 from visuomotor.embodiment import Embodiment
@@ -19,7 +18,7 @@ NEEDS: dict[Signal, tuple[str, ...]] = {"contact": ("contact",), "proximity": ("
 FAST = 95  # percentile of a trajectory's speed that stands for moving fast
 
 
-def episode_weights(dataset: Any, config: WeightingConfig) -> list[Float[np.ndarray, "F"]]:
+def episode_weights(dataset: EpisodeSource, config: WeightingConfig) -> list[Float[np.ndarray, "F"]]:
     """Trajectory weights of every episode of a data set, each computed on the whole of it."""
     found = []
     for episode in range(dataset.num_episodes):
@@ -29,7 +28,7 @@ def episode_weights(dataset: Any, config: WeightingConfig) -> list[Float[np.ndar
     return found
 
 
-def label_shares(dataset: Any, config: WeightingConfig) -> dict[str, float]:
+def label_shares(dataset: EpisodeSource, config: WeightingConfig) -> dict[str, float]:
     """{task: share of its frames labelled manipulation}; a task is what simulated episodes say, or the words."""
     found: dict[str, list[np.ndarray]] = {}
     for episode, weights in enumerate(episode_weights(dataset, config)):
@@ -39,7 +38,7 @@ def label_shares(dataset: Any, config: WeightingConfig) -> dict[str, float]:
     return {kind: float(np.concatenate(labels).mean()) for kind, labels in sorted(found.items())}
 
 
-def phase_signals(dataset: Any, frames: slice, config: WeightingConfig) -> Bool[np.ndarray, "F S"]:
+def phase_signals(dataset: EpisodeSource, frames: slice, config: WeightingConfig) -> Bool[np.ndarray, "F S"]:
     """The configured signal in the frames of an episode, one column for each gripper or hand.
 
     Raises:
@@ -75,7 +74,7 @@ def require_signal(embodiment: Embodiment, signal: Signal) -> None:
         )
 
 
-def _closed(dataset: Any, frames: slice) -> Bool[np.ndarray, "F S"]:
+def _closed(dataset: EpisodeSource, frames: slice) -> Bool[np.ndarray, "F S"]:
     """Per gripper, whether it is commanded to be more closed than open; half way is open, as for the robot."""
     embodiment = dataset.require_embodiment()
     slices, columns = embodiment.action_slices(), []
@@ -86,7 +85,7 @@ def _closed(dataset: Any, frames: slice) -> Bool[np.ndarray, "F S"]:
     return np.stack(columns, axis=1)
 
 
-def _slow(dataset: Any, frames: slice, share: float) -> Bool[np.ndarray, "F S"]:
+def _slow(dataset: EpisodeSource, frames: slice, share: float) -> Bool[np.ndarray, "F S"]:
     """Per end-effector, or for all joints where no position is known, whether it is slower than a share of its fast."""
     embodiment = dataset.require_embodiment()
     slices, state = embodiment.state_slices(), dataset.columns["observation.state"][frames]
@@ -99,12 +98,14 @@ def _slow(dataset: Any, frames: slice, share: float) -> Bool[np.ndarray, "F S"]:
     return np.stack(columns, axis=1)
 
 
-def _near(dataset: Any, frames: slice, reach: int) -> Bool[np.ndarray, "F 1"]:
+def _near(dataset: EpisodeSource, frames: slice, reach: int) -> Bool[np.ndarray, "F 1"]:
     """Whether the end-effector's point in the first camera's picture is near the box of a thing that the instruction or
     the sub-task names: on a full table the hand is always near something."""
     camera, rows = dataset.cameras[0], np.arange(frames.start, frames.stop)
     near = np.zeros((len(rows), 1), dtype=bool)
-    for i, (words, annotation) in enumerate(zip(dataset.instructions(rows), dataset.annotations(rows), strict=True)):
+    for i, (words, annotation) in enumerate(
+        zip(dataset.instructions(rows), dataset.annotations(rows) or (), strict=True)
+    ):
         if camera not in annotation.point:
             continue
         x, y = annotation.point[camera]

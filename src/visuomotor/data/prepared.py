@@ -2,11 +2,11 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 
 from visuomotor.contract import Annotation
+from visuomotor.data.episodes import EpisodeSource
 from visuomotor.data.normalization import Units
 from visuomotor.data.phases import episode_weights
 from visuomotor.data.statistics import describe
@@ -34,7 +34,9 @@ def object_shares(annotations: Sequence[Annotation]) -> dict[str, float]:
 class Prepared:
     """Per-row arrays of one data set under one embodiment's units; annotations are read when they are needed."""
 
-    def __init__(self, dataset: Any, units: Units, horizon: int, weighting: WeightingConfig | None = None) -> None:
+    def __init__(
+        self, dataset: EpisodeSource, units: Units, horizon: int, weighting: WeightingConfig | None = None
+    ) -> None:
         self.dataset = dataset
         self.units = units
         self._horizon = np.arange(horizon)

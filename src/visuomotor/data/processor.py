@@ -19,6 +19,7 @@ from visuomotor.data import sample_text
 from visuomotor.data.augment import Shift, augment, centre_crop, draw_shift
 from visuomotor.data.config import Objective, ProcessorConfig
 from visuomotor.data.conversations import Conversations
+from visuomotor.data.episodes import EpisodeSource
 from visuomotor.data.images import fit
 from visuomotor.data.normalization import (
     ReferenceChange,
@@ -80,7 +81,7 @@ class Processor:
     def build(
         cls,
         config: ProcessorConfig,
-        datasets: Sequence[Any],
+        datasets: Sequence[EpisodeSource | Conversations],
         corpus: Iterable[str] = (),
         *,
         tokenizer: TextTokenizer | None = None,
@@ -93,8 +94,9 @@ class Processor:
         they are, e.g. those of the checkpoint that training starts from. `skip_bad` leaves NaN and infinity out of the
         statistics instead of raising ValueError.
         """
-        groups: list[tuple[Embodiment, list[Any]]] = []
-        for dataset in (d for d in datasets if "action" in d.columns and not is_scenes(d)):
+        groups: list[tuple[Embodiment, list[EpisodeSource]]] = []
+        robots = (d for d in datasets if not isinstance(d, Conversations))
+        for dataset in (d for d in robots if "action" in d.columns and not is_scenes(d)):
             for embodiment, members in groups:
                 if not embodiment.differences(dataset.require_embodiment()):
                     members.append(dataset)
@@ -136,7 +138,7 @@ class Processor:
         embodiment.require_compatible(self.embodiments[0], this=name, that="this processor")
         raise AssertionError("unreachable: differences without a sentence")
 
-    def prepared(self, dataset: Any, embodiment: int = 0) -> Prepared:
+    def prepared(self, dataset: EpisodeSource, embodiment: int = 0) -> Prepared:
         """The data set's normalised arrays, made on first use and kept."""
         key = (id(dataset), embodiment)
         if key not in self._prepared:
@@ -146,7 +148,7 @@ class Processor:
     def sample(
         self,
         dataset_index: int,
-        dataset: Any,
+        dataset: EpisodeSource,
         row: int,
         images: dict[str, np.ndarray],
         rng: np.random.Generator,
@@ -447,7 +449,7 @@ class Processor:
         return self.units[embodiment].state.apply(state)
 
 
-def _sentences(dataset: Any) -> set[str]:
+def _sentences(dataset: EpisodeSource | Conversations) -> set[str]:
     """Instructions, and the sub-tasks and object names (or conversations) of up to SENTENCE_ROWS evenly spread rows."""
     rows = spread_rows(dataset.num_frames, SENTENCE_ROWS)
     if isinstance(dataset, Conversations):

@@ -1,12 +1,12 @@
 """Questions on annotated images as conversations: what `visuomotor data conversations` writes and evaluations ask."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import numpy as np
 
 from visuomotor.data.config import ProcessorConfig
 from visuomotor.data.conversations import Conversation
+from visuomotor.data.episodes import EpisodeSource
 from visuomotor.data.prepared import object_shares, spread_rows
 from visuomotor.data.statistics import describe
 from visuomotor.text.scaffold import spoken
@@ -19,7 +19,7 @@ BLOCK = 64  # rows that are read at once
 
 
 def scene_conversations(
-    dataset: Any,
+    dataset: EpisodeSource,
     rows: np.ndarray,
     config: ProcessorConfig,
     *,
@@ -41,11 +41,11 @@ def scene_conversations(
     camera = next((cameras[role] for role in config.image_roles if role in cameras), None)
     if camera is None:
         raise ValueError(f"{describe(dataset)} has the roles {list(cameras)}, none of {list(config.image_roles)}.")
-    shares = object_shares(dataset.annotations(spread_rows(dataset.num_frames)))
+    shares = object_shares(dataset.annotations(spread_rows(dataset.num_frames)) or ())
     for start in range(0, len(rows), BLOCK):
         block = rows[start : start + BLOCK]
         for row, image, annotation in zip(
-            block.tolist(), dataset.frames(camera, block), dataset.annotations(block), strict=True
+            block.tolist(), dataset.frames(camera, block), dataset.annotations(block) or (), strict=True
         ):
             rng = np.random.default_rng((seed, row))
             c = config.coordinate

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from visuomotor.data.episodes import EpisodeSource
+
 __all__ = ["Statistics", "VectorStatistics", "compute_statistics", "vector_statistics"]
 
 QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
@@ -54,7 +56,7 @@ def vector_statistics(columns: Sequence[np.ndarray]) -> VectorStatistics:
     return VectorStatistics(count=count, **{k: tuple(v) for k, v in values.items()})
 
 
-def _frame_windows(dataset: Any, horizon: int) -> tuple[np.ndarray, np.ndarray]:
+def _frame_windows(dataset: EpisodeSource, horizon: int) -> tuple[np.ndarray, np.ndarray]:
     """(first row, row) of every chunk step inside its episode: int64[n] each, n = sum over frames of valid steps."""
     starts, rows = [], []
     offsets = np.arange(horizon)
@@ -105,7 +107,7 @@ def compute_statistics(
     return Statistics(state=vector_statistics(_columns(states)), action=vector_statistics(_columns(actions)))
 
 
-def require_finite(dataset: Any, column: str, values: np.ndarray, names: Sequence[str]) -> None:
+def require_finite(dataset: EpisodeSource, column: str, values: np.ndarray, names: Sequence[str]) -> None:
     """ValueError naming dimension, row and episode of the first NaN or infinity in values float[F, d]."""
     bad = np.argwhere(~np.isfinite(values))
     if not len(bad):
@@ -119,12 +121,12 @@ def require_finite(dataset: Any, column: str, values: np.ndarray, names: Sequenc
     )
 
 
-def describe(dataset: Any) -> str:
+def describe(dataset: object) -> str:
     """How error messages name a data set."""
     return f"data set {getattr(dataset, 'root', type(dataset).__name__)!s}"
 
 
-def is_scenes(dataset: Any) -> bool:
+def is_scenes(dataset: EpisodeSource) -> bool:
     """Whether the data set holds unrelated rendered scenes: boxes, but no demonstrations and no sentences."""
     return dataset.num_episodes > 0 and dataset.info(0).get("kind") == "scenes"
 

@@ -5,7 +5,6 @@ The rule knows neither objects nor intentions; look at what it makes with `visuo
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -13,6 +12,7 @@ from scipy.ndimage import uniform_filter1d
 from scipy.signal import find_peaks
 
 from visuomotor.data.conventions import Gripper, component_columns
+from visuomotor.data.episodes import EpisodeSource
 from visuomotor.data.statistics import describe
 
 __all__ = ["SubstepRule", "substeps"]
@@ -51,7 +51,7 @@ class SubstepRule:
         return sorted(kept)[:-1]
 
 
-def substeps(dataset: Any, rule: SubstepRule) -> list[str]:
+def substeps(dataset: EpisodeSource, rule: SubstepRule) -> list[str]:
     """The text of every frame of a data set.
 
     Raises:
@@ -73,7 +73,7 @@ def substeps(dataset: Any, rule: SubstepRule) -> list[str]:
     return texts
 
 
-def _motion(dataset: Any) -> np.ndarray:
+def _motion(dataset: EpisodeSource) -> np.ndarray:
     """float64[n, d] whose speed is the arm's: positions of the end-effector, else joint angles."""
     for kind in ("position", "joint"):
         parts = [v for component, v in component_columns(dataset, "observation.state") if component.kind == kind]

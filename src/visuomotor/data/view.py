@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from visuomotor.contract import Annotation
+from visuomotor.data.episodes import EpisodeSource
 from visuomotor.data.lerobot.video import rate
 
 __all__ = ["annotated_video", "contact_sheet", "draw_frame"]
@@ -52,7 +52,7 @@ def draw_frame(
     return picture
 
 
-def contact_sheet(dataset: Any, episode: int, count: int = 12) -> Image.Image:
+def contact_sheet(dataset: EpisodeSource, episode: int, count: int = 12) -> Image.Image:
     """`count` frames of an episode, evenly spaced from first to last, with their annotations, below its instruction."""
     if count < 1:
         raise ValueError(f"A contact sheet needs at least one frame, not {count}.")
@@ -71,7 +71,7 @@ def contact_sheet(dataset: Any, episode: int, count: int = 12) -> Image.Image:
     return sheet
 
 
-def annotated_video(dataset: Any, episode: int, path: Path | str) -> None:
+def annotated_video(dataset: EpisodeSource, episode: int, path: Path | str) -> None:
     """Write all frames of an episode with their annotations as an mp4 (h264) at the data set's frame rate."""
     rows, stream = _rows(dataset, episode), None
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
@@ -85,14 +85,14 @@ def annotated_video(dataset: Any, episode: int, path: Path | str) -> None:
         container.mux(stream.encode())
 
 
-def _rows(dataset: Any, episode: int) -> slice:
+def _rows(dataset: EpisodeSource, episode: int) -> slice:
     rows = dataset.episode_slice(episode)
     if rows.start == rows.stop:  # its neighbours' pictures are not its own
         raise ValueError(f"Episode {episode} of {dataset.root} has no frames, so there is nothing to draw.")
     return rows
 
 
-def _draw(dataset: Any, rows: slice, picked: np.ndarray) -> list[Image.Image]:
+def _draw(dataset: EpisodeSource, rows: slice, picked: np.ndarray) -> list[Image.Image]:
     """Pictures of the picked rows of one episode."""
     if not dataset.cameras:
         raise ValueError(f"{dataset.root} has no camera, so there is nothing to draw.")

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from visuomotor.contract import Mixture, ProcessorSource, Run, Source, Stage
 from visuomotor.data.config import ProcessorConfig
-from visuomotor.data.lerobot import Dataset
+from visuomotor.data.sources import open_source
 from visuomotor.models import make_config
 from visuomotor.recipes.worlds import evaluation, require_robot_of, sentences
 from visuomotor.simulation.interface import load_world
@@ -97,7 +97,7 @@ def cogact(
     convert it, and take the recipe finetune.
     views: how many cameras are seen, the first ones of the data; published is one. accumulate: micro-batches of a step.
     """
-    robot, plain = Dataset(data).require_embodiment(), make_config("cogact", size)
+    robot, plain = open_source(data).require_embodiment(), make_config("cogact", size)
     config = make_config(
         "cogact",
         size,

@@ -6,7 +6,7 @@ from typing import Any
 
 from visuomotor.contract import Mixture, ProcessorSource, Run, Source, Stage
 from visuomotor.data.config import ProcessorConfig
-from visuomotor.data.lerobot import Dataset
+from visuomotor.data.sources import open_source
 from visuomotor.models import make_config
 from visuomotor.models.dexvla.config import ScaleDPConfig
 from visuomotor.models.dexvla.convert import AUGMENT
@@ -40,7 +40,7 @@ def dexvla_expert(
     `annotation.subtask`, which `visuomotor data annotate` writes where nobody did.
     size: nano, base (ScaleDP-H), base-L, -B, -S; sentence: "hashed", or the folder or name of a DistilBERT.
     """
-    robots = [Dataset(path).require_embodiment() for path in (data, *others)]
+    robots = [open_source(path).require_embodiment() for path in (data, *others)]
     roles = tuple(dict.fromkeys(role for robot in robots for role in robot.roles))
     plain = make_config("dexvla-expert", size)
     config = make_config(
@@ -96,7 +96,7 @@ def dexvla(
     """
     if not 0 <= adapt < 1:
         raise ValueError(f"adapt is {adapt}; it is a share of the steps, at least 0 and below 1.")
-    dataset = Dataset(data)
+    dataset = open_source(data)
     robot, plain = dataset.require_embodiment(), make_config("dexvla", size)
     config = make_config(
         "dexvla",

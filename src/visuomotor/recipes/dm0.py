@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from visuomotor.contract import Mixture, ProcessorSource, Run, Source, Stage
 from visuomotor.data.config import ProcessorConfig
-from visuomotor.data.lerobot import Dataset
+from visuomotor.data.sources import open_source
 from visuomotor.models import make_config
 from visuomotor.recipes.own_data import available_levels
 
@@ -40,7 +40,7 @@ def dm0(
     """
     if not 0 <= act < 1:
         raise ValueError(f"act is {act}; it is a share of the steps, at least 0 and below 1.")
-    robot = Dataset(data).require_embodiment()
+    robot = open_source(data).require_embodiment()
     plain = make_config("dm0", size)
     config = make_config(
         "dm0",
@@ -59,7 +59,7 @@ def dm0(
     )
     processor: dict[str, Any] = {
         "image_roles": robot.roles, "max_text": 512,
-        "levels": available_levels(Dataset(data), {"subtask": 0.5, "action": 0.5}),
+        "levels": available_levels(open_source(data), {"subtask": 0.5, "action": 0.5}),
         "action_token_stride": max(1, config.horizon // SPELT_STEPS),
     }  # fmt: skip
     known = learning_rate * PUBLIC_SHARE

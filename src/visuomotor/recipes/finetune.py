@@ -6,8 +6,9 @@ from typing import Any, Literal
 import torch
 
 from visuomotor.contract import Embodiment, Mixture, ProcessorSource, Run, Source, Stage
-from visuomotor.data.lerobot import Dataset
+from visuomotor.data.episodes import EpisodeSource
 from visuomotor.data.processor import Processor
+from visuomotor.data.sources import open_source
 from visuomotor.models import config_from_json, find_spec, make_model
 from visuomotor.models.files import read_json
 from visuomotor.recipes.own_data import available_levels, conversation_sources
@@ -47,7 +48,7 @@ def finetune(
         raise FileNotFoundError(
             f"{path} is missing, so {folder} is not a checkpoint; give e.g. OUT/checkpoints/step-000500."
         )
-    dataset = Dataset(data)
+    dataset = open_source(data)
     parent = Processor.load(folder)
     processor: dict[str, Any] = {}
     source = ProcessorSource(checkpoint=start, statistics=statistics)
@@ -98,7 +99,7 @@ def _learning_parts(model: str, config: Any, lora: int, freeze_prefix: bool) -> 
     return acting if freeze_prefix else ("llm", *acting)
 
 
-def _require_known_robot(dataset: Dataset, data: str, parent: Processor, folder: Path) -> None:
+def _require_known_robot(dataset: EpisodeSource, data: str, parent: Processor, folder: Path) -> None:
     robot, driven = dataset.require_embodiment(), Embodiment.load(folder / "embodiment.json")
     if not all(known.differences(robot) for known in parent.embodiments):
         return
@@ -111,7 +112,7 @@ def _require_known_robot(dataset: Dataset, data: str, parent: Processor, folder:
         ) from error
 
 
-def _fitting_roles(dataset: Dataset, parent: Processor, start: str) -> tuple[str, ...]:
+def _fitting_roles(dataset: EpisodeSource, parent: Processor, start: str) -> tuple[str, ...]:
     """The data's camera roles; ValueError if its vectors do not fit into the checkpoint's widths."""
     robot = dataset.require_embodiment()
     for what, has, fits in (

@@ -1,7 +1,8 @@
 """A policy from nothing on one's own data."""
 
 from visuomotor.contract import Mixture, Run, Source, Stage
-from visuomotor.data.lerobot import Dataset
+from visuomotor.data.episodes import EpisodeSource
+from visuomotor.data.sources import open_source
 from visuomotor.models import make_config
 from visuomotor.text.scaffold import LEVEL_NEEDS
 
@@ -31,7 +32,7 @@ def own_data(
     Raises:
         FileNotFoundError: the data set has no embodiment.json.
     """
-    dataset = Dataset(data)
+    dataset = open_source(data)
     robot = dataset.require_embodiment()
     levels = available_levels(dataset, {"subtask": 0.5, "action": 0.3})
     stage = Stage(
@@ -71,6 +72,6 @@ def conversation_sources(path: str | None) -> tuple[Source, ...]:
     return (Source(name="talk", path=path, weight=TALK, options={"objective": "conversation"}),) if path else ()
 
 
-def available_levels(dataset: Dataset, levels: dict[str, float]) -> dict[str, float]:
+def available_levels(dataset: EpisodeSource, levels: dict[str, float]) -> dict[str, float]:
     """Those of the scaffold levels whose annotations the data set has."""
     return {level: p for level, p in levels.items() if level not in LEVEL_NEEDS or dataset.has(LEVEL_NEEDS[level])}

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from visuomotor.contract import EvalPlan
-from visuomotor.data.lerobot import Dataset
+from visuomotor.data.sources import open_source
 from visuomotor.simulation.interface import WORLDS, load_world, make_scenarios
 from visuomotor.simulation.options import named_options
 
@@ -37,7 +37,7 @@ def require_robot_of(world: str, data: str) -> None:
     """ValueError if `data`, where it is there already, was recorded in another of the library's worlds."""
     if not (Path(data) / "meta").is_dir():
         return
-    robot = Dataset(data).require_embodiment().name
+    robot = open_source(data).require_embodiment().name
     for other in WORLDS:
         if robot == load_world(other).robot.name != load_world(world).robot.name:
             raise ValueError(f"{data} was recorded with the {robot} of {other}, but the policy is for {world}.")

@@ -273,8 +273,8 @@ def _ask(begin: str, run: Run, trained: str, checkpoint: Path, plan: StudyPlan, 
 
 def _hashes(run: Run) -> list[str]:
     """What the data sets of the run, and of the one before it, hold."""
-    from visuomotor.data.lerobot import Dataset
+    from visuomotor.data.sources import open_source
 
     stages = [stage for made in (run, run.before) if made is not None for stage in made.stages.values()]
     paths = sorted({source.path for stage in stages for source in stage.mixture.sources if source.path})
-    return [Dataset(path).hash() for path in paths]
+    return [open_source(path).hash() for path in paths]

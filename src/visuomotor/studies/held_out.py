@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 
 from visuomotor.contract import Mixture, Observation
-from visuomotor.data.lerobot import Dataset
+from visuomotor.data.episodes import EpisodeSource
 from visuomotor.data.loader import held_out
 from visuomotor.data.prepared import spread_rows
+from visuomotor.data.sources import open_source
 from visuomotor.evaluation.results import EpisodeRecord
 from visuomotor.policy import load_policy
 
@@ -21,7 +22,7 @@ SIZE = 32  # observations of a batch
 def measure_held_out(checkpoint: Path, data: Path, rollouts: list[EpisodeRecord], out: Path) -> dict[str, float]:
     """The mean "action error" of the executed steps in normalised units, and where the policy writes sub-steps the
     share of them that are those of the data, "sub-steps right"."""
-    policy, dataset = load_policy(checkpoint), Dataset(data)
+    policy, dataset = load_policy(checkpoint), open_source(data)
     robot = dataset.require_embodiment()
     index, errors, right = policy.processor.embodiment_index(robot), [], []
     _, rows = held_out_rows(dataset, FRAMES)
@@ -46,7 +47,7 @@ def measure_held_out(checkpoint: Path, data: Path, rollouts: list[EpisodeRecord]
     return {**found, "sub-steps right": float(np.mean(right))} if right else found
 
 
-def held_out_rows(dataset: Dataset, most: int) -> tuple[list[slice], np.ndarray]:
+def held_out_rows(dataset: EpisodeSource, most: int) -> tuple[list[slice], np.ndarray]:
     """The episodes that training with the standard share held out, and up to `most` of their rows, evenly spread."""
     held = np.flatnonzero(held_out(dataset.num_episodes, Mixture(sources=()).validation))
     slices = [dataset.episode_slice(int(episode)) for episode in held]

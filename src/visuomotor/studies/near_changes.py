@@ -9,8 +9,9 @@ import torch
 from scipy.stats import mannwhitneyu
 
 from visuomotor.contract import Batch
-from visuomotor.data.lerobot import Dataset
+from visuomotor.data.episodes import EpisodeSource
 from visuomotor.data.prepared import spread_rows
+from visuomotor.data.sources import open_source
 from visuomotor.evaluation.results import EpisodeRecord
 from visuomotor.policy import Policy, load_policy
 from visuomotor.studies.attention_maps import draw_attention
@@ -34,7 +35,7 @@ def measure_near_changes(checkpoint: Path, data: Path, rollouts: list[EpisodeRec
     Raises:
         ValueError: the policy's samples carry no trajectory weights or labels, so nobody knows where changes are.
     """
-    policy, dataset = load_policy(checkpoint), Dataset(data)
+    policy, dataset = load_policy(checkpoint), open_source(data)
     config = policy.processor.config
     if not config.router or "trajectory" not in config.weights:
         raise ValueError(
@@ -68,7 +69,7 @@ def measure_near_changes(checkpoint: Path, data: Path, rollouts: list[EpisodeRec
     return found
 
 
-def _batches(policy: Policy, dataset: Dataset, rows: np.ndarray) -> Iterator[Batch]:
+def _batches(policy: Policy, dataset: EpisodeSource, rows: np.ndarray) -> Iterator[Batch]:
     """The samples of some rows, as validation has them."""
     processor = policy.processor
     index = processor.embodiment_index(dataset.require_embodiment())
@@ -95,7 +96,9 @@ def _auc(scores: np.ndarray, positive: np.ndarray) -> float:
     return float(mannwhitneyu(scores[positive], scores[~positive]).statistic / pairs)
 
 
-def _draw(policy: Policy, dataset: Dataset, episodes: list[slice], rollouts: list[EpisodeRecord], path: Path) -> None:
+def _draw(
+    policy: Policy, dataset: EpisodeSource, episodes: list[slice], rollouts: list[EpisodeRecord], path: Path
+) -> None:
     """Above, the router's probability along demonstrations with its labels shaded; below, along rollouts."""
     import matplotlib
 

@@ -11,9 +11,10 @@ import torch
 
 from visuomotor.contract import Batch, Embodiment, Mixture, Run, Stage
 from visuomotor.data.conversations import Conversations
-from visuomotor.data.lerobot import Dataset
+from visuomotor.data.episodes import EpisodeSource
 from visuomotor.data.loader import Loader, held_out
 from visuomotor.data.processor import Processor
+from visuomotor.data.sources import open_source
 from visuomotor.models import make_model
 from visuomotor.models.base import Model
 from visuomotor.models.fit import fitted, processor_config
@@ -71,8 +72,8 @@ def open_datasets(run: Run, cache: Path) -> dict[str, Any]:
     return found
 
 
-def _robot_data(path: str, size: Any, cache: Path) -> Dataset:
-    dataset = Dataset(path)
+def _robot_data(path: str, size: Any, cache: Path) -> EpisodeSource:
+    dataset = open_source(path)
     dataset.require_embodiment()
     return dataset.cached(None if size is True else tuple(size), cache) if size else dataset
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from visuomotor.atomic import whole_folder
+from visuomotor.data.episodes import EpisodeSource
 from visuomotor.data.lerobot import layout
 from visuomotor.data.lerobot.dataset import Dataset
 from visuomotor.data.lerobot.reading import guarded
@@ -22,13 +23,15 @@ COLUMN = layout.ANNOTATION_PREFIX + "subtask"
 FEATURE: dict[str, Any] = {"dtype": layout.ANNOTATION_DTYPES["subtask"], "shape": [1], "names": None}
 
 
-def write_subtasks(dataset: Dataset, subtasks: Sequence[str], out: Path, *, break_lock: bool = False) -> Dataset:
+def write_subtasks(dataset: EpisodeSource, subtasks: Sequence[str], out: Path, *, break_lock: bool = False) -> Dataset:
     """Copy `dataset` to `out` with the sub-task of every frame; videos are linked where the disk allows it.
 
     Raises:
         FileExistsError: `out` is there. ValueError: the data set has sub-tasks already, or not one text a frame came.
         FolderInUse: another process or thread writes `out`; see `FolderLock`, also for `break_lock`.
     """
+    if not isinstance(dataset, Dataset):
+        raise ValueError(f"{dataset.root} is no LeRobot v3 folder, of which a copy with sub-tasks could be written.")
     if dataset.has("subtask"):
         raise ValueError(f"{dataset.root} has sub-tasks already; they are kept, nothing was written.")
     if len(subtasks) != dataset.num_frames:

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from visuomotor.contract import Annotation, Embodiment
+from visuomotor.data.episodes import EpisodeSource
 from visuomotor.data.lerobot import layout
 from visuomotor.data.lerobot.cache import open_cache
 from visuomotor.data.lerobot.columns import parse_annotation
@@ -23,13 +24,13 @@ from visuomotor.data.lerobot.stream import stream_blocks
 from visuomotor.data.lerobot.video_frames import VideoFrames
 
 
-class Dataset:
+class Dataset(EpisodeSource):
     """A data set, read-only. Rows are global frame numbers, 0 to num_frames - 1; episodes count from 0.
 
     `columns` has every numeric column of all frames: [n] for scalars, [n, d] for vectors (state and action always).
     Opening reads tables only; a table that is broken or disagrees with info.json raises DataError. What concerns
     single frames (a missing or cut video, NaN) raises DataError with `row` when that frame is asked for.
-    May be pickled to worker processes and used from several threads.
+    NaN and infinity in a column raise DataError. May be pickled to worker processes and used from several threads.
     """
 
     is_cached = False  # frames come from a memory map
@@ -38,7 +39,7 @@ class Dataset:
         self.root = Path(root)
         self._info = read_info(self.root)
         self._tables = read_tables(self.root, self._info)
-        self._starts = self._tables.starts
+        self.starts = self._tables.starts
         self.columns: dict[str, np.ndarray] = self._tables.columns
         self.fps = self._info.fps
         self.robot_type = self._info.robot_type
@@ -47,18 +48,9 @@ class Dataset:
         path = self.root / layout.EMBODIMENT_PATH
         self.embodiment: Embodiment | None = Embodiment.load(path) if path.exists() else None
         self._strings: dict[str, pa.Array] = {}
-        self._finite: dict[str, np.ndarray] = {}
         self._hash: str | None = None
-        self._times = row_times(self.fps, self._starts, self.columns)
+        self._times = row_times(self.fps, self.starts, self.columns)
         self._sources: Mapping[str, FrameSource] = {c: self._source(key) for c, key in self._keys.items()}
-
-    @property
-    def num_episodes(self) -> int:
-        return len(self._starts) - 1
-
-    @property
-    def num_frames(self) -> int:
-        return int(self._starts[-1])
 
     def __repr__(self) -> str:
         return f"Dataset({str(self.root)!r}, {self.num_episodes} episodes, {self.num_frames} frames, {self.cameras})"
@@ -83,20 +75,6 @@ class Dataset:
     def feature(self, column: str) -> dict[str, Any]:
         """What info.json says of a column or camera (dtype, shape, names)."""
         return self._info.features[self._keys.get(column, column)]
-
-    def episode_slice(self, episode: int) -> slice:
-        """Rows of an episode."""
-        if not 0 <= episode < self.num_episodes:
-            raise IndexError(f"{self.root} has episodes 0 to {self.num_episodes - 1}, not {episode}.")
-        return slice(int(self._starts[episode]), int(self._starts[episode + 1]))
-
-    def episode_of(self, rows: np.ndarray | int) -> np.ndarray:
-        """Episode of each row, int64 of the same shape."""
-        return np.searchsorted(self._starts, self._checked(rows), side="right") - 1
-
-    def instruction(self, episode: int, frame: int = 0) -> str:
-        """The instruction in force at a frame of an episode (most data sets have one an episode)."""
-        return self.instructions(np.array([self.episode_slice(episode).start + frame]))[0]
 
     def instructions(self, rows: np.ndarray) -> list[str]:
         """The instruction in force at each row, by its task_index."""
@@ -128,7 +106,7 @@ class Dataset:
     def traces(self, camera: str, rows: np.ndarray | None = None) -> list[np.ndarray]:
         """Future end-effector points int64[k, 2] of each row (default: all), 0-1000, k at most 25."""
         if not self.has("trace"):
-            raise ValueError(f"{self.root} has no trace annotation; collect it with annotations, or train without it.")
+            return super().traces(camera, rows)
         texts = self._values(ANNOTATION_PREFIX + "trace", np.arange(self.num_frames) if rows is None else rows)
         return [np.array(json.loads(t or "{}").get(camera, []), np.int64).reshape(-1, 2) for t in texts]
 
@@ -141,28 +119,6 @@ class Dataset:
         unique, inverse = np.unique(rows, return_inverse=True)
         images = self._sources[camera].read(unique)
         return images if np.array_equal(unique, rows) else images[inverse]
-
-    def windows(self, column: str, rows: np.ndarray, horizon: int) -> tuple[np.ndarray, np.ndarray]:
-        """(float32[n, horizon, d], is_pad bool[n, horizon]): `horizon` steps from each row on, clamped to its episode.
-
-        Steps after the episode's end repeat its last value and are marked. A NaN or infinity raises DataError.
-        """
-        rows = np.atleast_1d(self._checked(rows))
-        if column not in self.columns:
-            raise ValueError(f"{self.root} has no numeric column {column!r}; it has {', '.join(sorted(self.columns))}.")
-        last = self._starts[self.episode_of(rows) + 1] - 1
-        wanted = rows[:, None] + np.arange(horizon)
-        taken = np.minimum(wanted, last[:, None])
-        finite = self._finite_rows(column)[taken]
-        if not finite.all():
-            sample, step = np.argwhere(~finite)[0]
-            raise self._not_finite(column, int(taken[sample, step]), sample=int(rows[sample]))
-        window = self.columns[column][taken].reshape(len(rows), horizon, -1)
-        return window.astype(np.float32, copy=False), wanted > last[:, None]
-
-    def values(self, column: str, rows: np.ndarray) -> np.ndarray:
-        """float32[n, d] of a numeric column. A NaN or infinity raises DataError with the row."""
-        return self.windows(column, rows, 1)[0][:, 0]
 
     def stream(
         self,
@@ -218,8 +174,9 @@ class Dataset:
     def check(self) -> list[DataError]:
         """What is wrong with single frames, as far as it shows without decoding: missing videos, numbers not finite."""
         found = [error for source in self._sources.values() for error in source.check()]
-        for column in self.columns:
-            found += [self._not_finite(column, int(row)) for row in np.flatnonzero(~self._finite_rows(column))]
+        for column, values in self.columns.items():
+            finite = np.isfinite(values.reshape(self.num_frames, -1)).all(axis=1)
+            found += [self._not_finite(column, int(row)) for row in np.flatnonzero(~finite)]
         return found
 
     def mismatches(self) -> dict[str, list[Mismatch]]:
@@ -228,7 +185,7 @@ class Dataset:
 
     def _source(self, key: str) -> FrameSource:
         if self._info.features[key]["dtype"] == "image":
-            return ImageFrames(self.root, key, self._tables.data_files, self._starts)
+            return ImageFrames(self.root, key, self._tables.data_files, self.starts)
         rows = camera_rows(self.root, key, self._info, self._tables.episodes, self._times)
         video = VideoFrames(camera_name(key), rows)
         video.inspect()
@@ -239,12 +196,6 @@ class Dataset:
             raise ValueError(f"{self.root} has no camera {camera!r}; it has {', '.join(self.cameras) or 'none'}.")
         return self._keys[camera]
 
-    def _checked(self, rows: np.ndarray | int) -> np.ndarray:
-        rows = np.asarray(rows, np.int64)
-        if rows.size and (rows.min() < 0 or rows.max() >= self.num_frames):
-            raise IndexError(f"{self.root} has rows 0 to {self.num_frames - 1}, not {rows.min()} to {rows.max()}.")
-        return rows
-
     def _values(self, key: str, rows: np.ndarray) -> Any:
         """Values of a numeric or string column for the rows."""
         rows = self._checked(rows)
@@ -254,12 +205,6 @@ class Dataset:
             self._strings[key] = self._tables.strings(key)
         return self._strings[key].take(pa.array(rows)).to_pylist()
 
-    def _finite_rows(self, column: str) -> np.ndarray:
-        if column not in self._finite:
-            values = self.columns[column].reshape(self.num_frames, -1)
-            self._finite[column] = np.asarray(np.isfinite(values).all(axis=1))
-        return self._finite[column]
-
     def _not_finite(self, column: str, row: int, sample: int | None = None) -> DataError:
         episode = int(self.episode_of(row))
         return DataError(
@@ -268,5 +213,5 @@ class Dataset:
             f"Repair the value, drop the episode, or pass --bad-samples quarantine.",
             row=row if sample is None else sample,
             episode=episode,
-            frame=row - int(self._starts[episode]),
+            frame=row - int(self.starts[episode]),
         )
