@@ -1,8 +1,9 @@
 """Published tensors of pi0 and pi0.5: names both ways, the configuration that shapes tell, and raw inputs.
 
-Queries, keys and values of the tower are three matrices there and one here; all other names differ by prefix.
+The tower has the names of transformers there and of timm here; all other names differ by prefix.
 """
 
+import logging
 import re
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
@@ -20,7 +21,7 @@ from visuomotor.models.names import NameTable
 from visuomotor.models.pi0.config import SIZES, Pi0Config
 from visuomotor.models.pi0.model import Pi0
 from visuomotor.models.raw import raw_batch
-from visuomotor.nn.vit_names import from_transformers, siglip_names
+from visuomotor.nn.vit_names import siglip_name
 
 __all__ = [
     "NAMES",
@@ -33,11 +34,13 @@ __all__ = [
     "written_tensors",
 ]
 
+log = logging.getLogger(__name__)
 Precision = Literal["float32", "reference", "file"]
 INNER = "paligemma_with_expert."
 TOWER = INNER + "paligemma.model.vision_tower.vision_model."
 LLM = INNER + "paligemma.model.language_model."
 EXPERT = INNER + "gemma_expert.model."
+POSITIONS = TOWER + "embeddings.position_embedding.weight"
 EMBED, OUTPUT = LLM + "embed_tokens.weight", INNER + "paligemma.lm_head.weight"
 NAMES = NameTable(
     {
@@ -48,7 +51,7 @@ NAMES = NameTable(
         "head.": "",
     }
 )
-# The expert's output rows are random in the files and read by nobody; statistics are buffers of LeRobot's older files.
+# The expert's output rows are random in the files and read by nothing; statistics are buffers of LeRobot's older files.
 UNUSED = re.compile(r"gemma_expert\.lm_head\.|^(un)?normalize_(inputs|targets|outputs)\.")
 # Of the published bfloat16 model: the tower's embeddings, the decoders' norms, and the linears around the expert.
 FLOAT32 = re.compile(
@@ -57,17 +60,20 @@ FLOAT32 = re.compile(
 
 
 def published_tensors(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """(tensors under the names of openpi, with the embedding under its own; names left out because nobody reads them).
+    """(tensors under openpi's names, the embedding under its own; names left out because nothing reads them).
 
     Accepts LeRobot's prefix `model.`, and the embedding under its name or the output layer's, which are tied.
     """
     tensors = {name.removeprefix("model."): tensor for name, tensor in state_dict.items()}
     ignored = [name for name in tensors if UNUSED.search(name)]
-    found = {name: tensor for name, tensor in tensors.items() if name not in ignored}
-    if OUTPUT in found:
-        found.setdefault(EMBED, found[OUTPUT])
-        del found[OUTPUT]
-    return found, ignored
+    read = {name: tensor for name, tensor in tensors.items() if name not in ignored}
+    if OUTPUT in read:
+        output = read.pop(OUTPUT)
+        # A framework that unties the two fine-tunes the embedding alone: acting reads no output layer.
+        if not torch.equal(read.setdefault(EMBED, output), output):
+            log.warning("%s is not the embedding to which it was tied; it is left out.", OUTPUT)
+            ignored.append(OUTPUT)
+    return read, ignored
 
 
 def config_of(shapes: Mapping[str, tuple[int, ...]], *, vision_heads: int, head_dim: int, horizon: int) -> Pi0Config:
@@ -84,7 +90,7 @@ def config_of(shapes: Mapping[str, tuple[int, ...]], *, vision_heads: int, head_
     vocabulary, width = shape(EMBED)
     tower_width, _, _, patch = shape(TOWER + "embeddings.patch_embedding.weight")
     fields: dict[str, Any] = {
-        "vision.image_size": round(shape(TOWER + "embeddings.position_embedding.weight")[0] ** 0.5) * patch,
+        "vision.image_size": round(shape(POSITIONS)[0] ** 0.5) * patch,
         "vision.patch_size": patch,
         "vision.width": tower_width,
         "vision.layers": count_numbered(shapes, TOWER + "encoder.layers."),
@@ -118,10 +124,9 @@ def load(tensors: Mapping[str, Tensor], precision: Precision, **shape: int) -> P
     with torch.device("meta"):
         model = Pi0(config)
     cast = {name: tensor.to(_dtype(name, precision, tensor)) for name, tensor in tensors.items()}
-    tower = {name.removeprefix(TOWER): t for name, t in cast.items() if name.startswith(TOWER)}
-    fused, unused = from_transformers(tower, config.vision)
-    others = {name: t for name, t in cast.items() if not name.startswith(TOWER)}
-    report = assign(model, {**others, **{TOWER + name: t for name, t in fused.items()}}, ignored=unused, names=NAMES)
+    cast[POSITIONS] = cast[POSITIONS][None]
+    names = NameTable({name: _published(name) for name in model.state_dict()})
+    report = assign(model, cast, names=names)
     if not report.complete:
         raise ValueError(f"The checkpoint does not fit: {report.summary()}.")
     return model
@@ -138,14 +143,16 @@ def written_tensors(model: Pi0) -> dict[str, Tensor]:
 
     The expert's unused output rows are not written.
     """
-    found: dict[str, Tensor] = {}
-    for name, tensor in NAMES.state(model).items():
-        if name.startswith(TOWER):
-            inner = siglip_names(name.removeprefix(TOWER), tensor.detach())
-            found |= {TOWER + part: t.contiguous() for part, t in inner.items()}
-        else:
-            found[OUTPUT if name == EMBED else name] = tensor.detach().contiguous()
-    return found
+    tensors = {_published(name): tensor.detach() for name, tensor in model.state_dict().items()}
+    tensors[POSITIONS] = tensors[POSITIONS][0]
+    tensors[OUTPUT] = tensors.pop(EMBED)
+    return {name: tensor.contiguous() for name, tensor in tensors.items()}
+
+
+def _published(name: str) -> str:
+    """The published name of a model's tensor."""
+    name = NAMES.published(name)
+    return TOWER + siglip_name(name.removeprefix(TOWER)) if name.startswith(TOWER) else name
 
 
 class PublishedPi0(nn.Module):
@@ -160,14 +167,8 @@ class PublishedPi0(nn.Module):
         self.pi0 = pi0
 
     def published_parameters(self) -> dict[str, nn.Parameter]:
-        """{published name: parameter}; the tower's queries, keys and values are one parameter, `...attn.qkv...`."""
-        names = {NAMES.published(name): parameter for name, parameter in self.pi0.named_parameters()}
-        renamed = {}
-        for name, parameter in names.items():
-            inner = name.removeprefix(TOWER)
-            parts = siglip_names(inner, parameter) if name.startswith(TOWER) else {name: parameter}
-            renamed[TOWER + next(iter(parts)) if name.startswith(TOWER) and len(parts) == 1 else name] = parameter
-        return renamed
+        """{published name: parameter}; the embedding has its own name, not the output layer's."""
+        return {_published(name): parameter for name, parameter in self.pi0.named_parameters()}
 
     @torch.no_grad()
     def velocity(
@@ -256,5 +257,5 @@ def from_published(
     Raises:
         ValueError: tensors are missing, unexpected or of another shape; the sentence names them.
     """
-    found, _ = published_tensors(tensors)
-    return PublishedPi0(load(found, precision, vision_heads=vision_heads, head_dim=head_dim, horizon=chunk_size))
+    read, _ = published_tensors(tensors)
+    return PublishedPi0(load(read, precision, vision_heads=vision_heads, head_dim=head_dim, horizon=chunk_size))

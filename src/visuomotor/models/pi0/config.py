@@ -29,7 +29,9 @@ class ExpertConfig:
     mlp_width: int
 
 
-_NANO_VISION = ViTConfig(image_size=96, patch_size=12, width=80, layers=3, heads=2, mlp_width=160, gelu="tanh")
+_NANO_VISION = ViTConfig(
+    image_size=96, patch_size=12, width=80, layers=3, heads=2, mlp_width=160, gelu="tanh", split_qkv=True
+)
 _NANO_EXPERT = ExpertConfig(width=96, mlp_width=256)
 
 
@@ -122,7 +124,7 @@ class Pi0Config:
 
 
 _BASE = Pi0Config(
-    vision=replace(SIGLIP_SO400M, gelu="tanh"),
+    vision=replace(SIGLIP_SO400M, gelu="tanh", split_qkv=True),
     llm=GEMMA_2B,
     expert=ExpertConfig(width=1024, mlp_width=4096),
     num_views=3,
