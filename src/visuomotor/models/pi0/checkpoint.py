@@ -5,8 +5,8 @@ The tower has the names of transformers there and of timm here; all other names 
 
 import logging
 import re
-from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -16,30 +16,24 @@ from visuomotor.backbones.base import Context
 from visuomotor.codec import update
 from visuomotor.contract import Batch
 from visuomotor.heads.base import Draws, Targets
-from visuomotor.models.assign import assign, count_numbered, told_shape
+from visuomotor.models.assign import Precision, assign, cast, count_numbered, told_shape
 from visuomotor.models.names import NameTable
 from visuomotor.models.pi0.config import SIZES, Pi0Config
 from visuomotor.models.pi0.model import Pi0
 from visuomotor.models.raw import raw_batch
+from visuomotor.models.report import TensorReport
 from visuomotor.nn.vit_names import siglip_name
 
 __all__ = [
-    "NAMES",
-    "Precision",
-    "PublishedPi0",
-    "config_of",
-    "from_published",
-    "load",
-    "published_tensors",
-    "written_tensors",
-]
+    "NAMES", "PublishedPi0", "config_of", "from_published", "load", "published_tensors", "written_tensors",
+]  # fmt: skip
 
 log = logging.getLogger(__name__)
-Precision = Literal["float32", "reference", "file"]
 INNER = "paligemma_with_expert."
 TOWER = INNER + "paligemma.model.vision_tower.vision_model."
 LLM = INNER + "paligemma.model.language_model."
 EXPERT = INNER + "gemma_expert.model."
+SIGLIP_HEAD = 72  # width of a head in the published tower
 POSITIONS = TOWER + "embeddings.position_embedding.weight"
 EMBED, OUTPUT = LLM + "embed_tokens.weight", INNER + "paligemma.lm_head.weight"
 NAMES = NameTable(
@@ -76,8 +70,8 @@ def published_tensors(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tenso
     return read, ignored
 
 
-def config_of(shapes: Mapping[str, tuple[int, ...]], *, vision_heads: int, head_dim: int, horizon: int) -> Pi0Config:
-    """The configuration that published names and shapes describe.
+def config_of(shapes: Mapping[str, tuple[int, ...]], known: Mapping[str, Any]) -> Pi0Config:
+    """The configuration that published names and shapes describe; `known` has fields that they cannot tell.
 
     Raises:
         ValueError: a tensor that tells a dimension is missing.
@@ -86,7 +80,7 @@ def config_of(shapes: Mapping[str, tuple[int, ...]], *, vision_heads: int, head_
     def shape(name: str) -> tuple[int, ...]:
         return told_shape(shapes, name, "pi0 checkpoint")
 
-    adaptive = any(".input_layernorm.dense." in name for name in shapes)
+    head_dim, adaptive = known["llm.head_dim"], any(".input_layernorm.dense." in name for name in shapes)
     vocabulary, width = shape(EMBED)
     tower_width, _, _, patch = shape(TOWER + "embeddings.patch_embedding.weight")
     fields: dict[str, Any] = {
@@ -94,7 +88,7 @@ def config_of(shapes: Mapping[str, tuple[int, ...]], *, vision_heads: int, head_
         "vision.patch_size": patch,
         "vision.width": tower_width,
         "vision.layers": count_numbered(shapes, TOWER + "encoder.layers."),
-        "vision.heads": vision_heads,
+        "vision.heads": max(1, tower_width // SIGLIP_HEAD),
         "vision.mlp_width": shape(TOWER + "encoder.layers.0.mlp.fc1.weight")[0],
         "llm.vocab_size": vocabulary,
         "llm.width": width,
@@ -102,40 +96,32 @@ def config_of(shapes: Mapping[str, tuple[int, ...]], *, vision_heads: int, head_
         "llm.layers": count_numbered(shapes, LLM + "layers."),
         "llm.heads": shape(LLM + "layers.0.self_attn.q_proj.weight")[0] // head_dim,
         "llm.kv_heads": shape(LLM + "layers.0.self_attn.k_proj.weight")[0] // head_dim,
-        "llm.head_dim": head_dim,
         "expert.width": shape("action_in_proj.weight")[0],
         "expert.mlp_width": shape(EXPERT + "layers.0.mlp.gate_proj.weight")[0],
         "action_dim": shape("action_in_proj.weight")[1],
         "state_dim": shape("action_in_proj.weight")[1] if adaptive else shape("state_proj.weight")[1],
-        "horizon": horizon,
     }
-    return update(SIZES["base-pi05" if adaptive else "base"], fields)
+    return update(SIZES["base-pi05" if adaptive else "base"], {**fields, **known})
 
 
-def load(tensors: Mapping[str, Tensor], precision: Precision, **shape: int) -> Pi0:
-    """The model that `published_tensors` describe and share where the type is right; for `shape` see `config_of`.
+def load(
+    tensors: Mapping[str, Tensor], precision: Precision, known: Mapping[str, Any], ignored: Sequence[str] = ()
+) -> tuple[Pi0, TensorReport]:
+    """The model that `published_tensors` describe, and share where the type is right; for `known` see `config_of`.
 
     Raises:
         ValueError: tensors are missing, unexpected or of another shape; the sentence names them.
     """
-    if precision not in get_args(Precision):
-        raise ValueError(f"precision is {precision!r}, but must be one of {list(get_args(Precision))}.")
-    config = config_of({name: tuple(t.shape) for name, t in tensors.items()}, **shape)
+    config = config_of({name: tuple(t.shape) for name, t in tensors.items()}, known)
     with torch.device("meta"):
         model = Pi0(config)
-    cast = {name: tensor.to(_dtype(name, precision, tensor)) for name, tensor in tensors.items()}
-    cast[POSITIONS] = cast[POSITIONS][None]
+    read = cast(tensors, precision, FLOAT32)
+    read[POSITIONS] = read[POSITIONS][None]
     names = NameTable({name: _published(name) for name in model.state_dict()})
-    report = assign(model, cast, names=names)
+    report = assign(model, read, ignored=ignored, names=names)
     if not report.complete:
         raise ValueError(f"The checkpoint does not fit: {report.summary()}.")
-    return model
-
-
-def _dtype(name: str, precision: Precision, tensor: Tensor) -> torch.dtype:
-    if precision == "file":
-        return tensor.dtype
-    return torch.float32 if precision == "float32" or FLOAT32.search(name) else torch.bfloat16
+    return model, report
 
 
 def written_tensors(model: Pi0) -> dict[str, Tensor]:
@@ -172,45 +158,26 @@ class PublishedPi0(nn.Module):
 
     @torch.no_grad()
     def velocity(
-        self,
-        images: Tensor,
-        view_mask: Tensor,
-        ids: Tensor,
-        text_mask: Tensor,
-        state: Tensor | None,
-        x: Tensor,
+        self, images: Tensor, view_mask: Tensor, ids: Tensor, text_mask: Tensor, state: Tensor | None, x: Tensor,
         t: Tensor,
-    ) -> Float[Tensor, "B T A"]:
+    ) -> Float[Tensor, "B T A"]:  # fmt: skip
         """The velocity at x and flow times t."""
         context = self.encode(images, view_mask, ids, text_mask, state)
         return self.pi0.denoise(context, x[:, None], t[:, None])[:, 0]
 
     @torch.no_grad()
     def sample_actions(
-        self,
-        images: Tensor,
-        view_mask: Tensor,
-        ids: Tensor,
-        text_mask: Tensor,
-        state: Tensor | None,
-        noise: Tensor,
+        self, images: Tensor, view_mask: Tensor, ids: Tensor, text_mask: Tensor, state: Tensor | None, noise: Tensor,
         steps: int = 10,
-    ) -> Float[Tensor, "B T A"]:
+    ) -> Float[Tensor, "B T A"]:  # fmt: skip
         """Normalised action chunks by `steps` Euler steps from `noise`."""
         context = self.encode(images, view_mask, ids, text_mask, state)
         return self.pi0.head.sample(context, noise[:, None], steps=steps).actions[:, 0]
 
     def loss(
-        self,
-        images: Tensor,
-        view_mask: Tensor,
-        ids: Tensor,
-        text_mask: Tensor,
-        state: Tensor | None,
-        actions: Tensor,
-        noise: Tensor,
-        t: Tensor,
-    ) -> Float[Tensor, "B T A"]:
+        self, images: Tensor, view_mask: Tensor, ids: Tensor, text_mask: Tensor, state: Tensor | None, actions: Tensor,
+        noise: Tensor, t: Tensor,
+    ) -> Float[Tensor, "B T A"]:  # fmt: skip
         """Squared errors of the velocity, with gradients."""
         batch = self._batch(images, view_mask, ids, text_mask, state, actions)
         model, targets = self.pi0, Targets.of(batch)
@@ -232,7 +199,7 @@ class PublishedPi0(nn.Module):
         actions: Tensor | None,
     ) -> Batch:  # fmt: skip
         config = self.pi0.config
-        if (state is None) != (config.state == "text"):
+        if (state is None) == (config.state == "token"):
             raise ValueError(
                 "pi0.5 reads the state in the text, so state must be None."
                 if state is not None
@@ -257,5 +224,6 @@ def from_published(
     Raises:
         ValueError: tensors are missing, unexpected or of another shape; the sentence names them.
     """
-    read, _ = published_tensors(tensors)
-    return PublishedPi0(load(read, precision, vision_heads=vision_heads, head_dim=head_dim, horizon=chunk_size))
+    read, ignored = published_tensors(tensors)
+    known = {"vision.heads": vision_heads, "llm.head_dim": head_dim, "horizon": chunk_size}
+    return PublishedPi0(load(read, precision, known, ignored)[0])

@@ -43,7 +43,8 @@ class Pi0Config:
                           `convolution` mixes tokens in front of each attention (0: published); trained from nothing it
                           needs one to put a name together
     time                  flow time is concatenated to the noisy actions (pi0), or modulates the expert's norms (pi0.5)
-    state                 proprioception enters as a "token" of the expert's block (pi0), or in the "text" (pi0.5)
+    state                 proprioception enters as a "token" of the expert's block (pi0), in the "text" (pi0.5), or
+                          not at all ("none": a pi0.5 that openpi fine-tuned on LIBERO)
     gradient_decoupling   the flow loss does not reach the language model (knowledge insulation); decoupled_sources:
                           indices into the mixture of which that is true, None: of all
     text_weight           of the cross-entropy of supervised text, action_tokens_weight: of discrete action tokens
@@ -61,7 +62,7 @@ class Pi0Config:
     state_dim: int = 8
     horizon: int = 8
     time: Literal["concatenated", "adaptive"] = "concatenated"
-    state: Literal["token", "text"] = "token"
+    state: Literal["token", "text", "none"] = "token"
 
     gradient_decoupling: bool = False
     decoupled_sources: tuple[int, ...] | None = None
@@ -93,7 +94,7 @@ class Pi0Config:
     @property
     def prompt(self) -> str:
         """The text layout that the model reads."""
-        return "pi0" if self.state == "token" else "pi05"
+        return "pi05" if self.state == "text" else "pi0"
 
     @property
     def reading(self) -> Reading:
