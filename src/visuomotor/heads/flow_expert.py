@@ -88,7 +88,9 @@ class FlowExpert(ActionHead):
     """Terms "flow" (squared velocity error) and, with a progress token, "progress"."""
 
     request = ContextRequest(keys=True)
-    guidance = GUIDANCE
+    terms = ("flow",)
+    unit_time = True
+    chunk_guidance = GUIDANCE
 
     def __init__(self, config: FlowExpertConfig) -> None:
         super().__init__()
