@@ -43,7 +43,8 @@ def check_shapes(
 
 def check(batch: Batch) -> None:
     values = {f.name: getattr(batch, f.name) for f in dataclasses.fields(batch)}
-    check_shapes(**{k: v for k, v in values.items() if k not in ("rows", "weights", "labels")})
+    others = ("rows", "weights", "labels", "views", "mixes_views")
+    check_shapes(**{k: v for k, v in values.items() if k not in others})
 
 
 def build(dataset: FakeDataset, **config: object) -> Processor:

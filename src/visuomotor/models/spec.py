@@ -8,6 +8,7 @@ from typing import Any
 from visuomotor.contract import Embodiment
 from visuomotor.data.processor import Processor
 from visuomotor.models.base import Model
+from visuomotor.models.names import NameTable
 from visuomotor.models.report import TensorReport
 
 __all__ = ["LORA_TARGETS", "CheckpointAdapter", "ModelSpec", "PublishedPolicy"]
@@ -59,9 +60,11 @@ class ModelSpec:
     build         configuration -> model with fresh weights
     layout        name of the text layout that it reads; None: the processor chooses one
     checkpoint    its published form
+    names         published tensor names and its own, both ways; checkpoints up to format 2 had the published ones
     weights       {part: names on the Hugging Face Hub of public weights that it can start from}
     robots        robots of its published checkpoints by name
     acting        parts that make actions, behind a language model; a configuration may lack some
+    sampling_fields   fields of its configuration that change what it samples, not what it learnt
     lora_targets  last names of the matrices that adapters may stand beside
     first_format  reads the configuration of a config.json of the first format
     recipe        name of the recipe that trains it on a user's own data
@@ -74,9 +77,11 @@ class ModelSpec:
     build: Callable[[Any], Model]
     layout: str | None = None
     checkpoint: CheckpointAdapter | None = None
+    names: NameTable | None = None
     weights: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     robots: Mapping[str, Embodiment] = field(default_factory=dict)
     acting: tuple[str, ...] = ()
+    sampling_fields: tuple[str, ...] = ()
     lora_targets: tuple[str, ...] = LORA_TARGETS
     first_format: Callable[[dict[str, Any]], Any] | None = None
     recipe: str | None = None

@@ -8,10 +8,9 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from visuomotor.contract import Batch, Losses, Sampled, Term
-from visuomotor.models.base import Cost, Model
+from visuomotor.models.base import Model
 from visuomotor.models.cogact.action_model import ActionModel
 from visuomotor.models.cogact.config import CogACTConfig
-from visuomotor.models.cogact.cost import sample_cost
 from visuomotor.models.cogact.initialize import initialize
 from visuomotor.models.cogact.vlm import CogACTVLM, Encoded
 from visuomotor.models.report import TensorReport
@@ -25,8 +24,6 @@ SCALES = ("trajectory", "chunk")
 
 class CogACT(Model):
     """A vision-language model (`vlm`) whose cognition feature an action model (`action_model`) is told."""
-
-    sampling_fields = ("guidance",)
 
     def __init__(self, config: CogACTConfig) -> None:
         super().__init__()
@@ -113,10 +110,6 @@ class CogACT(Model):
     def parts(self) -> dict[str, list[nn.Parameter]]:
         """vision, projector, llm, embed, action_model."""
         return {**vlm_parts(self.vlm), "action_model": list(self.action_model.parameters())}
-
-    def cost(self, batch_size: int = 1, text_length: int = 100, steps: int | None = None) -> Mapping[str, Cost]:
-        """Cost of one `sample` of one chunk per observation, by part, all cameras present."""
-        return sample_cost(self.config, batch_size, text_length, steps or self.config.denoise_steps)
 
 
 def vlm_parts(vlm: CogACTVLM) -> dict[str, list[nn.Parameter]]:

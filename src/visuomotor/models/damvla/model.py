@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from visuomotor.contract import Batch, Losses, Sampled, Term
-from visuomotor.models.base import Cost, Model
+from visuomotor.models.base import Model
 from visuomotor.models.cogact.action_model import ActionModel
-from visuomotor.models.cogact.cost import action_model_cost, vlm_cost
 from visuomotor.models.cogact.initialize import initialize
 from visuomotor.models.cogact.model import error_term, refuse_text, valid_entries, vlm_parts
 from visuomotor.models.cogact.vlm import CogACTVLM, Encoded
@@ -49,8 +48,6 @@ class DAMVLA(Model):
 
     `action_model` is the arm head, or the single one.
     """
-
-    sampling_fields = ("guidance", "routing", "hysteresis")
 
     def __init__(self, config: DAMVLAConfig) -> None:
         super().__init__()
@@ -255,17 +252,4 @@ class DAMVLA(Model):
         for name, module in (("gripper_model", self.gripper_model), ("router", self.router)):
             if module is not None:
                 found[name] = list(module.parameters())
-        return found
-
-    def cost(self, batch_size: int = 1, text_length: int = 100, steps: int | None = None) -> Mapping[str, Cost]:
-        """Cost of one `sample` of one chunk per observation, by part, all cameras present, all by the arm head."""
-        config = self.config
-        rows, steps = batch_size * (1 + (config.guidance > 1)), steps or config.denoise_steps
-        found = vlm_cost(config.vlm, batch_size, config.num_views, text_length)
-        found["action_model"] = action_model_cost(self.action_model.config, rows, steps)
-        if self.gripper_model is not None and config.routing == "soft":
-            found["gripper_model"] = action_model_cost(self.gripper_model.config, rows, steps)
-        if self.router is not None:
-            weights = sum(p.numel() for p in self.router.layers.parameters())
-            found["router"] = Cost(flops=2.0 * batch_size * weights, values_moved=weights)
         return found

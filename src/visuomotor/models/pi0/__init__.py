@@ -9,11 +9,7 @@ from visuomotor.models.spec import ModelSpec
 __all__ = ["NAMES", "SIZES", "SPEC", "Pi0", "Pi0Config", "PublishedPi0", "from_published"]
 
 SPEC = ModelSpec(
-    name="pi0",
-    config=Pi0Config,
-    presets=SIZES,
-    build=Pi0,
-    checkpoint=ADAPTER,
+    name="pi0", config=Pi0Config, presets=SIZES, build=Pi0, checkpoint=ADAPTER, names=NAMES,
     acting=("expert", "action_io"),
     exceptions={"padding": "the flow loss averages over padded steps and widths (mask_padded is off)"},
-)
+)  # fmt: skip
