@@ -15,6 +15,7 @@ from visuomotor.data.augment import AugmentConfig
 from visuomotor.data.processor import Processor, ProcessorConfig
 from visuomotor.data.sample import Sample
 from visuomotor.text.action_tokens import decode_bins
+from visuomotor.text.pi0 import state_bins
 
 ALL = {"subtask": 1.0, "box": 1.0, "trajectory": 1.0, "action": 1.0}
 
@@ -42,7 +43,8 @@ def check_shapes(
 
 def check(batch: Batch) -> None:
     values = {f.name: getattr(batch, f.name) for f in dataclasses.fields(batch)}
-    check_shapes(**{k: v for k, v in values.items() if k not in ("rows", "weights", "labels")})
+    others = ("rows", "weights", "labels", "views", "mixes_views")
+    check_shapes(**{k: v for k, v in values.items() if k not in others})
 
 
 def build(dataset: FakeDataset, **config: object) -> Processor:
@@ -246,6 +248,17 @@ def test_observation_text_ends_with_the_forced_header() -> None:
     prompt = processor.observations([dataset.observation(0)], levels=("subtask",))
     forced = prompt.text_ids[0][prompt.text_valid[0]].numpy()
     np.testing.assert_array_equal(training[: len(forced)], forced)
+
+
+def test_the_state_in_a_text_is_the_robots_own_in_training_and_inference() -> None:
+    dataset = FakeDataset()
+    processor = build(dataset, prompt="pi05", levels={})
+    one, seen = sample(processor, dataset, 0), processor.observations([dataset.observation(0)])
+    assert one.text_ids.tolist() == seen.text_ids[0][seen.text_valid[0]].tolist()
+    bins = state_bins(one.state[: embodiment().state_dim])
+    state = " ".join(map(str, bins))
+    assert len(bins) < len(one.state)
+    assert decoded(processor, one) == f"Task: put the red block into the left bowl, State: {state};\nAction: "
 
 
 def test_parse_text_goes_on_from_a_forced_header() -> None:

@@ -16,13 +16,14 @@ from transformers import (
 )
 
 from visuomotor.nn.vit import DINOV2_LARGE, SIGLIP_SO400M, ViT, ViTConfig
-from visuomotor.nn.vit_names import from_timm, from_transformers
+from visuomotor.nn.vit_names import from_timm, from_transformers, siglip_name
 
 DINO = ViTConfig(
     image_size=28, patch_size=7, width=32, layers=3, heads=4, mlp_width=64, class_token=True, registers=4, layer_scale=1
 )
 SIGLIP = ViTConfig(image_size=28, patch_size=7, width=32, layers=3, heads=4, mlp_width=56)
 PALIGEMMA = replace(SIGLIP, gelu="tanh")
+SPLIT = replace(PALIGEMMA, split_qkv=True)
 
 
 def dino_oracle(config: ViTConfig) -> Dinov2WithRegistersModel:
@@ -71,10 +72,18 @@ def require_same_in_every_block(vit: ViT, oracle: nn.Module) -> None:
     torch.testing.assert_close(normed, expected.last_hidden_state, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("make", "config"), [(dino_oracle, DINO), (siglip_oracle, SIGLIP), (siglip_oracle, PALIGEMMA)])
+@pytest.mark.parametrize(
+    ("make", "config"), [(dino_oracle, DINO), *((siglip_oracle, c) for c in (SIGLIP, PALIGEMMA, SPLIT))]
+)
 def test_equals_transformers_in_every_block(make, config: ViTConfig) -> None:
     oracle = randomised(make(config))
     require_same_in_every_block(loaded(config, oracle.state_dict()), oracle)
+
+
+def test_a_split_tower_has_the_names_of_siglip() -> None:
+    oracle, prefix = siglip_oracle(SPLIT).state_dict(), "vision_model."
+    names = {name.removeprefix(prefix) for name in oracle if ".head." not in name and not name.startswith("head.")}
+    assert {siglip_name(name) for name in ViT(SPLIT).state_dict()} == names
 
 
 @torch.no_grad()

@@ -34,7 +34,8 @@ def layout(request: pytest.FixtureRequest) -> TextLayout:
 
 def text_request(layout: TextLayout, **fields: object) -> TextRequest:
     contents = {level: CONTENTS[level] for level in layout.levels if level in CONTENTS}
-    return TextRequest(instruction=INSTRUCTION, views=2, levels=layout.levels, contents=contents, **fields)  # type: ignore[arg-type]
+    state = np.array([-0.5, 0.25])
+    return TextRequest(instruction=INSTRUCTION, views=2, state=state, levels=layout.levels, contents=contents, **fields)  # type: ignore[arg-type]
 
 
 def test_observations_begin_as_samples_do(layout: TextLayout) -> None:
@@ -70,7 +71,7 @@ def test_a_level_that_a_layout_lacks_is_refused_by_name(layout: TextLayout) -> N
         with pytest.raises(ValueError, match=f"'{layout.name}'.*'{level}'"):
             layout.header(level)
         with pytest.raises(ValueError, match=f"'{layout.name}'.*'{level}'"):
-            lay_out(layout, TextRequest(instruction=INSTRUCTION, contents={level: "reach"}))
+            lay_out(layout, TextRequest(instruction=INSTRUCTION, state=np.zeros(2), contents={level: "reach"}))
 
 
 @pytest.mark.parametrize(("name", "meant"), [("qwen2-vl", "qwen2_vl"), ("dm_0", "dm0"), ("plan", "plain")])

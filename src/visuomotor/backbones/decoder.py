@@ -173,12 +173,13 @@ class DecoderBackbone(Backbone):
 
     def _attention(self, slots: Slots, turns: int) -> Attention:
         """Who sees whom; turns see the views and themselves."""
+        turn = torch.zeros_like(slots.ids) if slots.turn is None else slots.turn
         if self.reading.attention == "full":
-            return compile_attention(FULL, torch.zeros_like(slots.ids), slots.valid)
-        if self.reading.attention == "prefix":
-            turn = torch.zeros_like(slots.ids) if slots.turn is None else slots.turn
-            return compile_attention(prefix_layout(turns), 2 * turn + (slots.kind > TextKind.PROMPT), slots.valid)
-        if slots.turn is None:
+            attention = compile_attention(FULL, torch.zeros_like(turn), slots.valid)
+        elif self.reading.attention == "prefix":
+            blocks = 2 * turn + _answered(slots.kind > TextKind.PROMPT, turn, turns)
+            attention = compile_attention(prefix_layout(turns), blocks, slots.valid)
+        elif slots.turn is None:
             attention = causal_attention(slots.valid)
         else:
             attention = compile_attention(turn_layout(turns), slots.turn, slots.valid)
@@ -261,6 +262,14 @@ def prefix_layout(turns: int) -> Layout:
             sees[block, "prompt0"] = sees[block, f"prompt{k}"] = See.ALL
         sees[f"answer{k}", f"answer{k}"] = See.EARLIER
     return Layout(blocks=blocks, sees=sees)
+
+
+def _answered(answer: Bool[Tensor, "B P"], turn: Int64[Tensor, "B P"], turns: int) -> Bool[Tensor, "B P"]:
+    """The slots of each turn from its first answer on: a second question is read behind that answer, causally."""
+    counts = torch.zeros(len(turn), turns + 1, dtype=torch.int64, device=turn.device)
+    counts = counts.scatter_add(1, turn, answer.long())
+    before = counts.cumsum(1) - counts  # answers of earlier turns, which stand in front of this one
+    return answer.cumsum(1) > before.gather(1, turn)
 
 
 def _spread(found: Float[Tensor, "N ..."], rows: Int64[Tensor, "N"], valid: Bool[Tensor, "M"]) -> Tensor:

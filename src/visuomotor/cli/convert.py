@@ -20,32 +20,36 @@ READING = ("normalization", "precision", "progress", "tokenizer", "statistics", 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Turn a published DM0, CogACT or DexVLA into a checkpoint of ours, or a DM0 of ours into the published layout.
+    """Turn a published DM0, pi0, CogACT or DexVLA into a checkpoint of ours, or a DM0 or pi0 of ours back.
 
     Model and direction follow from what FOLDER holds. A published folder does not say which robot its numbers belong
-    to: --robot does. DM0's does not say which normalisation they mean, either (--normalization); CogACT's has no
-    tokenizer (--tokenizer).
+    to: --robot does. DM0's does not say which normalisation they mean, either (--normalization); CogACT's and pi0's
+    have no tokenizer (--tokenizer).
     """
 
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
     """A published DM0 (config.json, safetensors, norm_stats.json, tokenizer files), a published DexVLA (the same with
-    dataset_stats.json; may be LoRA adapters), a published CogACT run (config.json, dataset_statistics.json,
-    checkpoints/*.pt) or one of its .pt files, or a checkpoint of ours."""
+    dataset_stats.json; may be LoRA adapters), a pi0 or pi0.5 of openpi (config.json, model.safetensors, assets) or of
+    LeRobot, a published CogACT run (config.json, dataset_statistics.json, checkpoints/*.pt) or one of its .pt files,
+    or a checkpoint of ours."""
     out: Path
     """The folder to write."""
     robot: Annotated[str | None, tyro.conf.arg(metavar="NAME_OR_FILE")] = None
     """DM0: aloha, arx5, franka, ur5; CogACT: google_robot, widowx; or an embodiment.json."""
     normalization: Literal["quantile", "mean_std"] | None = None
-    """DM0: what norm_stats.json means: quantile (base, Table30) or mean_std (LIBERO); guessed when it is not given."""
+    """DM0: what norm_stats.json means: quantile (base, Table30) or mean_std (LIBERO); guessed when it is not given.
+    pi0: in place of the usual one."""
     precision: Literal["file", "float32", "reference"] = "file"
     """Types of the weights: as in the file, float32, or as DM0's published code casts them. Verbs compute in float32;
     load_policy(..., precision="file") keeps the types."""
     progress: Annotated[bool | None, tyro.conf.arg(metavar="{True,False}")] = None
     """DM0: keep the progress linears of DM0-Prog (default: where model_type says so; Table30 files carry them too)."""
     tokenizer: Annotated[str | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """LLaMA-2's tokenizer for a CogACT: a folder with tokenizer.json or tokenizer.model, or a name on the Hub."""
+    """LLaMA-2's tokenizer for a CogACT, PaliGemma's for a pi0: a folder with tokenizer.json (CogACT: or
+    tokenizer.model), or a name on the Hub."""
     statistics: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """The data set whose statistics a CogACT acts by (default: that of the named robot, or the only one)."""
+    """The data set (CogACT) or asset (openpi's pi0) whose statistics the policy acts by (default: that of the named
+    robot, or the only one)."""
     base: Annotated[str | None, tyro.conf.arg(metavar="FOLDER_OR_NAME")] = None
     """DexVLA: folder or Hub name of the VLM under LoRA adapters (default: the one that they name)."""
     break_lock: bool = False

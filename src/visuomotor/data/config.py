@@ -29,7 +29,8 @@ class ProcessorConfig:
     levels: {scaffold level: probability that its line is present in a training sample}.
     prompt: name of the text layout (text/layouts.py): "plain", the instruction in a line of its own; "dm0", the
         published DM0's; "qwen2_vl", the chat layout of DexVLA (text/chat.py), whose only level is the sub-task, the
-        reasoning of every sample (1) or of none (0); "cogact", behind which nothing is written.
+        reasoning of every sample (1) or of none (0); "cogact", behind which nothing is written; "pi0" and
+        "pi05", the published ones' (text/pi0.py).
     action_reference: "embodiment" keeps what the data says; "chunk_start" learns absolute components as differences
         to the state at the start of the chunk; `state_of` pairs action with state components of other names, and
         `wrap_angles` takes angles the short way round (the servers of published models do not).

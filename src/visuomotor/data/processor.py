@@ -253,7 +253,7 @@ class Processor:
             known = text[i] if text else {}
             robot = self.embodiments[embodiment]
             pieces = sample_text.observation_text(
-                self.config, self.layout, robot, observation.instruction, levels, known
+                self.config, self.layout, robot, observation.instruction, state, levels, known
             )
             ids, kinds, targets = scaffold.text_of(pieces)
             samples.append(

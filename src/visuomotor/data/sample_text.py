@@ -26,13 +26,17 @@ def robot_request(
     config: ProcessorConfig,
     embodiment: Embodiment,
     instruction: str,
+    state: np.ndarray,
     levels: Sequence[str],
     contents: Mapping[str, Content],
     *,
     rng: np.random.Generator | None = None,
     next_level: str | None = None,
 ) -> TextRequest:
-    """Request for a text: with `rng` of a sample; without it of an observation, in the words of inference."""
+    """Request for a text: with `rng` of a sample; without it of an observation, in the words of inference.
+
+    state: normalised float[S]; the text names the robot's own dimensions.
+    """
     complete = rng is not None
     if config.templates != "none":
         wording: templates.Wording = "train" if rng is not None else "canonical"
@@ -42,6 +46,7 @@ def robot_request(
     return TextRequest(
         instruction=instruction,
         views=sum(role in embodiment.roles for role in config.image_roles),
+        state=state[: embodiment.state_dim],
         robot=embodiment if config.tags else None,
         levels=tuple(levels),
         contents=contents,
@@ -63,14 +68,14 @@ def robot_text(
 ) -> Pieces:
     """Prompt and the levels that the draw selects, in their order; `action_tokens` gives those of the row's chunk."""
     selected = {level: rng.random() < config.levels.get(level, 0.0) for level in LEVELS}
-    instruction = prepared.instruction(row)
+    instruction, state = prepared.instruction(row), prepared.state_at(row)
     contents: dict[str, Content] = {}
     for level in (level for level in config.level_order if selected[level]):
         if level == "action":
             contents[level] = action_tokens()
         elif content := _content(level, config, prepared, row, instruction, shifts) or layout.placeholder:
             contents[level] = content
-    return lay_out(layout, robot_request(config, embodiment, instruction, tuple(contents), contents, rng=rng))
+    return lay_out(layout, robot_request(config, embodiment, instruction, state, tuple(contents), contents, rng=rng))
 
 
 def observation_text(
@@ -78,18 +83,22 @@ def observation_text(
     layout: TextLayout,
     embodiment: Embodiment,
     instruction: str,
+    state: np.ndarray,
     levels: Sequence[str],
     written: Mapping[str, str],
 ) -> Pieces:
     """Text of an observation: the same as in training, up to what the model writes.
 
+    state: normalised float[S];
     levels: those that the model writes; `written`: contents of those that it wrote before.
     """
     present = tuple(level for level in LEVELS if written.get(level) or level in levels)
     contents = {level: written[level] for level in config.level_order if written.get(level)}
     # Levels that do not see each other begin from the prompt, each with its own header.
     next_level = levels[0] if levels and config.scaffold == "sequential" else None
-    return lay_out(layout, robot_request(config, embodiment, instruction, present, contents, next_level=next_level))
+    return lay_out(
+        layout, robot_request(config, embodiment, instruction, state, present, contents, next_level=next_level)
+    )
 
 
 def _content(

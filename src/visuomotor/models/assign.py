@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -9,9 +10,32 @@ from torch import Tensor, nn
 from visuomotor.models.names import NameTable
 from visuomotor.models.report import TensorReport
 
-__all__ = ["assign", "compare", "count_numbered", "fill", "told_shape"]
+__all__ = ["Precision", "assign", "cast", "compare", "count_numbered", "fill", "require_equal", "told_shape"]
 
+Precision = Literal["float32", "reference", "file"]
 SAME = NameTable({})
+
+
+def cast(tensors: Mapping[str, Tensor], precision: Precision, wide: re.Pattern[str]) -> dict[str, Tensor]:
+    """Tensors in the types that they have in the file, in float32, or as the published code runs in bfloat16.
+
+    wide   names that stay in float32 there
+    """
+    if precision not in get_args(Precision):
+        raise ValueError(f"precision is {precision!r}, but must be one of {list(get_args(Precision))}.")
+    if precision == "file":
+        return dict(tensors)
+    narrow = torch.float32 if precision == "float32" else torch.bfloat16
+    return {name: t.to(torch.float32 if wide.search(name) else narrow) for name, t in tensors.items()}
+
+
+def require_equal(values: Mapping[str, tuple[Any, Any]], what: str) -> None:
+    """ValueError with the names of `values` (value, expected) that differ, in a sentence that begins with `what`."""
+    wrong = [
+        f"{name} is {value!r}, not {expected!r}" for name, (value, expected) in values.items() if value != expected
+    ]
+    if wrong:
+        raise ValueError(f"{what}: {'; '.join(wrong)}.")
 
 
 def told_shape(shapes: Mapping[str, Sequence[int]], name: str, what: str) -> tuple[int, ...]:

@@ -13,8 +13,10 @@ __all__ = ["INDEX", "read_json", "read_safetensors"]
 INDEX = "model.safetensors.index.json"
 
 
-def read_safetensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
+def read_safetensors(folder: Path, pattern: str = "*.safetensors") -> Iterator[tuple[str, Tensor]]:
     """(name, tensor) one after the other, so that a large file is never in memory whole.
+
+    pattern: names of the files where there is no index.
 
     Raises:
         FileNotFoundError: no weights, or a shard that the index names is missing. ValueError: a file is damaged, or
@@ -26,8 +28,8 @@ def read_safetensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
         named = read_json(index).get("weight_map") or {}
         if not named:
             raise ValueError(f"{index} has no 'weight_map'; copy it again.")
-    files = [folder / name for name in sorted(set(named.values()))] or sorted(folder.glob("*.safetensors"))
-    absent = [file.name for file in files if not file.exists()] or ([] if files else ["*.safetensors"])
+    files = [folder / name for name in sorted(set(named.values()))] or sorted(folder.glob(pattern))
+    absent = [file.name for file in files if not file.exists()] or ([] if files else [pattern])
     if absent:
         raise FileNotFoundError(f"{folder} lacks {', '.join(absent)}; copy the folder again, whole.")
     for file in files:

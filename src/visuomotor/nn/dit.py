@@ -69,15 +69,26 @@ class TimeEmbedding(nn.Module):
         return self.mlp(code.to(next(self.mlp.parameters()).dtype))
 
 
-class SelfAttention(nn.Module):
-    """Full attention with a fused projection (`qkv`, `proj`)."""
+class SplitLinear(nn.Module):
+    """Queries, keys and values by three linears (`q`, `k`, `v`), one behind the other as of a fused one."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(width, width) for _ in range(3))
+
+    def forward(self, x: Float[Tensor, "B S W"]) -> Tensor:
+        return torch.cat([self.q(x), self.k(x), self.v(x)], dim=-1)
+
+
+class SelfAttention(nn.Module):
+    """Full attention (`qkv`, `proj`); queries, keys and values are one matrix, or three with `split`."""
+
+    def __init__(self, width: int, heads: int, *, split: bool = False) -> None:
         super().__init__()
         if width % heads:
             raise ValueError(f"Width {width} does not split into {heads} heads.")
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
+        self.qkv = SplitLinear(width) if split else nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Float[Tensor, "B S W"]) -> Tensor:

@@ -27,6 +27,7 @@ class ViTConfig:
     class_token, registers   the prefix tokens, in this order in front of the patches; they have no position
     layer_scale              initial gain per channel of both branches of a block; None: blocks without gains
     gelu                     exact ("none", as in timm) or with the tanh approximation (PaliGemma)
+    split_qkv                queries, keys and values are three matrices (PaliGemma) instead of one (timm)
     """
 
     image_size: int = 224
@@ -39,6 +40,7 @@ class ViTConfig:
     registers: int = 0
     layer_scale: float | None = None
     gelu: Literal["none", "tanh"] = "none"
+    split_qkv: bool = False
     norm_eps: float = 1e-6
 
     def __post_init__(self) -> None:
@@ -90,7 +92,7 @@ class ViTBlock(nn.Module):
         super().__init__()
         width, gain = config.width, config.layer_scale
         self.norm1, self.norm2 = (nn.LayerNorm(width, config.norm_eps) for _ in range(2))
-        self.attn = SelfAttention(width, config.heads)
+        self.attn = SelfAttention(width, config.heads, split=config.split_qkv)
         self.mlp = MLP(width, config.mlp_width, config.gelu)
         self.ls1, self.ls2 = (None if gain is None else LayerScale(width, float(gain)) for _ in range(2))
 

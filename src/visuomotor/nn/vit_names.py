@@ -13,7 +13,7 @@ from torch import Tensor
 
 from visuomotor.nn.vit import ViTConfig, resize_grid
 
-__all__ = ["from_timm", "from_transformers", "siglip_names"]
+__all__ = ["from_timm", "from_transformers", "siglip_name"]
 
 # Pooling heads, classifiers and what only pre-training reads.
 _UNUSED = re.compile(
@@ -36,6 +36,15 @@ _RENAMES = [
         (r"\.(attention\.output\.dense|attention\.o_proj|self_attn\.out_proj)\.", ".attn.proj."),
     )
 ]
+_SIGLIP = (
+    (r"^pos_embed$", "embeddings.position_embedding.weight"),
+    (r"^patch_embed\.proj\.", "embeddings.patch_embedding."),
+    (r"^blocks\.", "encoder.layers."),
+    (r"^norm\.", "post_layernorm."),
+    (r"\.norm([12])\.", r".layer_norm\1."),
+    (r"\.attn\.qkv\.([qkv])\.", r".self_attn.\1_proj."),
+    (r"\.attn\.proj\.", ".self_attn.out_proj."),
+)
 _PART = re.compile(r"^(.*\.attn\.)(q|k|v|query|key|value)(\.(?:weight|bias))$")
 
 
@@ -57,14 +66,18 @@ def from_timm(tensors: Mapping[str, Tensor], config: ViTConfig) -> tuple[dict[st
 def from_transformers(tensors: Mapping[str, Tensor], config: ViTConfig) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The same for transformers' Dinov2WithRegistersModel and SiglipVisionModel.
 
-    Queries, keys and values are put into one matrix. SigLIP's `gelu_pytorch_tanh` is `ViTConfig(gelu="tanh")`; timm,
-    and with it CogACT, computes the same weights with the exact GELU.
+    Queries, keys and values are put into one matrix, unless the configuration splits them. SigLIP's
+    `gelu_pytorch_tanh` is `ViTConfig(gelu="tanh")`; timm, and with it CogACT, computes the same weights with the exact
+    GELU.
     """
     renamed = {_timm_name(name): tensor for name, tensor in tensors.items()}
     parts: dict[str, dict[str, Tensor]] = {}
     found: dict[str, Tensor] = {}
     for name, tensor in renamed.items():
-        if match := _PART.match(name):
+        match = _PART.match(name)
+        if match and config.split_qkv:
+            found[f"{match[1]}qkv.{match[2][0]}{match[3]}"] = tensor
+        elif match:
             parts.setdefault(f"{match[1]}qkv{match[3]}", {})[match[2][0]] = tensor
         else:
             found[name] = tensor
@@ -73,20 +86,14 @@ def from_transformers(tensors: Mapping[str, Tensor], config: ViTConfig) -> tuple
     return from_timm(found, config)
 
 
-def siglip_names(name: str, tensor: Tensor) -> dict[str, Tensor]:
-    """A tensor of `ViT` under the names of transformers' SiglipVisionModel, without the prefix `vision_model.`.
+def siglip_name(name: str) -> str:
+    """A parameter of `ViT` with `split_qkv` as transformers' SiglipVisionModel names it, without `vision_model.`.
 
-    The matrix of queries, keys and values becomes three.
+    The position table is [1, N, W] here and [N, W] there.
     """
-    if name == "pos_embed":
-        return {"embeddings.position_embedding.weight": tensor[0]}
-    name = name.replace("patch_embed.proj.", "embeddings.patch_embedding.").replace("blocks.", "encoder.layers.")
-    name = re.sub(r"\.norm([12])\.", r".layer_norm\1.", name).replace("attn.proj.", "self_attn.out_proj.")
-    name = re.sub(r"^norm\.", "post_layernorm.", name)
-    if ".attn.qkv." not in name:
-        return {name: tensor}
-    parts = dict(zip("qkv", tensor.chunk(3), strict=True))
-    return {name.replace("attn.qkv", f"self_attn.{part}_proj"): t for part, t in parts.items()}
+    for pattern, other in _SIGLIP:
+        name = re.sub(pattern, other, name)
+    return name
 
 
 def _timm_name(name: str) -> str:

@@ -26,6 +26,7 @@ class TextRequest:
 
     instruction  words of the user's turn
     views        number of images that the model sees
+    state        the robot's normalised state, float[s]; None: the text is about no robot
     robot        robot whose tags begin the user's turn; None: no tags
     levels       all levels of the text, also those that the model has yet to write
     contents     {level: content} of those that are in the text, in their order
@@ -36,6 +37,7 @@ class TextRequest:
 
     instruction: str
     views: int = 1
+    state: np.ndarray | None = None
     robot: Embodiment | None = None
     levels: tuple[str, ...] = ()
     contents: Mapping[str, Content] = field(default_factory=dict)

@@ -19,6 +19,7 @@ __all__ = ["TextTokenizer"]
 FAST_TOKEN = "<fast_{}>"
 PAD, EOS = "<pad>", "<eos>"
 QWEN_PAD, QWEN_EOS = "<|endoftext|>", "<|im_end|>"
+GEMMA_BOS = "<bos>"
 LLAMA_BOS, LLAMA_EOS, LLAMA_PAD, LLAMA_NEWLINE, LLAMA_EMPTY = "<s>", "</s>", "<PAD>", "<0x0A>", "▁"
 DIGIT_WEIGHT = 10_000
 SPECIAL = [PAD, EOS, *(f"<action_{i}>" for i in range(BINS))]
@@ -28,8 +29,8 @@ class TextTokenizer:
     """Encodes text to int64 ids and back.
 
     Ids: pad, eos, newline, and from `action_start` the `action_count` action tokens: the FAST tokens where the
-    vocabulary has them, else the 255 bins; LLaMA's and a plain Qwen's have none (None and 0). `begin_id` begins a text:
-    LLaMA's BOS, else eos. `empty_id` is LLaMA's empty piece.
+    vocabulary has them, else the 255 bins; LLaMA's, PaliGemma's and a plain Qwen's have none (None and 0). `begin_id`
+    begins a text: LLaMA's or PaliGemma's BOS, else eos. `empty_id` is LLaMA's empty piece.
     """
 
     action_start: int | None
@@ -39,6 +40,9 @@ class TextTokenizer:
         inner.encode_special_tokens = True  # "<eos>" typed by a user is text, never the token
         self._cache: dict[str, np.ndarray] = {}
         self.empty_id: int | None = None
+        if inner.token_to_id(GEMMA_BOS) is not None:  # first, because Gemma has LLaMA's byte pieces, too
+            self._read_gemma()
+            return
         if inner.token_to_id(LLAMA_NEWLINE) is not None:
             self._read_llama()
             return
@@ -65,6 +69,11 @@ class TextTokenizer:
         self.begin_id, self.eos_id, self.pad_id, self.newline_id, self.empty_id = (
             self._special(token) for token in (LLAMA_BOS, LLAMA_EOS, LLAMA_PAD, LLAMA_NEWLINE, LLAMA_EMPTY)
         )
+        self.action_start, self.action_count = None, 0
+
+    def _read_gemma(self) -> None:
+        self.begin_id, self.eos_id, self.pad_id = (self._special(token) for token in (GEMMA_BOS, EOS, PAD))
+        (self.newline_id,) = self.inner.encode("\n", add_special_tokens=False).ids
         self.action_start, self.action_count = None, 0
 
     @classmethod
@@ -145,12 +154,16 @@ class TextTokenizer:
         """int64 ids of `text`, cached by sentence; the array is shared, do not write to it."""
         ids = self._cache.get(text)
         if ids is None:
-            ids = np.array(self.inner.encode(text, add_special_tokens=False).ids, dtype=np.int64)
+            ids = self.encode_once(text)
             ids.setflags(write=False)
             if len(self._cache) >= 65536:
                 self._cache.clear()
             self._cache[text] = ids
         return ids
+
+    def encode_once(self, text: str) -> np.ndarray:
+        """The same without the cache, for a text that hardly returns."""
+        return np.array(self.inner.encode(text, add_special_tokens=False).ids, dtype=np.int64)
 
     def special(self, token: str) -> np.ndarray | None:
         """int64[1], the id of a special token; None where there is none of that name. `encode` never gives it."""

@@ -20,6 +20,7 @@ from visuomotor.contract import Embodiment
 from visuomotor.data.processor import Processor, ProcessorConfig
 from visuomotor.data.statistics import Statistics, VectorStatistics
 from visuomotor.locks import FolderLock
+from visuomotor.models.assign import require_equal
 from visuomotor.models.dm0.config import DM0Config
 from visuomotor.models.dm0.model import DM0
 from visuomotor.models.dm0.names import LLM, NAMES
@@ -259,9 +260,7 @@ def _require_publishable(model: DM0, processor: Processor) -> None:
         "no dimension centred": (not (units.state.constant or units.action.constant), True),
         "a Qwen tokenizer": (processor.tokenizer.inner.token_to_id(QWEN_EOS) is not None, True),
     }
-    wrong = [f"{name} is {given!r}, not {expected!r}" for name, (given, expected) in said.items() if given != expected]
-    if wrong:
-        raise ValueError(f"The published layout cannot hold this policy: {'; '.join(wrong)}.")
+    require_equal(said, "The published layout cannot hold this policy")
 
 
 def _require_same_decoder(fields: DM0Config, config: Mapping[str, Any], folder: Path) -> None:

@@ -2,14 +2,13 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from visuomotor.codec import update
+from visuomotor.models.assign import Precision, cast, count_numbered, told_shape
 from visuomotor.models.assign import assign as share
-from visuomotor.models.assign import count_numbered, told_shape
 from visuomotor.models.dm0.config import SIZES, DM0Config
 from visuomotor.models.dm0.model import DM0
 from visuomotor.models.dm0.names import EXPERT, LLM, NAMES, TOWER
@@ -17,7 +16,6 @@ from visuomotor.models.report import TensorReport
 
 __all__ = ["Precision", "assign", "config_of", "published_names"]
 
-Precision = Literal["float32", "reference", "file"]
 Shapes = Mapping[str, tuple[int, ...]]
 # In published files but not read by the network.
 UNUSED = re.compile(r"^(lm_head\.|model\.action_expert\.lm_head\.)")
@@ -75,14 +73,6 @@ def assign(model: DM0, tensors: Mapping[str, Tensor], precision: Precision) -> T
 
     Tensors of the right type are shared, not copied. What nothing filled stays on the meta device.
     """
-    if precision not in get_args(Precision):
-        raise ValueError(f"precision is {precision!r}, but must be one of {list(get_args(Precision))}.")
     ignored = [n for n in tensors if UNUSED.match(n) or (PROGRESS.match(n) and not model.config.progress_token)]
-    offered = {name: t.to(_dtype(name, precision, t)) for name, t in tensors.items() if name not in ignored}
+    offered = cast({name: t for name, t in tensors.items() if name not in ignored}, precision, FLOAT32)
     return share(model, offered, ignored=ignored, names=NAMES)
-
-
-def _dtype(name: str, precision: Precision, tensor: Tensor) -> torch.dtype:
-    if precision == "file":
-        return tensor.dtype
-    return torch.float32 if precision == "float32" or FLOAT32.search(name) else torch.bfloat16

@@ -1,11 +1,12 @@
 """Published tensors of pi0 and pi0.5: names both ways, the configuration that shapes tell, and raw inputs.
 
-Queries, keys and values of the tower are three matrices there and one here; all other names differ by prefix.
+The tower has the names of transformers there and of timm here; all other names differ by prefix.
 """
 
+import logging
 import re
-from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -15,29 +16,25 @@ from visuomotor.backbones.base import Context
 from visuomotor.codec import update
 from visuomotor.contract import Batch
 from visuomotor.heads.base import Draws, Targets
-from visuomotor.models.assign import assign, count_numbered, told_shape
+from visuomotor.models.assign import Precision, assign, cast, count_numbered, told_shape
 from visuomotor.models.names import NameTable
 from visuomotor.models.pi0.config import SIZES, Pi0Config
 from visuomotor.models.pi0.model import Pi0
 from visuomotor.models.raw import raw_batch
-from visuomotor.nn.vit_names import from_transformers, siglip_names
+from visuomotor.models.report import TensorReport
+from visuomotor.nn.vit_names import siglip_name
 
 __all__ = [
-    "NAMES",
-    "Precision",
-    "PublishedPi0",
-    "config_of",
-    "from_published",
-    "load",
-    "published_tensors",
-    "written_tensors",
-]
+    "NAMES", "PublishedPi0", "config_of", "from_published", "load", "published_tensors", "written_tensors",
+]  # fmt: skip
 
-Precision = Literal["float32", "reference", "file"]
+log = logging.getLogger(__name__)
 INNER = "paligemma_with_expert."
 TOWER = INNER + "paligemma.model.vision_tower.vision_model."
 LLM = INNER + "paligemma.model.language_model."
 EXPERT = INNER + "gemma_expert.model."
+SIGLIP_HEAD = 72  # width of a head in the published tower
+POSITIONS = TOWER + "embeddings.position_embedding.weight"
 EMBED, OUTPUT = LLM + "embed_tokens.weight", INNER + "paligemma.lm_head.weight"
 NAMES = NameTable(
     {
@@ -48,7 +45,7 @@ NAMES = NameTable(
         "head.": "",
     }
 )
-# The expert's output rows are random in the files and read by nobody; statistics are buffers of LeRobot's older files.
+# The expert's output rows are random in the files and read by nothing; statistics are buffers of LeRobot's older files.
 UNUSED = re.compile(r"gemma_expert\.lm_head\.|^(un)?normalize_(inputs|targets|outputs)\.")
 # Of the published bfloat16 model: the tower's embeddings, the decoders' norms, and the linears around the expert.
 FLOAT32 = re.compile(
@@ -57,21 +54,24 @@ FLOAT32 = re.compile(
 
 
 def published_tensors(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """(tensors under the names of openpi, with the embedding under its own; names left out because nobody reads them).
+    """(tensors under openpi's names, the embedding under its own; names left out because nothing reads them).
 
     Accepts LeRobot's prefix `model.`, and the embedding under its name or the output layer's, which are tied.
     """
     tensors = {name.removeprefix("model."): tensor for name, tensor in state_dict.items()}
     ignored = [name for name in tensors if UNUSED.search(name)]
-    found = {name: tensor for name, tensor in tensors.items() if name not in ignored}
-    if OUTPUT in found:
-        found.setdefault(EMBED, found[OUTPUT])
-        del found[OUTPUT]
-    return found, ignored
+    read = {name: tensor for name, tensor in tensors.items() if name not in ignored}
+    if OUTPUT in read:
+        output = read.pop(OUTPUT)
+        # A framework that unties the two fine-tunes the embedding alone: acting reads no output layer.
+        if not torch.equal(read.setdefault(EMBED, output), output):
+            log.warning("%s is not the embedding to which it was tied; it is left out.", OUTPUT)
+            ignored.append(OUTPUT)
+    return read, ignored
 
 
-def config_of(shapes: Mapping[str, tuple[int, ...]], *, vision_heads: int, head_dim: int, horizon: int) -> Pi0Config:
-    """The configuration that published names and shapes describe.
+def config_of(shapes: Mapping[str, tuple[int, ...]], known: Mapping[str, Any]) -> Pi0Config:
+    """The configuration that published names and shapes describe; `known` has fields that they cannot tell.
 
     Raises:
         ValueError: a tensor that tells a dimension is missing.
@@ -80,15 +80,15 @@ def config_of(shapes: Mapping[str, tuple[int, ...]], *, vision_heads: int, head_
     def shape(name: str) -> tuple[int, ...]:
         return told_shape(shapes, name, "pi0 checkpoint")
 
-    adaptive = any(".input_layernorm.dense." in name for name in shapes)
+    head_dim, adaptive = known["llm.head_dim"], any(".input_layernorm.dense." in name for name in shapes)
     vocabulary, width = shape(EMBED)
     tower_width, _, _, patch = shape(TOWER + "embeddings.patch_embedding.weight")
     fields: dict[str, Any] = {
-        "vision.image_size": round(shape(TOWER + "embeddings.position_embedding.weight")[0] ** 0.5) * patch,
+        "vision.image_size": round(shape(POSITIONS)[0] ** 0.5) * patch,
         "vision.patch_size": patch,
         "vision.width": tower_width,
         "vision.layers": count_numbered(shapes, TOWER + "encoder.layers."),
-        "vision.heads": vision_heads,
+        "vision.heads": max(1, tower_width // SIGLIP_HEAD),
         "vision.mlp_width": shape(TOWER + "encoder.layers.0.mlp.fc1.weight")[0],
         "llm.vocab_size": vocabulary,
         "llm.width": width,
@@ -96,41 +96,32 @@ def config_of(shapes: Mapping[str, tuple[int, ...]], *, vision_heads: int, head_
         "llm.layers": count_numbered(shapes, LLM + "layers."),
         "llm.heads": shape(LLM + "layers.0.self_attn.q_proj.weight")[0] // head_dim,
         "llm.kv_heads": shape(LLM + "layers.0.self_attn.k_proj.weight")[0] // head_dim,
-        "llm.head_dim": head_dim,
         "expert.width": shape("action_in_proj.weight")[0],
         "expert.mlp_width": shape(EXPERT + "layers.0.mlp.gate_proj.weight")[0],
         "action_dim": shape("action_in_proj.weight")[1],
         "state_dim": shape("action_in_proj.weight")[1] if adaptive else shape("state_proj.weight")[1],
-        "horizon": horizon,
     }
-    return update(SIZES["base-pi05" if adaptive else "base"], fields)
+    return update(SIZES["base-pi05" if adaptive else "base"], {**fields, **known})
 
 
-def load(tensors: Mapping[str, Tensor], precision: Precision, **shape: int) -> Pi0:
-    """The model that `published_tensors` describe and share where the type is right; for `shape` see `config_of`.
+def load(
+    tensors: Mapping[str, Tensor], precision: Precision, known: Mapping[str, Any], ignored: Sequence[str] = ()
+) -> tuple[Pi0, TensorReport]:
+    """The model that `published_tensors` describe, and share where the type is right; for `known` see `config_of`.
 
     Raises:
         ValueError: tensors are missing, unexpected or of another shape; the sentence names them.
     """
-    if precision not in get_args(Precision):
-        raise ValueError(f"precision is {precision!r}, but must be one of {list(get_args(Precision))}.")
-    config = config_of({name: tuple(t.shape) for name, t in tensors.items()}, **shape)
+    config = config_of({name: tuple(t.shape) for name, t in tensors.items()}, known)
     with torch.device("meta"):
         model = Pi0(config)
-    cast = {name: tensor.to(_dtype(name, precision, tensor)) for name, tensor in tensors.items()}
-    tower = {name.removeprefix(TOWER): t for name, t in cast.items() if name.startswith(TOWER)}
-    fused, unused = from_transformers(tower, config.vision)
-    others = {name: t for name, t in cast.items() if not name.startswith(TOWER)}
-    report = assign(model, {**others, **{TOWER + name: t for name, t in fused.items()}}, ignored=unused, names=NAMES)
+    read = cast(tensors, precision, FLOAT32)
+    read[POSITIONS] = read[POSITIONS][None]
+    names = NameTable({name: _published(name) for name in model.state_dict()})
+    report = assign(model, read, ignored=ignored, names=names)
     if not report.complete:
         raise ValueError(f"The checkpoint does not fit: {report.summary()}.")
-    return model
-
-
-def _dtype(name: str, precision: Precision, tensor: Tensor) -> torch.dtype:
-    if precision == "file":
-        return tensor.dtype
-    return torch.float32 if precision == "float32" or FLOAT32.search(name) else torch.bfloat16
+    return model, report
 
 
 def written_tensors(model: Pi0) -> dict[str, Tensor]:
@@ -138,14 +129,16 @@ def written_tensors(model: Pi0) -> dict[str, Tensor]:
 
     The expert's unused output rows are not written.
     """
-    found: dict[str, Tensor] = {}
-    for name, tensor in NAMES.state(model).items():
-        if name.startswith(TOWER):
-            inner = siglip_names(name.removeprefix(TOWER), tensor.detach())
-            found |= {TOWER + part: t.contiguous() for part, t in inner.items()}
-        else:
-            found[OUTPUT if name == EMBED else name] = tensor.detach().contiguous()
-    return found
+    tensors = {_published(name): tensor.detach() for name, tensor in model.state_dict().items()}
+    tensors[POSITIONS] = tensors[POSITIONS][0]
+    tensors[OUTPUT] = tensors.pop(EMBED)
+    return {name: tensor.contiguous() for name, tensor in tensors.items()}
+
+
+def _published(name: str) -> str:
+    """The published name of a model's tensor."""
+    name = NAMES.published(name)
+    return TOWER + siglip_name(name.removeprefix(TOWER)) if name.startswith(TOWER) else name
 
 
 class PublishedPi0(nn.Module):
@@ -160,56 +153,31 @@ class PublishedPi0(nn.Module):
         self.pi0 = pi0
 
     def published_parameters(self) -> dict[str, nn.Parameter]:
-        """{published name: parameter}; the tower's queries, keys and values are one parameter, `...attn.qkv...`."""
-        names = {NAMES.published(name): parameter for name, parameter in self.pi0.named_parameters()}
-        renamed = {}
-        for name, parameter in names.items():
-            inner = name.removeprefix(TOWER)
-            parts = siglip_names(inner, parameter) if name.startswith(TOWER) else {name: parameter}
-            renamed[TOWER + next(iter(parts)) if name.startswith(TOWER) and len(parts) == 1 else name] = parameter
-        return renamed
+        """{published name: parameter}; the embedding has its own name, not the output layer's."""
+        return {_published(name): parameter for name, parameter in self.pi0.named_parameters()}
 
     @torch.no_grad()
     def velocity(
-        self,
-        images: Tensor,
-        view_mask: Tensor,
-        ids: Tensor,
-        text_mask: Tensor,
-        state: Tensor | None,
-        x: Tensor,
+        self, images: Tensor, view_mask: Tensor, ids: Tensor, text_mask: Tensor, state: Tensor | None, x: Tensor,
         t: Tensor,
-    ) -> Float[Tensor, "B T A"]:
+    ) -> Float[Tensor, "B T A"]:  # fmt: skip
         """The velocity at x and flow times t."""
         context = self.encode(images, view_mask, ids, text_mask, state)
         return self.pi0.denoise(context, x[:, None], t[:, None])[:, 0]
 
     @torch.no_grad()
     def sample_actions(
-        self,
-        images: Tensor,
-        view_mask: Tensor,
-        ids: Tensor,
-        text_mask: Tensor,
-        state: Tensor | None,
-        noise: Tensor,
+        self, images: Tensor, view_mask: Tensor, ids: Tensor, text_mask: Tensor, state: Tensor | None, noise: Tensor,
         steps: int = 10,
-    ) -> Float[Tensor, "B T A"]:
+    ) -> Float[Tensor, "B T A"]:  # fmt: skip
         """Normalised action chunks by `steps` Euler steps from `noise`."""
         context = self.encode(images, view_mask, ids, text_mask, state)
         return self.pi0.head.sample(context, noise[:, None], steps=steps).actions[:, 0]
 
     def loss(
-        self,
-        images: Tensor,
-        view_mask: Tensor,
-        ids: Tensor,
-        text_mask: Tensor,
-        state: Tensor | None,
-        actions: Tensor,
-        noise: Tensor,
-        t: Tensor,
-    ) -> Float[Tensor, "B T A"]:
+        self, images: Tensor, view_mask: Tensor, ids: Tensor, text_mask: Tensor, state: Tensor | None, actions: Tensor,
+        noise: Tensor, t: Tensor,
+    ) -> Float[Tensor, "B T A"]:  # fmt: skip
         """Squared errors of the velocity, with gradients."""
         batch = self._batch(images, view_mask, ids, text_mask, state, actions)
         model, targets = self.pi0, Targets.of(batch)
@@ -231,7 +199,7 @@ class PublishedPi0(nn.Module):
         actions: Tensor | None,
     ) -> Batch:  # fmt: skip
         config = self.pi0.config
-        if (state is None) != (config.state == "text"):
+        if (state is None) == (config.state == "token"):
             raise ValueError(
                 "pi0.5 reads the state in the text, so state must be None."
                 if state is not None
@@ -256,5 +224,6 @@ def from_published(
     Raises:
         ValueError: tensors are missing, unexpected or of another shape; the sentence names them.
     """
-    found, _ = published_tensors(tensors)
-    return PublishedPi0(load(found, precision, vision_heads=vision_heads, head_dim=head_dim, horizon=chunk_size))
+    read, ignored = published_tensors(tensors)
+    known = {"vision.heads": vision_heads, "llm.head_dim": head_dim, "horizon": chunk_size}
+    return PublishedPi0(load(read, precision, known, ignored)[0])

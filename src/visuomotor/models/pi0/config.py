@@ -29,7 +29,9 @@ class ExpertConfig:
     mlp_width: int
 
 
-_NANO_VISION = ViTConfig(image_size=96, patch_size=12, width=80, layers=3, heads=2, mlp_width=160, gelu="tanh")
+_NANO_VISION = ViTConfig(
+    image_size=96, patch_size=12, width=80, layers=3, heads=2, mlp_width=160, gelu="tanh", split_qkv=True
+)
 _NANO_EXPERT = ExpertConfig(width=96, mlp_width=256)
 
 
@@ -41,7 +43,8 @@ class Pi0Config:
                           `convolution` mixes tokens in front of each attention (0: published); trained from nothing it
                           needs one to put a name together
     time                  flow time is concatenated to the noisy actions (pi0), or modulates the expert's norms (pi0.5)
-    state                 proprioception enters as a "token" of the expert's block (pi0), or in the "text" (pi0.5)
+    state                 proprioception enters as a "token" of the expert's block (pi0), in the "text" (pi0.5), or
+                          not at all ("none": a pi0.5 that openpi fine-tuned on LIBERO)
     gradient_decoupling   the flow loss does not reach the language model (knowledge insulation); decoupled_sources:
                           indices into the mixture of which that is true, None: of all
     text_weight           of the cross-entropy of supervised text, action_tokens_weight: of discrete action tokens
@@ -59,7 +62,7 @@ class Pi0Config:
     state_dim: int = 8
     horizon: int = 8
     time: Literal["concatenated", "adaptive"] = "concatenated"
-    state: Literal["token", "text"] = "token"
+    state: Literal["token", "text", "none"] = "token"
 
     gradient_decoupling: bool = False
     decoupled_sources: tuple[int, ...] | None = None
@@ -91,7 +94,7 @@ class Pi0Config:
     @property
     def prompt(self) -> str:
         """The text layout that the model reads."""
-        return "pi0" if self.state == "token" else "pi05"
+        return "pi05" if self.state == "text" else "pi0"
 
     @property
     def reading(self) -> Reading:
@@ -122,7 +125,7 @@ class Pi0Config:
 
 
 _BASE = Pi0Config(
-    vision=replace(SIGLIP_SO400M, gelu="tanh"),
+    vision=replace(SIGLIP_SO400M, gelu="tanh", split_qkv=True),
     llm=GEMMA_2B,
     expert=ExpertConfig(width=1024, mlp_width=4096),
     num_views=3,
