@@ -25,7 +25,7 @@ def test_cost_equals_counted_operations(make_dexvla: Callable[..., DexVLA], batc
     counted = counter.get_flop_counts()
     total = sum(part.flops for part in cost.values())
     assert total == pytest.approx(counter.get_total_flops(), rel=0.01)
-    towers = {"head": "DexVLA.policy_head", "merger": "DexVLA.visual.merger", "film": "DexVLA.reasoning_film"}
+    towers = {"head": "DexVLA.head.denoiser", "merger": "DexVLA.backbone.vision.merger", "film": "DexVLA.head.film"}
     for part, name in towers.items():
         if name in counted:  # a head is sampled outside of its forward
             assert cost[part].flops == pytest.approx(sum(counted[name].values()), rel=0.01)

@@ -2,10 +2,10 @@
 
 from itertools import pairwise
 
+from visuomotor.backbones.qwen2_vl.images import TEMPORAL
+from visuomotor.heads.diffusion_config import UNetConfig
 from visuomotor.models.base import Cost
-from visuomotor.models.dexvla.config import UNetConfig
-from visuomotor.models.dexvla.images import TEMPORAL
-from visuomotor.models.dexvla.vla_config import DexVLAConfig
+from visuomotor.models.dexvla.config import DexVLAConfig
 
 __all__ = ["sample_cost"]
 
