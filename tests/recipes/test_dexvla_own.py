@@ -60,7 +60,7 @@ def test_stage_1_takes_robots_with_other_cameras(expert: Path) -> None:
     model = load_policy(expert).model
     assert model.config.head.embodiments == ("arm", "other")
     assert model.config.head.action_dims == (ARM.action_dim, 3)
-    assert set(model.obs_encoder) == {"scene", "left"}
+    assert set(model.backbone.encoders) == {"scene", "left"}
 
 
 def test_stages_2_and_3_go_on_from_it(data: Path, expert: Path) -> None:
@@ -79,7 +79,7 @@ def test_stages_2_and_3_go_on_from_it(data: Path, expert: Path) -> None:
     assert isinstance(policy.model, DexVLA)
     assert policy.think == ("subtask",)  # it was trained to
     first, final = (load_file(folder / "model.safetensors") for folder in (expert, last))
-    moved = final["policy_head.blocks.0.mlp.fc1.weight"], first["noise_pred_net.blocks.0.mlp.fc1.weight"]
+    moved = final["head.denoiser.blocks.0.mlp.fc1.weight"], first["head.denoiser.blocks.0.mlp.fc1.weight"]
     assert not torch.equal(*moved)
     assert torch.allclose(*moved, atol=1e-3)  # four steps from where Stage 1 left it
 

@@ -8,7 +8,7 @@ from visuomotor.contract import Mixture, ProcessorSource, Run, Source, Stage
 from visuomotor.data.config import ProcessorConfig
 from visuomotor.data.sources import open_source
 from visuomotor.models import make_config
-from visuomotor.models.dexvla.config import ScaleDPConfig
+from visuomotor.models.dexvla import ScaleDPConfig
 from visuomotor.models.dexvla.convert import AUGMENT
 from visuomotor.recipes.dexvla import NORMALIZATION
 from visuomotor.recipes.own_data import available_levels

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from visuomotor.contract import Run, Stage
 from visuomotor.data.processor import Processor
-from visuomotor.models import read_checkpoint
+from visuomotor.models import find_spec, read_checkpoint
 from visuomotor.models.base import Model
 from visuomotor.models.report import TensorReport
 from visuomotor.policy import Policy
@@ -168,7 +168,9 @@ class RunState:
         report = self.model.load_backbones(sources, generator=generator)
         expected = report.complete or earlier is not None  # a run before has another model, of which a part moves on
         log.log(logging.INFO if expected else logging.WARNING, "Starting from %s: %s.", sources, report)
-        self.weights = public_weights(sources, report, self.model)
+        names = find_spec(self.run.model).names
+        tensors = self.model.state_dict() if names is None else names.state(self.model)
+        self.weights = public_weights(sources, report, tensors)
         self._keep("public weights", sources, report)
 
     def load_weights(self, name: str, start: str) -> None:

@@ -1,112 +1,18 @@
-"""Heads of a few thousand parameters with random weights, and inputs for them."""
+"""A DexVLA of a few thousand parameters with random weights, and batches for it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import pytest
 import torch
-from torch import Tensor, nn
 
+from tests.heads.conftest import make_inputs, make_robots, make_scaledp, make_unet, randomise
 from visuomotor.contract import Batch, TextKind
 from visuomotor.models import make_config
-from visuomotor.models.dexvla import DexVLA, ScaleDP, ScaleDPConfig, UNet, UNetConfig
+from visuomotor.models.dexvla import DexVLA, UNetConfig
+
+__all__ = ["make_inputs", "make_robots", "make_scaledp", "make_unet"]  # fixtures
 
 IMAGE_ID, END_ID = 1, 2
-
-TINY = {
-    "action_dim": 3,
-    "state_dim": 2,
-    "cond_dim": 12,
-    "horizon": 4,
-    "width": 16,
-    "depth": 2,
-    "heads": 2,
-    "combine_width": 10,
-    "time_size": 8,
-}
-TINY_UNET = {
-    "action_dim": 3,
-    "state_dim": 2,
-    "cond_dim": 12,
-    "horizon": 8,
-    "step_width": 6,
-    "channels": (16, 24, 32),
-    "kernel": 3,
-    "groups": 4,
-}
-ROBOTS = {
-    "action_dim": 5,
-    "state_dim": 4,
-    "embodiments": ("arm", "hand", "bimanual"),
-    "action_dims": (3, 2, 5),
-    "state_dims": (2, 0, 4),
-}
-
-
-@dataclass(frozen=True)
-class Inputs:
-    x: Tensor
-    t: Tensor
-    cond: Tensor
-    state: Tensor
-
-    def all(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return self.x, self.t, self.cond, self.state
-
-
-@torch.no_grad()
-def randomise(head: nn.Module, deviation: float = 0.2) -> None:
-    """Weights without the zeros of the initialisation."""
-    generator = torch.Generator().manual_seed(0)
-    for parameter in head.parameters():
-        parameter.normal_(0, deviation, generator=generator)
-
-
-@pytest.fixture
-def make_scaledp() -> Callable[..., ScaleDP]:
-    def make(**overrides: object) -> ScaleDP:
-        head = ScaleDP(ScaleDPConfig(**{**TINY, **overrides}))
-        randomise(head)
-        return head
-
-    return make
-
-
-@pytest.fixture
-def make_robots(make_scaledp: Callable[..., ScaleDP]) -> Callable[..., ScaleDP]:
-    """A head for three robots of different widths."""
-    return lambda **overrides: make_scaledp(**{**ROBOTS, **overrides})
-
-
-@pytest.fixture
-def make_unet() -> Callable[..., UNet]:
-    def make(**overrides: object) -> UNet:
-        head = UNet(UNetConfig(**{**TINY_UNET, **overrides}))
-        randomise(head)
-        return head
-
-    return make
-
-
-@pytest.fixture
-def make_inputs() -> Callable[..., Inputs]:
-    def make(head: ScaleDP | UNet, rows: int = 3, tokens: int = 1, seed: int = 1) -> Inputs:
-        generator = torch.Generator().manual_seed(seed)
-        config = head.config
-
-        def draw(*shape: int) -> Tensor:
-            return torch.randn(shape, generator=generator)
-
-        return Inputs(
-            x=draw(rows, config.horizon, config.action_dim),
-            t=torch.randint(100, (rows,), generator=generator),
-            cond=draw(rows, tokens, config.cond_dim),
-            state=draw(rows, config.state_dim),
-        )
-
-    return make
-
-
 TINY_VLA = {
     "image_height": 24,
     "image_width": 32,
@@ -145,8 +51,8 @@ def make_dexvla() -> Callable[..., DexVLA]:
         with torch.random.fork_rng():
             torch.manual_seed(0)
             model = DexVLA(make_config("dexvla", "nano", **sizes)).eval()
-        randomise(model.policy_head)
-        for linear in (model.reasoning_film.scale_fc, model.reasoning_film.shift_fc):
+        randomise(model.head.denoiser)
+        for linear in (model.head.film.scale_fc, model.head.film.shift_fc):
             randomise(linear)
         return model
 
@@ -159,20 +65,26 @@ def dexvla(make_dexvla: Callable[..., DexVLA]) -> DexVLA:
     return make_dexvla()
 
 
-def make_texts(texts: list[tuple[list[int], list[int]]], views: int = 2, **fields: object) -> Batch:
-    """A batch of (prompt, answer) ids, with `views` image items in front of each prompt, padded right as data is."""
+def make_texts(
+    texts: list[tuple[list[int], list[int]]], views: int = 2, present: list[list[bool]] | None = None, **fields: object
+) -> Batch:
+    """A batch of (prompt, answer) ids, padded right as data is.
+
+    An image item for each of `views` stands in front of each prompt, or of those that a row has of them (`present`).
+    """
     generator = torch.Generator().manual_seed(2)
     longest, rows = max(len(p) + len(a) + 3 * views for p, a in texts), len(texts)
     ids, valid, kind = (torch.zeros(rows, longest, dtype=torch.int64) for _ in range(3))
     for row, (prompt, answer) in enumerate(texts):
-        whole = torch.tensor([3, IMAGE_ID, 4] * views + prompt + answer)
+        items = views if present is None else sum(present[row])
+        whole = torch.tensor([3, IMAGE_ID, 4] * items + prompt + answer)
         ids[row, : len(whole)], valid[row, : len(whole)] = whole, 1
         kind[row, : len(whole)] = int(TextKind.PROMPT)
         kind[row, len(whole) - len(answer) : len(whole)] = int(TextKind.SUBTASK)
     images = torch.randint(256, (views, rows, 30, 40, 3), dtype=torch.uint8, generator=generator)
     data = {
         "images": {f"view{i}": image for i, image in enumerate(images)},
-        "image_valid": torch.ones(rows, views, dtype=torch.bool),
+        "image_valid": torch.tensor(present or [[True] * views] * rows),
         "text_ids": ids,
         "text_valid": valid.bool(),
         "text_kind": kind,

@@ -14,12 +14,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tests.data.fakes import FakeDataset, embodiment
-from tests.models.dexvla.conftest import TINY_VLA, make_texts, randomise
+from tests.heads.conftest import randomise
+from tests.models.dexvla.conftest import TINY_VLA, make_texts
 from tests.text.test_qwen import qwen_folder  # noqa: F401 (a fixture)
 from visuomotor.cli.main import main
 from visuomotor.codec import update
 from visuomotor.models import make_config
-from visuomotor.models.dexvla import DexVLA, DexVLAConfig
+from visuomotor.models.dexvla import NAMES, DexVLA, DexVLAConfig
 from visuomotor.models.dexvla.convert import is_published, read_published, read_statistics
 from visuomotor.policy import load_policy
 from visuomotor.text.tokenizer import TextTokenizer
@@ -54,8 +55,8 @@ def original(qwen_folder: Path) -> DexVLA:  # noqa: F811
     published = {"image_height": 240, "image_width": 320, "head.time_table": "bfloat16", "head.noise_draws": 1}
     torch.manual_seed(0)
     model = DexVLA(make_config("dexvla", "nano", **{**sizes, **published})).eval()
-    randomise(model.policy_head)
-    randomise(model.reasoning_film)
+    randomise(model.head.denoiser)
+    randomise(model.head.film)
     return model
 
 
@@ -66,7 +67,7 @@ def folder(original: DexVLA, qwen_folder: Path, tmp_path: Path) -> Path:  # noqa
     path.mkdir(parents=True)
     for file in qwen_folder.iterdir():
         (path / file.name).write_bytes(file.read_bytes())
-    state = {name: tensor.clone() for name, tensor in original.state_dict().items()}
+    state = {name: tensor.clone() for name, tensor in NAMES.state(original).items()}
     save_file({**state, "lm_head.weight": state["model.embed_tokens.weight"].clone()}, path / "model.safetensors")
     (path / "config.json").write_text(json.dumps(published_config(original.config)))
     return path
@@ -87,7 +88,7 @@ def test_an_assembled_checkpoint_acts_as_before(original: DexVLA, folder: Path) 
     silent = ("head.mean_over", "head.shared_time", "num_views", "initializer_range")
     assert update(found.model.config, {name: attrgetter(name)(own) for name in silent}) == own
     assert torch.equal(chunk(found.model), chunk(original))
-    assert read_published(folder, precision="reference").model.visual.dtype == torch.bfloat16
+    assert read_published(folder, precision="reference").model.backbone.vision.dtype == torch.bfloat16
 
 
 def rewrite(folder: Path, change: Callable[[dict[str, Tensor]], None], **config: object) -> None:
@@ -128,18 +129,21 @@ def test_what_does_not_fit_is_said(folder: Path, change: Callable, config: dict,
 
 @pytest.mark.parametrize("extra", ["", "model."])  # how deep what trained in full lies
 def test_adapters_are_merged_as_peft_does(original: DexVLA, folder: Path, tmp_path: Path, extra: str) -> None:
-    state = {name: tensor.clone() for name, tensor in original.state_dict().items()}
-    targets = "(model.layers|visual.blocks).*(q_proj|up_proj|qkv|fc2)"
+    state = {name: tensor.clone() for name, tensor in NAMES.state(original).items()}
+    targets = "backbone.(llm.layers|vision.blocks).*(q_proj|up_proj|qkv|fc2)"
     adapted = get_peft_model(original, LoraConfig(r=2, lora_alpha=8, target_modules=targets))  # type: ignore[arg-type]
     for name, parameter in adapted.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)
     with torch.no_grad():
-        original.reasoning_film.scale_fc.bias.add_(1)
+        original.head.film.scale_fc.bias.add_(1)
     lora = tmp_path / "lora"
     adapted.save_pretrained(str(lora))
+    file, inside = lora / "adapter_model.safetensors", "base_model.model."
+    tensors = {name.removeprefix(inside): tensor for name, tensor in load_file(file).items()}
+    save_file({inside + NAMES.published(name): tensor for name, tensor in tensors.items()}, file)
     full = {n: t for n, t in state.items() if n.startswith(("policy_head.", "input_", "reasoning_"))}
-    full |= {"reasoning_film.scale_fc.bias": original.reasoning_film.scale_fc.bias.data, "x.lora_A": torch.ones(1)}
+    full |= {"reasoning_film.scale_fc.bias": original.head.film.scale_fc.bias.data, "x.lora_A": torch.ones(1)}
     torch.save({f"base_model.{extra}{name}": t for name, t in full.items()}, lora / "non_lora_trainables.bin")
     rewrite(folder, lambda t: [t.pop(n) for n in full if n in t])  # the base is a plain VLM
     (lora / "config.json").write_text((folder / "config.json").read_text())
@@ -197,13 +201,13 @@ def test_statistics_that_are_none_are_refused(tmp_path: Path) -> None:
 
 def test_a_fresh_model_starts_from_public_weights(original: DexVLA, folder: Path) -> None:
     fresh = DexVLA(replace(original.config))
-    head = {name: tensor.clone() for name, tensor in fresh.policy_head.state_dict().items()}
+    head = {name: tensor.clone() for name, tensor in fresh.head.denoiser.state_dict().items()}
     report = fresh.load_backbones({"vlm": str(folder)})
     assert not report.missing
     assert any(name.startswith("policy_head.") for name in report.unexpected)
-    assert torch.equal(fresh.visual.patch_embed.proj.weight, original.visual.patch_embed.proj.weight)
-    assert torch.equal(fresh.model.norm.weight, original.model.norm.weight)
-    assert all(torch.equal(head[name], tensor) for name, tensor in fresh.policy_head.state_dict().items())
+    assert torch.equal(fresh.backbone.vision.patch_embed.proj.weight, original.backbone.vision.patch_embed.proj.weight)
+    assert torch.equal(fresh.backbone.llm.norm.weight, original.backbone.llm.norm.weight)
+    assert all(torch.equal(head[name], tensor) for name, tensor in fresh.head.denoiser.state_dict().items())
     with pytest.raises(ValueError, match=r"llm\.layers is 2, the model's 3"):
         DexVLA(update(original.config, {"llm.layers": 3})).load_backbones({"vlm": str(folder)})
     with pytest.raises(ValueError, match="fill 'vlm'"):

@@ -103,7 +103,7 @@ def test_sentence_camera_and_state_reach_the_condition_or_the_head() -> None:
 def test_fresh_film_hears_no_sentence() -> None:
     model, batch = make(**ROBOTS).eval(), make_batch()
     told = dataclasses.replace(batch, labels={"sentence": -batch.labels["sentence"]})
-    assert torch.equal(model.encode(batch).cond, model.encode(told).cond)
+    assert torch.equal(model.encode(batch).features["condition"], model.encode(told).features["condition"])
 
 
 def test_an_absent_camera_is_zeros_behind_its_encoder() -> None:
@@ -111,17 +111,17 @@ def test_an_absent_camera_is_zeros_behind_its_encoder() -> None:
     scene = dataclasses.replace(
         batch, images={"scene": batch.images["scene"]}, image_valid=batch.image_valid * torch.tensor([True, False])
     )
-    before = model.encode(scene).cond
+    before = model.encode(scene).features["condition"]
     with torch.no_grad():
-        model.obs_projector.weight[:, 128:] = 0.0
-    torch.testing.assert_close(model.encode(batch).cond, before)
+        model.backbone.projector.weight[:, 128:] = 0.0
+    torch.testing.assert_close(model.encode(batch).features["condition"], before)
 
 
 def test_denoise_is_the_head_and_sampling_follows_it() -> None:
     model, batch = perturbed(make(**ROBOTS)).eval(), make_batch()
     prefix, x, t = model.encode(batch), torch.randn(3, 2, 4, 8), torch.randint(100, (3, 2))
     for n in range(2):
-        expected = model.noise_pred_net(x[:, n], t[:, n], prefix.cond, batch.state, batch.embodiment)
+        expected = model.head.denoiser(x[:, n], t[:, n], prefix.features["condition"], batch.state, batch.embodiment)
         torch.testing.assert_close(model.denoise(prefix, x, t)[:, n], expected)
     sampled = model.sample(batch, noise=x, steps=3).actions
     again = model.sample(row(batch, 1), noise=x[1:2, 1:], steps=3).actions

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tests.backbones.qwen2_vl.test_backbone import oracle_inputs, qwen
 from tests.models.dexvla.conftest import END_ID, TINY_UNET_HEAD, make_texts
-from tests.models.dexvla.test_vlm import oracle_inputs, qwen
+from visuomotor.backbones.qwen2_vl.arrangement import arrange
+from visuomotor.backbones.qwen2_vl.towers import read
 from visuomotor.contract import Batch
 from visuomotor.models import config_from_json, config_to_json, make_config, make_model
-from visuomotor.models.dexvla import DexVLA, UNetConfig
-from visuomotor.models.dexvla.layout import arrange
-from visuomotor.models.dexvla.vlm import read
+from visuomotor.models.dexvla import NAMES, DexVLA, UNetConfig
 from visuomotor.text.grammar import Line
 
 NOISE = torch.randn(3, 1, 4, 3, generator=torch.Generator().manual_seed(3))
@@ -25,7 +25,7 @@ def plain_condition(model: DexVLA, states: Tensor, labels: Tensor, padding: int)
     """Specification 2.2 for one row, written out: states [P, W], labels -100 over the prompt."""
     change = (labels == -100).int().diff().nonzero()
     first = int(change[0]) + 1
-    weights = dict(model.state_dict())
+    weights = NAMES.state(model)
 
     def linear(name: str, x: Tensor) -> Tensor:
         return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
@@ -41,7 +41,7 @@ def plain_condition(model: DexVLA, states: Tensor, labels: Tensor, padding: int)
 @torch.no_grad()
 def told(model: DexVLA, batch: Batch) -> Tensor:
     prefix = model.encode(batch)
-    return model.condition(prefix.states, prefix.valid, prefix.answer)
+    return model.head.condition(prefix)
 
 
 def prompts_of(batch: Batch) -> Batch:
@@ -52,9 +52,11 @@ def prompts_of(batch: Batch) -> Batch:
 def test_the_condition_is_the_published_formula(dexvla: DexVLA, batch: Batch) -> None:
     layout = arrange(batch, dexvla.config.image_id, dexvla.config.image_grid)
     with torch.no_grad():
-        states = read(dexvla.model, dexvla._embed(batch, layout), layout.positions, layout.valid)
-    labels = layout.ids.where(layout.target, -100)
-    padding = (~layout.valid).sum(1).tolist()
+        states, _ = read(
+            dexvla.backbone.llm, dexvla.backbone._embed(batch, layout), layout.positions, layout.slots.valid
+        )
+    labels = layout.slots.ids.where(layout.slots.loss, -100)
+    padding = (~layout.slots.valid).sum(1).tolist()
     expected = [plain_condition(dexvla, *row) for row in zip(states, labels, padding, strict=True)]
     torch.testing.assert_close(told(dexvla, batch)[:, 0], torch.stack(expected), atol=1e-6, rtol=1e-5)
 
@@ -65,18 +67,18 @@ def test_a_fresh_film_hears_no_reasoning_and_a_trained_one_does(
     model = make_dexvla()
     other = replace(batch, text_ids=batch.text_ids.where(~batch.text_loss, 20))
     assert not torch.allclose(told(model, batch), told(model, other))
-    for parameter in model.reasoning_film.parameters():
+    for parameter in model.head.film.parameters():
         torch.nn.init.zeros_(parameter)
     assert torch.equal(told(model, batch), told(model, other))
-    assert all(not p.any() for p in DexVLA(model.config).reasoning_film.parameters())
+    assert all(not p.any() for p in DexVLA(model.config).head.film.parameters())
 
 
 def test_without_an_answer_the_last_prompt_state_stands_for_it(dexvla: DexVLA, batch: Batch) -> None:
     prefix = dexvla.encode(prompts_of(batch))
     with torch.no_grad():
-        prompt = torch.stack([s[v].mean(0) for s, v in zip(prefix.states, prefix.valid, strict=True)])
-        r = dexvla.reasoning_action_proj(prefix.states[:, -1])
-        expected = dexvla.reasoning_film(dexvla.input_action_proj(prompt), r) + prompt
+        prompt = torch.stack([s[v].mean(0) for s, v in zip(prefix.states[-1], prefix.valid, strict=True)])
+        r = dexvla.head.answer_projector(prefix.states[-1][:, -1])
+        expected = dexvla.head.film(dexvla.head.prompt_projector(prompt), r) + prompt
     torch.testing.assert_close(told(dexvla, prompts_of(batch))[:, 0], expected)
 
 
@@ -102,10 +104,10 @@ def test_writing_is_greedy_generation_of_transformers(dexvla: DexVLA, batch: Bat
     prefix = dexvla.encode(prompts, text=True)
     ids = dexvla.sample(prompts, prefix=prefix, noise=NOISE, generate=limit).text_ids
     assert ids is not None
-    assert torch.equal(ids, expected.sequences[:, layout.ids.shape[1] :])
+    assert torch.equal(ids, expected.sequences[:, layout.slots.ids.shape[1] :])
     states = torch.cat([step[-1] for step in expected.hidden_states], dim=1)
-    assert prefix.states.shape == states.shape
-    torch.testing.assert_close(prefix.states[prefix.valid], states[prefix.valid], atol=1e-5, rtol=1e-5)
+    assert prefix.states[-1].shape == states.shape
+    torch.testing.assert_close(prefix.states[-1][prefix.valid], states[prefix.valid], atol=1e-5, rtol=1e-5)
 
 
 def test_what_was_written_conditions_as_the_same_answer_read_at_once(dexvla: DexVLA) -> None:
@@ -119,8 +121,7 @@ def test_what_was_written_conditions_as_the_same_answer_read_at_once(dexvla: Dex
         row = row[: row.index(END_ID) + 1] if END_ID in row else row
         answers.append(row[:-1])
     read_back = make_texts([(p, a) for p, a in zip([[5, 6, 7], [8, 9], [10, 11, 12, 13]], answers, strict=True)])
-    assert prefix.cond is not None
-    torch.testing.assert_close(prefix.cond, told(dexvla, read_back), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(dexvla.head.condition(prefix), told(dexvla, read_back), atol=1e-5, rtol=1e-4)
 
 
 def test_an_immediate_end_and_an_interruption_leave_no_answer(dexvla: DexVLA, batch: Batch) -> None:
@@ -144,12 +145,12 @@ def test_loss_terms_and_their_gradients(dexvla: DexVLA, batch: Batch) -> None:
     losses = dexvla.loss(batch, noise=noise, time=time)
     cond = told(dexvla, batch)
     valid = torch.ones(3, 4, 3, dtype=torch.bool)
-    expected = dexvla.policy_head.loss(batch.actions, valid, cond, batch.state, noise=noise, time=time)
+    expected = dexvla.head.denoiser.loss(batch.actions, valid, cond, batch.state, noise=noise, time=time)
     torch.testing.assert_close(losses.terms["diffusion"].sum, expected.sum)
     assert losses.terms["text"].count == 6
     losses.total.backward()
     assert all(p.grad is not None and p.grad.any() for p in dexvla.parts()["film"])
-    assert dexvla.visual.patch_embed.proj.weight.grad is not None
+    assert dexvla.backbone.vision.patch_embed.proj.weight.grad is not None
 
 
 def test_rows_without_text_or_actions_add_nothing(dexvla: DexVLA, batch: Batch) -> None:
@@ -177,7 +178,9 @@ def test_several_samples_share_the_condition(dexvla: DexVLA, batch: Batch) -> No
     t = torch.full((3, 2), 7)
     found = dexvla.denoise(prefix, noise, t)
     state = batch.state
-    torch.testing.assert_close(found[:, 1], dexvla.policy_head(noise[:, 1], t[:, 1], prefix.cond, state))
+    torch.testing.assert_close(
+        found[:, 1], dexvla.head.denoiser(noise[:, 1], t[:, 1], dexvla.head.condition(prefix), state)
+    )
 
 
 def test_each_robot_has_layers_of_its_own(make_dexvla: Callable[..., DexVLA], batch: Batch) -> None:
@@ -187,7 +190,7 @@ def test_each_robot_has_layers_of_its_own(make_dexvla: Callable[..., DexVLA], ba
     assert not model.sample(mixed, noise=NOISE).actions[1, ..., 2:].any()
     one = replace(batch, embodiment=torch.zeros(3, dtype=torch.int64))
     model.loss(one, generator=torch.Generator().manual_seed(0)).total.backward()
-    grads = {name: p.grad for name, p in model.policy_head.named_parameters() if name.startswith("embodiments.")}
+    grads = {name: p.grad for name, p in model.head.denoiser.named_parameters() if name.startswith("embodiments.")}
     assert all((grad is None) == ("hand" in name) for name, grad in grads.items())
 
 
@@ -226,7 +229,7 @@ def test_sizes_of_the_published_model() -> None:
     assert round(sum(count.values()) / 1e9, 3) == 3.179
     with torch.device("meta"):
         unet = make_model("dexvla", make_config("dexvla", "base-UNet"))
-    assert round(sum(p.numel() for p in unet.policy_head.parameters()) / 1e6, 1) == 89.6
+    assert round(sum(p.numel() for p in unet.head.denoiser.parameters()) / 1e6, 1) == 89.6
     assert not any(buffer.is_meta for buffer in unet.buffers())  # what no file holds is there
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.models.dexvla.test_scaledp import literal
+from tests.heads.test_scaledp import literal
 from tests.nn.time_tables import Rule
 from visuomotor.models.dexvla import ScaleDP, UNet, scaledp_from_published, transplant_stage1, unet_from_published
 

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -6,9 +7,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tests.models.dexvla.conftest import ROBOTS
+from tests.heads.conftest import ROBOTS
+from visuomotor.models import config_to_json
 from visuomotor.models.dexvla import ScaleDP, ScaleDPConfig, transplant_stage1
 from visuomotor.models.dexvla.expert import DexVLAExpert, DexVLAExpertConfig
+from visuomotor.models.dexvla.tensors import STAGE1_NAMES
 from visuomotor.models.dexvla.transplant import read_stage1
 
 OWN = 10  # tensors of a robot's layers: into the trunk 2, into the condition 6, out of it 2
@@ -58,16 +61,22 @@ def test_a_head_for_the_same_robots_or_for_unknown_ones(make_scaledp: Callable) 
     assert (len(unknown.ignored), len(unknown.missing)) == (3 * OWN + 2, OWN + 2)
 
 
-def test_our_own_stage1_checkpoint_has_the_published_names(tmp_path: Path, make_scaledp: Callable) -> None:
+@pytest.mark.parametrize("written", [2, 3])
+def test_a_stage1_checkpoint_of_any_format_has_the_published_names(
+    tmp_path: Path, make_scaledp: Callable, written: int
+) -> None:
     robots = {"embodiments": ("arm", "hand"), "action_dims": (3, 2), "state_dims": (2, 0)}
     sizes = {"action_dim": 3, "state_dim": 2, "cond_dim": 12, "horizon": 4, "width": 16, "depth": 2, "heads": 2}
     sizes |= {"combine_width": 256, "time_size": 256}
     expert = DexVLAExpert(DexVLAExpertConfig(head=ScaleDPConfig(**sizes, **robots)))
-    save_file({name: tensor + 1 for name, tensor in expert.state_dict().items()}, tmp_path / "model.safetensors")
+    state = expert.state_dict() if written == 3 else STAGE1_NAMES.state(expert)
+    save_file({name: tensor + 1 for name, tensor in state.items()}, tmp_path / "model.safetensors")
+    config = {**config_to_json("dexvla-expert", expert.config), "format": written}
+    (tmp_path / "config.json").write_text(json.dumps(config))
     arm = {"embodiments": ("arm",), "action_dims": (3,), "state_dims": (2,)}
     head = make_scaledp(**arm, **sizes)
     report = transplant_stage1(read_stage1(tmp_path), head)
     assert report.missing == ("cond_obs_emb.bias", "cond_obs_emb.weight")
-    assert torch.equal(head.pos_embed, expert.noise_pred_net.pos_embed + 1)
-    left = {n for n in expert.state_dict() if not n.startswith("noise_pred_net.")}
+    assert torch.equal(head.pos_embed, expert.head.denoiser.pos_embed + 1)
+    left = {n for n in STAGE1_NAMES.state(expert) if not n.startswith("noise_pred_net.")}
     assert left < set(report.ignored)

@@ -12,11 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from visuomotor.backbones.qwen2_vl.images import TEMPORAL
+from visuomotor.backbones.qwen2_vl.towers import NORM_EPS, ROPE_THETA
+from visuomotor.heads.scaledp import ScaleDP
+from visuomotor.models.assign import fill
 from visuomotor.models.base import Model
-from visuomotor.models.dexvla.images import TEMPORAL
-from visuomotor.models.dexvla.scaledp import ScaleDP
+from visuomotor.models.dexvla.tensors import NAMES
 from visuomotor.models.dexvla.transplant import read_stage1, transplant_stage1
-from visuomotor.models.dexvla.vlm import NORM_EPS, ROPE_THETA
 from visuomotor.models.files import read_json, read_safetensors
 from visuomotor.models.hub import TOKENIZER_FILES, find_weights
 from visuomotor.models.report import TensorReport
@@ -49,9 +51,10 @@ def load_backbones(model: Model, sources: Mapping[str, str]) -> TensorReport:
 
 
 def _load_stage1(model: Model, source: str) -> TensorReport:
-    if not isinstance(model.policy_head, ScaleDP):
+    denoiser = model.get_submodule("head.denoiser")
+    if not isinstance(denoiser, ScaleDP):
         raise ValueError("Stage 1 is a ScaleDP, but the head of this model is a UNet; leave it out.")
-    report = transplant_stage1(read_stage1(source), model.policy_head)
+    report = transplant_stage1(read_stage1(source), denoiser)
     loaded, missing = (tuple(f"policy_head.{n}" for n in names) for names in (report.loaded, report.missing))
     return replace(report, loaded=loaded, missing=missing)
 
@@ -66,19 +69,9 @@ def _load_vlm(model: Model, source: str) -> TensorReport:
             f"The Qwen2-VL in {folder} is not of this model's size ({'; '.join(wrong)}); choose the size that starts "
             f"from it (base: Qwen2-VL-2B-Instruct) or set the configuration's fields."
         )
-    own = {n: t for n, t in model.state_dict(keep_vars=True).items() if n.startswith(VLM)}
-    loaded, unexpected = [], []
-    with torch.no_grad():
-        for name, tensor in vlm_tensors(read_safetensors(folder)):
-            if name in own and own[name].shape == tensor.shape:
-                own[name].copy_(tensor)
-                loaded.append(name)
-            else:
-                unexpected.append(name)
-    report = TensorReport(
-        loaded=tuple(loaded), missing=tuple(sorted(own.keys() - set(loaded))), unexpected=tuple(unexpected)
-    )
-    if report.missing:
+    own = {name: tensor for name, tensor in NAMES.state(model).items() if name.startswith(VLM)}
+    report = fill(own, vlm_tensors(read_safetensors(folder)))
+    if report.missing or report.mismatched:
         raise ValueError(f"The weights in {folder} do not fit this model: {report}.")
     return report
 

@@ -1,171 +1,167 @@
-"""Every dimension and option of DexVLA's diffusion heads, and ScaleDP's named sizes."""
+"""Every dimension and option of a DexVLA, and its named sizes."""
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
-from visuomotor.spelling import require_choices
+from visuomotor.backbones.qwen2_vl import Qwen2VLConfig, QwenDecoderConfig, QwenVisionConfig
+from visuomotor.codec import update
+from visuomotor.heads.diffusion_config import SCALEDP_SIZES, ScaleDPConfig, UNetConfig
+from visuomotor.models.vla import Routing
 
-__all__ = ["SCALEDP_SIZES", "HeadConfig", "ScaleDPConfig", "TimeTable", "UNetConfig"]
-
-TimeTable = Literal["float32", "bfloat16"]
+__all__ = ["SIZES", "DexVLAConfig", "first_format"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class HeadConfig:
-    """What all diffusion heads share.
-
-    action_dim, state_dim   widths of chunk and state as they come in
-    cond_dim                width of the condition
-    horizon                 actions in a chunk
-    training_steps          times of the noise schedule, `denoise_steps` of which sampling visits
-    noise_draws             noise samples per chunk and training step
-    shared_time             which share one time (published); else each has its own, and the loss is less noisy
-    mean_over               the loss is a mean over the entries that are not padding ("valid"), or over all of them,
-                            where padding adds nothing to the sum and still counts ("all", published)
-    time_table              precision of the time embedding's table, from its indices on (`nn.dit.sinusoids`);
-                            the released weights learned with bfloat16
-    """
-
-    action_dim: int = 14
-    state_dim: int = 14
-    cond_dim: int = 1536
-    horizon: int = 50
-    training_steps: int = 100
-    denoise_steps: int = 10
-    noise_draws: int = 1
-    shared_time: bool = True
-    mean_over: Literal["valid", "all"] = "valid"
-    time_table: TimeTable = "float32"
-
-    def __post_init__(self) -> None:
-        for name in ("action_dim", "cond_dim", "horizon", "training_steps", "denoise_steps", "noise_draws"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1.")
-        if self.state_dim < 0:
-            raise ValueError(f"state_dim is {self.state_dim}; it is 0 for a robot that reports no state, or more.")
-        if self.denoise_steps > self.training_steps:
-            raise ValueError(
-                f"{self.denoise_steps} denoise_steps do not fit into {self.training_steps} training_steps."
-            )
-        require_choices(self)
-
-    @property
-    def robots(self) -> tuple[tuple[int, int], ...]:
-        """(action width, state width) of each set of layers for a robot; a single one serves every robot."""
-        return ((self.action_dim, self.state_dim),)
+_NANO_VISION = QwenVisionConfig(patch_size=12, width=96, layers=3, heads=3, mlp_ratio=2)
+_NANO_LLM = QwenDecoderConfig(
+    vocab_size=1024, width=128, mlp_width=256, layers=4, heads=4, kv_heads=2, mrope_sections=(4, 6, 6)
+)
+_NANO_SHAPES: dict[str, Any] = {
+    "action_dim": 8, "state_dim": 8, "horizon": 8, "cond_dim": 128, "noise_draws": 8, "shared_time": False,
+}  # fmt: skip
+_NANO_HEAD = ScaleDPConfig(**_NANO_SHAPES, width=128, depth=4, heads=4, combine_width=256)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScaleDPConfig(HeadConfig):
-    """A diffusion transformer (Zhu et al., 2024); defaults are `SCALEDP_SIZES["Ti"]`.
+class DexVLAConfig:
+    """Defaults are the nano size, which is trained from nothing.
 
-    width, depth, heads, mlp_ratio   of the trunk
-    combine_width                    hidden width of the MLP that mixes condition and state
-    time_size                        sinusoids of time
-    pooled                           the condition is a sequence, whose mean goes through a LayerNorm ("TinyVLA")
-    embodiments                      names of the robots that have layers of their own on the shared trunk, in the order
-                                     of `Batch.embodiment`, with their widths in `action_dims` and `state_dims`; chunk
-                                     and state come padded to `action_dim` and `state_dim`. None or one: plain names
-    initialisation                   "dit": adaLN and output start at zero (Peebles and Xie, 2023), for training from
-                                     nothing; "published": normal with deviation 0.02 everywhere
+    `SIZES["base"]` is Qwen2-VL-2B with ScaleDP-H, the published model; "base-L" (and "-Ti", "-S", "-B") have a smaller
+    ScaleDP, "base-UNet" and "nano-UNet" the convolutional head.
+
+    head                  a diffusion transformer, or the convolutional baseline; its `cond_dim` follows the language
+                          model's width
+    image_height, image_width   to which every image is brought first, whatever its aspect (published: 240, 320), before
+                          Qwen2-VL's rule rounds both to multiples of patch_size * merge
+    num_views             cameras when all are present (only `cost` reads it)
+    initializer_range     standard deviation of fresh weights of language model, vision tower and projectors
+    projector_layernorm   a LayerNorm behind each linear layer of both projectors, as the paper says; the published
+                          code has none
+    head_per_embodiment   layers for each robot on the shared trunk; the head's `embodiments`, `action_dims` and
+                          `state_dims` are filled in from the data where a run builds the model
+    text_weight           alpha of L = L_diffusion + alpha L_text
+    gradient_decoupling   the diffusion loss does not reach the VLM: stop-gradient on the states that the head reads;
+                          decoupled_sources: indices into the mixture for which that is so; None: all
+    end_id, image_id, pad_id    tokens that end a turn, that stand for an image, and that fill behind a text
     """
 
-    width: int = 256
-    depth: int = 8
-    heads: int = 4
-    mlp_ratio: float = 4.0
-    combine_width: int = 1024
-    time_size: int = 256
-    pooled: bool = False
-    embodiments: tuple[str, ...] = ()
-    action_dims: tuple[int, ...] = ()
-    state_dims: tuple[int, ...] = ()
-    initialisation: Literal["dit", "published"] = "dit"
+    vision: QwenVisionConfig = _NANO_VISION
+    llm: QwenDecoderConfig = _NANO_LLM
+    head: ScaleDPConfig | UNetConfig = _NANO_HEAD
+    image_height: int = 96
+    image_width: int = 96
+    num_views: int = 2
+    initializer_range: float = 0.06
+    projector_layernorm: bool = False
+    head_per_embodiment: bool = False
+    text_weight: float = 1.0
+    gradient_decoupling: bool = False
+    decoupled_sources: tuple[int, ...] | None = None
+    end_id: int = 2
+    image_id: int = 1
+    pad_id: int = 0
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.depth < 1 or self.heads < 1 or self.width % self.heads:
-            raise ValueError(f"{self.depth} blocks of width {self.width} with {self.heads} heads cannot be built.")
-        if self.time_size < 2 or self.time_size % 2:
-            raise ValueError(f"time_size is {self.time_size}, but must be even: half cosines, half sines.")
-        self._require_robots()
-
-    def _require_robots(self) -> None:
-        names = self.embodiments
-        if not len(names) == len(self.action_dims) == len(self.state_dims):
+        if self.num_views < 1:
+            raise ValueError(f"num_views is {self.num_views}, but must be at least 1.")
+        if self.gradient_decoupling and self.decoupled_sources is None and not self.text_weight:
             raise ValueError(
-                f"{len(names)} embodiments have {len(self.action_dims)} action_dims and {len(self.state_dims)} "
-                "state_dims; give one of each for each embodiment."
+                "gradient_decoupling is on and text_weight is 0, so nothing would train the language model; switch "
+                "gradient_decoupling off, or give the text a weight."
             )
-        if len(set(names)) < len(names) or any(not name or "." in name for name in names):
-            raise ValueError(f"Names of embodiments differ, are not empty and have no dot; got {list(names)}.")
-        for name, action_dim, state_dim in zip(names, self.action_dims, self.state_dims, strict=True):
-            if not (1 <= action_dim <= self.action_dim and 0 <= state_dim <= self.state_dim):
-                raise ValueError(
-                    f"Embodiment {name!r} has {action_dim} actions and {state_dim} states, but chunks are padded to "
-                    f"action_dim {self.action_dim} and states to state_dim {self.state_dim}."
-                )
+        if isinstance(self.head, UNetConfig):
+            if self.head_per_embodiment:
+                raise ValueError("All robots share the UNet's layers; take a ScaleDP for layers of their own.")
+        elif self.head.embodiments and not self.head_per_embodiment:
+            raise ValueError(f"embodiments are {self.head.embodiments}, but head_per_embodiment is off; switch it on.")
+        # The condition is a state of the language model, so its width is no choice of the head's.
+        object.__setattr__(self, "head", replace(self.head, cond_dim=self.llm.width))
+        _ = self.backbone, self.routing  # refuse what cannot be built
 
     @property
-    def robots(self) -> tuple[tuple[int, int], ...]:
-        if not self.embodiments:
-            return ((self.action_dim, self.state_dim),)
-        return tuple(zip(self.action_dims, self.state_dims, strict=True))
+    def vocab_size(self) -> int:
+        return self.llm.vocab_size
+
+    @property
+    def action_dim(self) -> int:
+        return self.head.action_dim
+
+    @property
+    def state_dim(self) -> int:
+        return self.head.state_dim
+
+    @property
+    def horizon(self) -> int:
+        return self.head.horizon
+
+    @property
+    def backbone(self) -> Qwen2VLConfig:
+        """The vision-language model."""
+        return Qwen2VLConfig(**{name: getattr(self, name) for name in _OF_BACKBONE})
+
+    @property
+    def image_grid(self) -> tuple[int, int]:
+        """Tokens of an image, as (rows, columns)."""
+        return self.backbone.image_grid
+
+    @property
+    def routing(self) -> Routing:
+        """Gradients from the head into the language model, and the weight of its text."""
+        return Routing(
+            decoupled=self.gradient_decoupling, sources=self.decoupled_sources, weights={"text": self.text_weight}
+        )
 
 
-SCALEDP_SIZES: dict[str, dict] = {
-    "Ti": {"depth": 8, "width": 256, "heads": 4},
-    "S": {"depth": 12, "width": 384, "heads": 6},
-    "B": {"depth": 12, "width": 768, "heads": 12},
-    "L": {"depth": 24, "width": 1024, "heads": 16},
-    "H": {"depth": 32, "width": 1280, "heads": 16},
+_OF_BACKBONE = (
+    "vision", "llm", "image_height", "image_width", "initializer_range", "end_id", "image_id", "pad_id",
+)  # fmt: skip
+
+
+_BASE = DexVLAConfig(
+    vision=QwenVisionConfig(patch_size=14, width=1280, layers=32, heads=16, mlp_ratio=4),
+    llm=QwenDecoderConfig(
+        vocab_size=151936, width=1536, mlp_width=8960, layers=28, heads=12, kv_heads=2, mrope_sections=(16, 24, 24)
+    ),
+    head=ScaleDPConfig(**SCALEDP_SIZES["H"]),
+    image_height=240,
+    image_width=320,
+    num_views=3,
+    initializer_range=0.02,
+    end_id=151645,
+    image_id=151655,
+    pad_id=151643,
+)
+
+SIZES = {
+    "nano": DexVLAConfig(),
+    "nano-UNet": DexVLAConfig(head=UNetConfig(**_NANO_SHAPES, channels=(64, 128, 256), step_width=64)),
+    "base": _BASE,
+    **{f"base-{size}": replace(_BASE, head=ScaleDPConfig(**SCALEDP_SIZES[size])) for size in ("Ti", "S", "B", "L")},
+    "base-UNet": replace(_BASE, head=UNetConfig(action_dim=14, state_dim=14)),
 }
 
+_HEAD = ("action_dim", "state_dim", "horizon", "denoise_steps", "noise_draws", "shared_time", "mean_over", "time_table")
+_FIRST_FORMAT = {
+    **{name: f"vision.{name}" for name in ("patch_size", "merge")},
+    **{f"vision_{name}": f"vision.{name}" for name in ("width", "layers", "heads", "mlp_ratio")},
+    **{
+        name: f"llm.{name}"
+        for name in ("vocab_size", "width", "mlp_width", "layers", "heads", "kv_heads", "mrope_sections")
+    },
+    **{name: f"head.{name}" for name in _HEAD},
+}
+# Both heads' fields stood beside each other, whichever the model had.
+_OF_SCALEDP = {
+    **{f"head_{name}": f"head.{name}" for name in ("width", "depth", "heads", "combine_width")},
+    **{name: f"head.{name}" for name in ("embodiments", "action_dims", "state_dims", "initialisation")},
+}
+_OF_UNET = {f"unet_{name}": f"head.{name}" for name in ("channels", "step_width")}
 
-@dataclass(frozen=True, kw_only=True)
-class UNetConfig(HeadConfig):
-    """The 1-D convolutional baseline (Chi et al., 2023); defaults are those of the published class.
 
-    step_width     sinusoids of time, and width of their embedding
-    channels       of each level; between levels the chunk is halved
-    kernel, groups of the convolutions and of the group norms behind them
-    final_groups   groups behind the last convolution: published 8, whatever the others have
-    """
-
-    action_dim: int = 10
-    state_dim: int = 7
-    cond_dim: int = 2048
-    horizon: int = 16
-    step_width: int = 256
-    channels: tuple[int, ...] = (256, 512, 1024)
-    kernel: int = 5
-    groups: int = 8
-    final_groups: int = 8
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.step_width < 4 or self.step_width % 2:
-            raise ValueError(
-                f"step_width is {self.step_width}, but must be even and at least 4: half sines, half cosines."
-            )
-        if self.kernel < 1 or self.kernel % 2 == 0:
-            raise ValueError(f"kernel is {self.kernel}, but must be odd: convolutions keep the length of a chunk.")
-        if not self.channels or min(self.channels) < 1 or self.groups < 1 or self.final_groups < 1:
-            raise ValueError(
-                f"channels {self.channels}, groups {self.groups} and final_groups {self.final_groups} must be positive."
-            )
-        if any(width % self.groups for width in self.channels) or self.channels[0] % self.final_groups:
-            raise ValueError(
-                f"channels {self.channels} do not split into {self.groups} groups, or the first into "
-                f"{self.final_groups} final_groups."
-            )
-        if self.horizon % self.length_unit:
-            raise ValueError(
-                f"Horizon {self.horizon} is not divisible by {self.length_unit}: {len(self.channels)} levels halve the "
-                f"chunk {len(self.channels) - 1} times."
-            )
-
-    @property
-    def length_unit(self) -> int:
-        """What the length of a chunk must be a multiple of."""
-        return 2 ** (len(self.channels) - 1)
+def first_format(fields: Mapping[str, Any]) -> DexVLAConfig:
+    """The configuration of a checkpoint of the first format, whose parts were not nested."""
+    unet = fields.get("head") == "unet"
+    names = {**_FIRST_FORMAT, **(_OF_UNET if unet else _OF_SCALEDP)}
+    dropped = {"head", *(_OF_SCALEDP if unet else _OF_UNET)}
+    renamed = {names.get(name, name): value for name, value in fields.items() if name not in dropped}
+    return update(SIZES["nano-UNet" if unet else "nano"], renamed)

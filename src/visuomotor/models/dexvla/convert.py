@@ -17,13 +17,14 @@ from visuomotor.data.augment import AugmentConfig
 from visuomotor.data.normalization import MARGIN
 from visuomotor.data.processor import Processor, ProcessorConfig
 from visuomotor.data.statistics import Statistics, VectorStatistics
+from visuomotor.heads.diffusion_config import SCALEDP_SIZES
 from visuomotor.models.assign import assign
 from visuomotor.models.dexvla.adapters import ADAPTER_CONFIG, merge_adapters, trained_in_full
 from visuomotor.models.dexvla.backbones import VLM_FILES, vlm_sizes, vlm_tensors
-from visuomotor.models.dexvla.config import SCALEDP_SIZES
+from visuomotor.models.dexvla.config import SIZES
 from visuomotor.models.dexvla.model import DexVLA
 from visuomotor.models.dexvla.published import scaledp_config, unet_config
-from visuomotor.models.dexvla.vla_config import SIZES
+from visuomotor.models.dexvla.tensors import NAMES
 from visuomotor.models.files import read_json, read_safetensors
 from visuomotor.models.hub import find_weights
 from visuomotor.models.report import TensorReport
@@ -93,7 +94,7 @@ def read_published(
     head = {name.removeprefix(HEAD): tensor for name, tensor in tensors.items() if name.startswith(HEAD)}
     with torch.device("meta"):
         model = DexVLA(update(SIZES["nano"], {**IMAGES, **vlm, **ids, **_head_fields(head, config, head_heads)}))
-    report = assign(model, tensors)
+    report = assign(model, tensors, names=NAMES)
     if not report.complete:
         raise ValueError(f"{folder} does not fit the model that its own shapes describe: {report.summary()}.")
     if precision != "file":

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from visuomotor.codec import update
-from visuomotor.models.dexvla.config import SCALEDP_SIZES, ScaleDPConfig
+from visuomotor.heads.diffusion_config import SCALEDP_SIZES, ScaleDPConfig
 from visuomotor.nn.resnet import RESNET_SIZES, ResNetConfig
 from visuomotor.spelling import did_you_mean
 

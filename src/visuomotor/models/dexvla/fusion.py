@@ -1,14 +1,24 @@
-"""What the action head is told of the language model's states: two projectors, and FiLM between them.
+"""DexVLA's head: the language model's states through two projectors, and FiLM between them, into a diffusion network.
 
 With p the mean state of the prompt (images, instruction, template) and r that of the answer (reasoning):
 cond = A(p) * (1 + scale(R(r))) + shift(R(r)) + p.  Dimensions: B samples, P slots, W width.
 """
 
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-__all__ = ["ActionProjector", "FiLM", "mean_states"]
+from visuomotor.backbones.base import Context, ContextRequest
+from visuomotor.heads.diffusion import ConditionedDiffusion
+from visuomotor.heads.diffusion_config import ScaleDPConfig
+from visuomotor.heads.scaledp import ScaleDP
+from visuomotor.heads.unet import UNet
+from visuomotor.models.dexvla.config import DexVLAConfig
+from visuomotor.nn.film import FiLM
+
+__all__ = ["ActionProjector", "ReasoningHead", "mean_states"]
 
 
 class ActionProjector(nn.Module):
@@ -29,17 +39,33 @@ class ActionProjector(nn.Module):
         return self.norms[1](self.mlps[2](hidden))
 
 
-class FiLM(nn.Module):
-    """x * (1 + scale(r)) + shift(r); weights and biases start at zero, so that r says nothing at first."""
+class ReasoningHead(ConditionedDiffusion):
+    """A diffusion network behind the language model's states of prompt and answer."""
 
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.scale_fc, self.shift_fc = nn.Linear(width, width), nn.Linear(width, width)
-        for parameter in self.parameters():
-            nn.init.zeros_(parameter)
+    request = ContextRequest(layers=(-1,))
 
-    def forward(self, x: Float[Tensor, "B W"], r: Float[Tensor, "B W"]) -> Float[Tensor, "B W"]:
-        return x * (1 + self.scale_fc(r)) + self.shift_fc(r)
+    def __init__(self, config: DexVLAConfig) -> None:
+        width = config.llm.width
+        options: dict[str, Any] = {"layernorm": config.projector_layernorm, "deviation": config.initializer_range}
+        projectors = [ActionProjector(width, **options) for _ in range(2)]
+        film = FiLM(width, width)
+        # Last: the order of construction is that of the random draws of fresh weights.
+        super().__init__(ScaleDP(config.head) if isinstance(config.head, ScaleDPConfig) else UNet(config.head))
+        self.prompt_projector, self.answer_projector = projectors
+        self.film = film
+
+    def condition(self, context: Context) -> Float[Tensor, "B 1 W"]:
+        """The condition of each row; without an answer, the state of the prompt's last slot stands for one."""
+        if context.answer is None:
+            raise ValueError("This head pools prompt and answer, which the backbone does not tell apart.")
+        prompt, answer = mean_states(context.states[-1], context.valid, context.answer)
+        modulated = self.film(self.prompt_projector(prompt), self.answer_projector(answer))
+        return (modulated + prompt)[:, None]
+
+    def parts(self) -> dict[str, list[nn.Parameter]]:
+        """projectors (of prompt and answer), film, head."""
+        projectors = [*self.prompt_projector.parameters(), *self.answer_projector.parameters()]
+        return {"projectors": projectors, "film": list(self.film.parameters()), **super().parts()}
 
 
 def mean_states(

@@ -6,11 +6,11 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from visuomotor.heads.diffusion import DiffusionHead
+from visuomotor.heads.diffusion_config import ScaleDPConfig, TimeTable, UNetConfig
+from visuomotor.heads.scaledp import ScaleDP
+from visuomotor.heads.unet import UNet
 from visuomotor.models.assign import assign, count_numbered, told_shape
-from visuomotor.models.dexvla.config import ScaleDPConfig, TimeTable, UNetConfig
-from visuomotor.models.dexvla.head import DiffusionHead
-from visuomotor.models.dexvla.scaledp import ScaleDP
-from visuomotor.models.dexvla.unet import UNet
 
 __all__ = ["scaledp_config", "scaledp_from_published", "unet_config", "unet_from_published"]
 

@@ -1,4 +1,4 @@
-"""Tensors into a diffusion head: which fit, and what becomes of every one."""
+"""Published names of DexVLA's tensors and those of Stage 1; and tensors into a diffusion head."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -7,9 +7,28 @@ import torch
 from torch import Tensor, nn
 
 from visuomotor.models.assign import compare
+from visuomotor.models.names import NameTable
 from visuomotor.models.report import TensorReport
 
-__all__ = ["copy_into"]
+__all__ = ["NAMES", "STAGE1_NAMES", "copy_into"]
+
+NAMES = NameTable(
+    {
+        "backbone.vision.": "visual.",
+        "backbone.llm.": "model.",
+        "head.prompt_projector.": "input_action_proj.",
+        "head.answer_projector.": "reasoning_action_proj.",
+        "head.film.": "reasoning_film.",
+        "head.denoiser.": "policy_head.",
+    }
+)
+STAGE1_NAMES = NameTable(
+    {
+        "backbone.encoders.": "obs_encoder.",
+        "backbone.projector.": "obs_projector.",
+        "head.denoiser.": "noise_pred_net.",
+    }
+)
 
 
 @torch.no_grad()

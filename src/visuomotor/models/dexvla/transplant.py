@@ -6,18 +6,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from visuomotor.models.dexvla.embodiments import STEM
-from visuomotor.models.dexvla.scaledp import ScaleDP
-from visuomotor.models.dexvla.tensors import copy_into
-from visuomotor.models.files import read_safetensors
+from visuomotor.heads.robots import STEM
+from visuomotor.heads.scaledp import ScaleDP
+from visuomotor.models import read_checkpoint
+from visuomotor.models.dexvla.tensors import STAGE1_NAMES, copy_into
 from visuomotor.models.report import TensorReport
 
 __all__ = ["read_stage1", "transplant_stage1"]
 
 
 def read_stage1(source: Path | str) -> dict[str, Tensor]:
-    """The tensors of a Stage-1 policy: a published file's ["nets"]["nets"], or a checkpoint folder of dexvla-expert.
+    """The tensors of a Stage-1 policy, a published file's ["nets"]["nets"] or a checkpoint folder of dexvla-expert.
 
+    Both have the published names.
     A published file is read with `weights_only`, so that it cannot run code.
 
     Raises:
@@ -25,7 +26,7 @@ def read_stage1(source: Path | str) -> dict[str, Tensor]:
     """
     path = Path(source)
     if path.is_dir():
-        return dict(read_safetensors(path))
+        return {STAGE1_NAMES.published(name): tensor for name, tensor in read_checkpoint(path).items()}
     if not path.exists():
         raise FileNotFoundError(f"There is no Stage-1 file or checkpoint folder {path}; give the path of one.")
     try:

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests.nn.time_tables import Rule, time_table
-from visuomotor.models.dexvla import SCALEDP_SIZES, DiffusionHead, ScaleDP, ScaleDPConfig
+from visuomotor.heads.diffusion import DiffusionHead
+from visuomotor.heads.diffusion_config import SCALEDP_SIZES, ScaleDPConfig
+from visuomotor.heads.scaledp import ScaleDP
 
 Make = Callable[..., ScaleDP]
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from visuomotor.models.dexvla.config import ScaleDPConfig
-from visuomotor.models.dexvla.embodiments import Grouping, group_rows
-from visuomotor.models.dexvla.head import DiffusionHead, Predictor
+from visuomotor.heads.diffusion import DiffusionHead, Predictor
+from visuomotor.heads.diffusion_config import ScaleDPConfig
+from visuomotor.heads.robots import Grouping, group_rows
 from visuomotor.nn.dit import Block, TimeEmbedding, modulate, per_sample
 
 __all__ = ["RobotLayers", "ScaleDP"]
@@ -158,6 +158,9 @@ class ScaleDP(DiffusionHead):
         h = modulate(F.layer_norm(h, h.shape[-1:], eps=1e-6), shift, scale)
         out = [self._layers(robot)[2](part) for robot, part in group.split(h)]
         return torch.cat([F.pad(part, (0, x.shape[-1] - part.shape[-1])) for part in out])
+
+    def units(self) -> list[nn.Module]:
+        return list(self.blocks)
 
 
 @torch.no_grad()

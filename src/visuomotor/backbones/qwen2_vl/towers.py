@@ -1,6 +1,6 @@
 """Qwen2-VL's two towers, built by transformers from our configuration; their tensors keep the published names.
 
-Dimensions: B samples, P slots, W width, N image tokens of a row.
+Dimensions: B samples, P slots, W width, V views, M images of S tokens.
 """
 
 from collections.abc import Sequence
@@ -10,19 +10,19 @@ import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
-from visuomotor.models.dexvla.images import TEMPORAL, patches, resized
-from visuomotor.models.dexvla.vla_config import DexVLAConfig
+from visuomotor.backbones.qwen2_vl.config import Qwen2VLConfig
+from visuomotor.backbones.qwen2_vl.images import TEMPORAL, patches, resized
 
 __all__ = ["image_tokens", "language_model", "read", "vision_tower"]
 
 ROPE_THETA, NORM_EPS, MAX_POSITIONS = 1e6, 1e-6, 32768
 
 
-def vision_tower(config: DexVLAConfig) -> Any:
+def vision_tower(config: Qwen2VLConfig) -> Any:
     """Fresh `visual.*`: patches to tokens of the language model's width."""
     from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLVisionConfig
 
-    from visuomotor.models.dexvla.vision import VisionTower
+    from visuomotor.backbones.qwen2_vl.vision import VisionTower
 
     tower = VisionTower(
         Qwen2VLVisionConfig(
@@ -41,7 +41,7 @@ def vision_tower(config: DexVLAConfig) -> Any:
     return tower
 
 
-def language_model(config: DexVLAConfig) -> Any:
+def language_model(config: Qwen2VLConfig) -> Any:
     """Fresh `model.*`: the decoder without its output layer, which is the embedding."""
     from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLTextConfig
     from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VLTextModel
@@ -49,7 +49,7 @@ def language_model(config: DexVLAConfig) -> Any:
     sections = list(config.llm.mrope_sections)
     decoder = Qwen2VLTextModel(
         Qwen2VLTextConfig(
-            vocab_size=config.vocab_size,
+            vocab_size=config.llm.vocab_size,
             hidden_size=config.llm.width,
             intermediate_size=config.llm.mlp_width,
             num_hidden_layers=config.llm.layers,
@@ -76,15 +76,23 @@ def _with_table(rotary: Any, config: Any) -> Any:
 
 
 def image_tokens(
-    tower: Any, images: Sequence[UInt8[Tensor, "B h w 3"]], config: DexVLAConfig
-) -> Float[Tensor, "B N W"]:
-    """Tokens of all views, one view behind the other, by one call of the tower."""
+    tower: Any,
+    images: Sequence[UInt8[Tensor, "B h w 3"] | Float[Tensor, "B 3 H W"]],
+    present: Bool[Tensor, "B V"] | None,
+    config: Qwen2VLConfig,
+) -> Float[Tensor, "M S W"]:
+    """Tokens of all images by one call of the tower: row after row, in each the views that it has.
+
+    present   the views of each row; None: all. Floating-point images have passed `resized` already.
+    """
     size, factor = (config.image_height, config.image_width), config.vision.patch_size * config.vision.merge
-    pixels = torch.stack([resized(image, size, factor) for image in images], dim=1)  # B V 3 H W
-    flat = patches(pixels.flatten(0, 1), config.vision.patch_size, config.vision.merge)
+    pixels = [view if view.is_floating_point() else resized(view, size, factor) for view in images]
+    together = torch.stack(pixels, dim=1)  # B V 3 H W
+    chosen = together.flatten(0, 1) if present is None else together[present]
+    flat = patches(chosen, config.vision.patch_size, config.vision.merge)
     grid = [1, *(config.vision.merge * side for side in config.image_grid)]
     tokens = tower(flat.flatten(0, 1), grid_thw=torch.tensor([grid] * len(flat), device=flat.device)).pooler_output
-    return tokens.unflatten(0, (len(pixels), -1))
+    return tokens.unflatten(0, (len(flat), -1))
 
 
 def read(
@@ -93,13 +101,20 @@ def read(
     positions: Int64[Tensor, "3 B P"],
     valid: Bool[Tensor, "B K"],
     cache: Any = None,
-) -> Float[Tensor, "B P W"]:
-    """States behind the final norm. `valid` covers what `cache` (a transformers Cache, added to) holds and `x`."""
-    found = decoder(
+    layers: Sequence[int] = (),
+) -> tuple[Float[Tensor, "B P W"], dict[int, Tensor]]:
+    """States behind the final norm, and those of `layers`, see backbones.base.ContextRequest.
+
+    `valid` covers the slots that `cache` (a transformers Cache, added to) holds, and `x`.
+    """
+    final = (-1, len(decoder.layers))
+    output = decoder(
         inputs_embeds=x,
         position_ids=positions,
         attention_mask=valid.long(),
         past_key_values=cache,
         use_cache=cache is not None,
+        output_hidden_states=any(layer not in final for layer in layers),
     )
-    return found.last_hidden_state
+    last = output.last_hidden_state
+    return last, {layer: last if layer in final else output.hidden_states[layer] for layer in layers}

@@ -1,6 +1,6 @@
 import pytest
 
-from visuomotor.models.dexvla import SCALEDP_SIZES, ScaleDPConfig, UNetConfig
+from visuomotor.heads.diffusion_config import SCALEDP_SIZES, ScaleDPConfig, UNetConfig
 
 
 @pytest.mark.parametrize(

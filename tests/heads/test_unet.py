@@ -10,8 +10,8 @@ from diffusers.models.upsampling import Upsample1D
 from torch import Tensor
 from torch.nn import functional as F
 
-from visuomotor.models.dexvla import UNet, UNetConfig
-from visuomotor.models.dexvla.unet import ConvolutionBlock
+from visuomotor.heads.diffusion_config import UNetConfig
+from visuomotor.heads.unet import ConvolutionBlock, UNet
 
 Make = Callable[..., UNet]
 

@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from visuomotor.models.dexvla import ScaleDP, copy_into, embodiment_state, plain_state
+from visuomotor.heads.robots import embodiment_state, plain_state
+from visuomotor.heads.scaledp import ScaleDP
+from visuomotor.models.dexvla import copy_into
 
 Make = Callable[..., ScaleDP]
 NAMES, ACTIONS, STATES = ("arm", "hand", "bimanual"), (3, 2, 5), (2, 0, 4)

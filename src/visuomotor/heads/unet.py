@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from visuomotor.models.dexvla.config import UNetConfig
-from visuomotor.models.dexvla.head import DiffusionHead
+from visuomotor.heads.diffusion import DiffusionHead
+from visuomotor.heads.diffusion_config import UNetConfig
 from visuomotor.nn.dit import per_sample, sinusoids
 
 __all__ = ["UNet"]

@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from visuomotor.models.dexvla import DiffusionHead, ScaleDP, ScaleDPConfig
-from visuomotor.models.dexvla.config import HeadConfig
+from visuomotor.heads.diffusion import DiffusionHead
+from visuomotor.heads.diffusion_config import HeadConfig, ScaleDPConfig
+from visuomotor.heads.scaledp import ScaleDP
 
 
 class Echo(DiffusionHead):
