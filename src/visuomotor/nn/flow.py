@@ -12,7 +12,10 @@ from torch import Tensor
 
 from visuomotor.nn.random import uniform
 
-__all__ = ["data_from_velocity", "euler", "euler_times", "interpolate", "sample_time", "time_code", "velocity"]
+__all__ = [
+    "data_from_velocity", "euler", "euler_times", "interpolate", "noise_from_velocity", "sample_time", "time_code",
+    "velocity",
+]  # fmt: skip
 
 
 def sample_time(shape: tuple[int, ...], generator: torch.Generator | None, device: torch.device | str) -> Tensor:
@@ -33,6 +36,10 @@ def velocity(data: Tensor, noise: Tensor) -> Tensor:
 
 def data_from_velocity(x: Tensor, v: Tensor, time: Tensor) -> Tensor:
     return x - _expand(time, x) * v
+
+
+def noise_from_velocity(x: Tensor, v: Tensor, time: Tensor) -> Tensor:
+    return x + (1 - _expand(time, x)) * v
 
 
 def time_code(
