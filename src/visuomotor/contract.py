@@ -245,8 +245,9 @@ class Scenario:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """One entry of a mixture: a LeRobot folder or a conversation file (`path`), or a named generator, and its share.
+    """One entry of a mixture: data (`path`), or a named generator, and its share.
 
+    path         a LeRobot v3 folder, `FILE.py:thing:PATH` for a format of the user's own, or a conversation file
     options      "objective": what its samples teach (data/config.py), "kinds": {kind of question: weight}, "images":
                  the folder of a conversation file's images, "cache": see training/assembly.py
     """

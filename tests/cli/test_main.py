@@ -50,7 +50,7 @@ def test_every_option_of_every_verb_is_explained(command: Command, verb: str) ->
         for name in COMMANDS:
             helped = command("data", name, "--help").out
             assert helped.startswith(f"usage: visuomotor data {name} [-h] ")
-            assert "The data set's folder" in helped
+            assert "A LeRobot v3 folder, or" in helped
         return
     answer = command(verb, "--help")
     assert answer.status == 0

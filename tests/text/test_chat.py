@@ -36,7 +36,7 @@ def test_ids_are_those_of_the_whole_conversation(qwen_folder: Path, reasoning: s
     # Data without a sub-task has the placeholder; None: reasoning is switched off.
     contents = {} if reasoning is None else {"subtask": reasoning or ChatLayout.placeholder}
     request = TextRequest(instruction=INSTRUCTION, views=2, contents=contents, complete=True)
-    ids, kinds, targets = text_of(lay_out(ChatLayout(words), request))
+    ids, kinds, targets, _ = text_of(lay_out(ChatLayout(words), request))
     oracle = Qwen2Tokenizer.from_pretrained(str(qwen_folder))
     assert ids.tolist() == oracle.encode(PROMPT + answer, add_special_tokens=False)
     expected = np.arange(len(ids)) >= len(oracle.encode(PROMPT, add_special_tokens=False))

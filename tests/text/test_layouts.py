@@ -39,8 +39,8 @@ def text_request(layout: TextLayout, **fields: object) -> TextRequest:
 
 
 def test_observations_begin_as_samples_do(layout: TextLayout) -> None:
-    sample, _, targets = scaffold.text_of(lay_out(layout, text_request(layout, complete=True)))
-    observation, _, _ = scaffold.text_of(lay_out(layout, text_request(layout)))
+    sample, _, targets, _ = scaffold.text_of(lay_out(layout, text_request(layout, complete=True)))
+    observation = scaffold.text_of(lay_out(layout, text_request(layout)))[0]
     np.testing.assert_array_equal(sample[: len(observation)], observation)
     assert targets[len(observation) :].all()
     assert targets.any() == bool(layout.levels)
@@ -50,7 +50,7 @@ def test_a_header_is_the_first_that_its_level_has(layout: TextLayout) -> None:
     for level in layout.levels:
         content = np.array([[0, 1]]) if level == "action" else CONTENTS[level]
         header = [i for piece in layout.header(level) for i in piece.ids.tolist()]
-        ids, _, targets = scaffold.text_of(layout.level(level, content))
+        ids, _, targets, _ = scaffold.text_of(layout.level(level, content))
         assert ids[: len(header)].tolist() == header
         assert not targets[: len(header)].any()
         assert targets[len(header) :].all()

@@ -50,7 +50,7 @@ def test_boxes_and_points_are_read_back() -> None:
 def test_targets_are_content_and_newline_but_neither_prompt_nor_header() -> None:
     pieces = LAYOUT.prompt(TextRequest(instruction="open the drawer"))
     pieces += LAYOUT.level("subtask", "reach")
-    ids, kinds, targets = scaffold.text_of(pieces)
+    ids, kinds, targets, _ = scaffold.text_of(pieces)
     assert TOKENIZER.decode(ids[targets]) == " reach\n"
     assert TOKENIZER.decode(ids[~targets]) == "open the drawer\nSubtask:"
     assert set(kinds[targets]) == {TextKind.SUBTASK}
@@ -58,7 +58,7 @@ def test_targets_are_content_and_newline_but_neither_prompt_nor_header() -> None
 
 def test_action_line_is_time_major_and_ends_with_a_newline() -> None:
     bins = np.array([[0, 1], [253, 254]])
-    ids, kinds, targets = scaffold.text_of(LAYOUT.level("action", bins))
+    ids, kinds, targets, _ = scaffold.text_of(LAYOUT.level("action", bins))
     np.testing.assert_array_equal(ids[targets][:-1] - TOKENIZER.action_start, [0, 1, 253, 254])
     assert ids[-1] == TOKENIZER.newline_id
     assert (kinds == TextKind.ACTION).all()

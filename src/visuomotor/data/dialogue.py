@@ -40,7 +40,7 @@ def conversation_sample(
     pieces = _text(config, config.layout(tokenizer), conversation, answered=rng is not None)
     if begin:
         pieces.append(scaffold.Piece(tokenizer.encode(begin), TextKind.ANSWER, False))
-    ids, kinds, targets = scaffold.text_of(pieces)
+    ids, kinds, targets, _ = scaffold.text_of(pieces)
     if len(ids) > config.max_text:
         raise ValueError(
             f"The text of a conversation has {len(ids)} tokens but max_text is {config.max_text}; raise max_text."

@@ -11,8 +11,9 @@ __all__ = ["check_pictures"]
 
 def check_pictures(dataset: EpisodeSource) -> list[Finding]:
     """Mismatches between videos and rows, and faults of three pictures of each episode that has any."""
-    found = []
-    for camera, mismatches in dataset.mismatches().items():
+    found, examined = [], dataset.mismatches()
+    for camera in dataset.cameras:
+        mismatches = examined.get(camera, [])
         found += [_misplaced(camera, mismatch) for mismatch in mismatches]
         refused = {e for mismatch in mismatches if mismatch.severity == "error" for e in mismatch.episodes}
         found += _samples(dataset, camera, refused)

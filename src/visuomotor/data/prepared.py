@@ -48,6 +48,7 @@ class Prepared:
             frames = dataset.episode_slice(e)
             self.end[frames], self.episode[frames] = frames.stop, e
         self._annotations: dict[int, Annotation] = {}
+        self._instructions: dict[int, str] = {}  # of the newest batch; threads that lost theirs read row by row
         self._vocabulary: dict[str, float] | None = None
         self.raw_state = self._matrix("observation.state", len(units.state.offset))
         self.raw_action = self._matrix("action", len(units.action.offset))
@@ -127,7 +128,12 @@ class Prepared:
 
     def instruction(self, row: int) -> str:
         """The instruction in force at a row (most data sets have one an episode)."""
-        return self.dataset.instructions(np.array([row]))[0]
+        text = self._instructions.get(row)
+        return self.dataset.instructions(np.array([row]))[0] if text is None else text
+
+    def load_instructions(self, rows: np.ndarray) -> None:
+        """Read the instructions of a batch's rows in one call, which costs little more than that of one row."""
+        self._instructions = dict(zip(rows.tolist(), self.dataset.instructions(rows), strict=True))
 
     def load_annotations(self, rows: np.ndarray) -> dict[int, Annotation]:
         """Annotations by row; those that are not at hand yet are read in one call and kept."""

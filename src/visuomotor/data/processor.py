@@ -194,7 +194,7 @@ class Processor:
         else:
             actions = np.zeros((config.horizon, config.action_width), dtype=np.float32)
             pieces = sample_text.grounding_text(config, self.layout, prepared, row, shifts, rng, objective, kinds)
-        ids, text_kind, targets = scaffold.text_of(pieces)
+        ids, text_kind, targets, turns = scaffold.text_of(pieces)
         if len(ids) > config.max_text:
             raise ValueError(
                 f"The text of {prepared.place(row)} has {len(ids)} tokens but max_text is {config.max_text}; "
@@ -213,7 +213,7 @@ class Processor:
             source=source,
             weights=weights,
             labels=labels,
-            text_turn=scaffold.turns_of(pieces),
+            text_turn=turns,
             goal=self._goal(dataset_index, goal or {}, lambda: prepared.place(row)),
             control_hz=self.embodiments[dataset_index].control_hz,
         )
@@ -255,7 +255,7 @@ class Processor:
             pieces = sample_text.observation_text(
                 self.config, self.layout, robot, observation.instruction, state, levels, known
             )
-            ids, kinds, targets = scaffold.text_of(pieces)
+            ids, kinds, targets, turns = scaffold.text_of(pieces)
             samples.append(
                 Sample(
                     images=pictures,
@@ -266,7 +266,7 @@ class Processor:
                     state=state,
                     embodiment=embodiment,
                     labels=self._sentence(known.get("subtask") or observation.instruction),
-                    text_turn=scaffold.turns_of(pieces),
+                    text_turn=turns,
                     goal=self._goal(embodiment, observation.goal, lambda: "the observation's goal"),
                     control_hz=robot.control_hz,
                 )

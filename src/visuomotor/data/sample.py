@@ -112,8 +112,10 @@ def _by_name(arrays: Sequence[Mapping[str, np.ndarray]], names: Sequence[str] | 
     tensors = {}
     for name in sorted(present) if names is None else (name for name in names if name in present):
         values = [sample.get(name) for sample in arrays]
-        missing = np.zeros_like(next(value for value in values if value is not None))
-        filled = [missing if value is None else value for value in values]
+        filled = [value for value in values if value is not None]
+        if len(filled) < len(values):
+            missing = np.zeros_like(filled[0])
+            filled = [missing if value is None else value for value in values]
         try:
             tensors[name] = _stack(filled)
         except ValueError:

@@ -68,13 +68,11 @@ def _faults(source: EpisodeSource) -> list[str]:
     starts, faults = np.asarray(source.starts), []
     if starts.ndim != 1 or len(starts) < 2 or starts[0] != 0 or (np.diff(starts) < 0).any():
         return [
-            f"starts are {starts.tolist()[:5]}; give the first row of each episode from 0 on, and the number of rows"
+            f"starts are {starts.tolist()[:5]}; give the first row of each episode, from 0 on, and the number of rows"
         ]
     for column, values in source.columns.items():
         if len(values) != starts[-1]:
-            faults.append(
-                f"column {column!r} has {len(values)} rows where starts end with {starts[-1]}; make them equal"
-            )
+            faults.append(f"column {column!r} has {len(values)} rows, not {starts[-1]}, the end of starts")
     robot = source.embodiment
     for camera in () if robot is None else robot.cameras:
         if camera.name not in source.cameras:
