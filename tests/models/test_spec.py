@@ -2,7 +2,6 @@
 
 import ast
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,12 +42,12 @@ SPEC = ModelSpec(name="mine", config=MyConfig, presets={"nano": MyConfig()}, bui
 
 
 @pytest.fixture
-def reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A model in a user's own file, as it is named from the folder of that file."""
     (tmp_path / "mine.py").write_text(MINE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(models, "_loaded", {})
-    yield "mine.py:SPEC"
+    return "mine.py:SPEC"
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -116,7 +115,7 @@ def test_presets_are_of_the_configurations_type() -> None:
 
 def test_unknown_models_are_answered_with_the_nearest() -> None:
     for call in (find_spec, make_config, lambda name: config_to_json(name, None)):
-        with pytest.raises(ValueError, match="no model 'dexvla-exprt'. Did you mean 'dexvla-expert'"):
+        with pytest.raises(ValueError, match=r"no model 'dexvla-exprt'\. Did you mean 'dexvla-expert'"):
             call("dexvla-exprt")
     with pytest.raises(ValueError, match="Did you mean 'cogact'"):
         config_from_json({"model": "cogct", "config": {}})
