@@ -30,6 +30,19 @@ def test_what_is_written_into_views_is_known() -> None:
             ids.sum().item()
 
 
+def test_tensors_on_the_cpu_are_left_alone() -> None:
+    with as_on_a_gpu():
+        counts = torch.zeros(3, dtype=torch.int64)
+        counts += 1
+        counts[1:].mul_(2)
+        assert counts.tolist() == [1, 2, 2]
+        assert not (counts > 1).nonzero().is_meta
+        moved = counts.to("meta")
+        moved += counts
+        assert moved.tolist() == [2, 4, 4]
+        assert counts.tolist() == [1, 2, 2]
+
+
 def test_masks_of_unknown_values_are_all_true() -> None:
     with as_on_a_gpu():
         mask = torch.zeros(4, device="meta") > 1

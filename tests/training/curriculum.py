@@ -17,6 +17,7 @@ from tests.training.fakes import FakeConfig, FakeModel, install, make_run, stage
 from visuomotor import models
 from visuomotor.contract import Run
 from visuomotor.models.report import TensorReport
+from visuomotor.models.spec import ModelSpec
 from visuomotor.training.progress import Progress
 from visuomotor.training.trainer import train
 

@@ -78,10 +78,10 @@ def read(options: Options) -> int:
     adapters = {name: spec.checkpoint for name, spec in specs.items() if spec.checkpoint is not None}
     name = next((name for name, adapter in adapters.items() if adapter.recognise(options.folder)), None)
     if name is None:
-        known = "; ".join(f"{name}: {adapter.contents}" for name, adapter in adapters.items())
+        contents = "; ".join(f"{name}: {adapter.contents}" for name, adapter in adapters.items())
         raise ValueError(
-            f"{options.folder} is no checkpoint of ours, and no published one that is known ({known}). Copy the folder "
-            f"again, whole, or give another."
+            f"{options.folder} is no checkpoint of ours, and no published one that is known ({contents}). Copy the "
+            f"folder again, whole, or give another."
         )
     robot = find_robot(options.robot, specs[name].robots)
     published = adapters[name].read(options.folder, robot, **reading_options(options, name, adapters[name].read))
@@ -94,12 +94,12 @@ def read(options: Options) -> int:
 
 def reading_options(options: Options, model: str, reader: Any) -> dict[str, Any]:
     """The options that were given; ValueError for one that means nothing for this model."""
-    given = {name: getattr(options, name) for name in READING if getattr(options, name) is not None}
-    known = inspect.signature(reader).parameters
-    for name in (name for name in given if name not in known):
-        names = ", ".join(f"--{other}" for other in READING if other in known)
+    values = {name: getattr(options, name) for name in READING if getattr(options, name) is not None}
+    parameters = inspect.signature(reader).parameters
+    for name in (name for name in values if name not in parameters):
+        names = ", ".join(f"--{other}" for other in READING if other in parameters)
         raise ValueError(f"{options.folder} holds a {model}, for which --{name} means nothing; it takes {names}.")
-    return given
+    return values
 
 
 def write(options: Options) -> int:

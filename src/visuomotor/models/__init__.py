@@ -50,8 +50,8 @@ def find_spec(name: str) -> ModelSpec:
     if is_reference(name):
         return _named_by(name, load(name, ModelSpec, "a model"))
     if name not in MODELS:
-        known = ", ".join(MODELS)
-        raise ValueError(f"There is no model {name!r}.{did_you_mean(name, MODELS)} Known: {known}, or FILE.py:NAME.")
+        names = ", ".join(MODELS)
+        raise ValueError(f"There is no model {name!r}.{did_you_mean(name, MODELS)} Known: {names}, or FILE.py:NAME.")
     return import_module(MODELS[name]).SPEC
 
 
@@ -59,10 +59,10 @@ def _named_by(reference: str, spec: ModelSpec) -> ModelSpec:
     """The specification under its reference, with an absolute path: checkpoints are read from other folders."""
     path, colon, name = reference.rpartition(":") if not reference.endswith(".py") else (reference, "", "")
     named = replace(spec, name=f"{Path(path).expanduser().resolve()}{colon}{name}")
-    known = spec_of(next(iter(spec.presets.values())))
-    if known is not None and replace(known, name=named.name) != named:
+    existing = spec_of(next(iter(spec.presets.values())))
+    if existing is not None and replace(existing, name=named.name) != named:
         raise ValueError(
-            f"{reference} is configured by {spec.config.__name__}, as {known.name!r} is, but a configuration's type "
+            f"{reference} is configured by {spec.config.__name__}, as {existing.name!r} is, but a configuration's type "
             f"tells the model; derive a type of its own: class MyConfig({spec.config.__name__})."
         )
     return _loaded.setdefault(spec.config, named)

@@ -160,21 +160,22 @@ class _Values(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.known = WeakTensorKeyDictionary()
+        self.values = WeakTensorKeyDictionary()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        known = all(self.value(tensor) is not None for tensor in tensors)
-        known = known and torch.Tag.nondeterministic_seeded not in func.tags
+        computable = all(self.value(tensor) is not None for tensor in tensors)
+        computable = computable and torch.Tag.nondeterministic_seeded not in func.tags
         reads = bool(READS & set(func.tags)) or _is_copy_to_host(func, kwargs)
-        if reads and (known or args[0].dtype == torch.bool):
+        reads = reads and any(tensor.is_meta for tensor in tensors)
+        if reads and (computable or args[0].dtype == torch.bool):
             answer = func(*tree_map(self.on_cpu, args), **tree_map(self.on_cpu, kwargs))
             copied = isinstance(answer, Tensor) and READS & set(func.tags)
             return self.remember(answer.to("meta"), answer) if copied else answer
         result = func(*args, **kwargs)
         results = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
-        if known and results and not any(leaf.is_floating_point() for leaf in results):
+        if computable and results and all(leaf.is_meta and not leaf.is_floating_point() for leaf in results):
             real = func(*tree_map(self.on_cpu, args), **tree_map(self.on_cpu, kwargs))
             for leaf, value in zip(results, tree_leaves(real), strict=True):
                 self.remember(leaf, value)
@@ -183,24 +184,24 @@ class _Values(TorchDispatchMode):
         return result
 
     def value(self, tensor: Tensor) -> Tensor | None:
-        return self.known.get(tensor) if tensor.is_meta else tensor
+        return self.values.get(tensor) if tensor.is_meta else tensor
 
     def on_cpu(self, value: Any) -> Any:
         if isinstance(value, Tensor):
-            known = self.value(value)
-            return torch.ones(value.shape, dtype=value.dtype) if known is None else known
+            computed = self.value(value)
+            return torch.ones(value.shape, dtype=value.dtype) if computed is None else computed
         return torch.device("cpu") if isinstance(value, torch.device) else value
 
     def remember(self, tensor: Tensor, value: Tensor) -> Tensor:
-        self.known[tensor] = value
+        self.values[tensor] = value
         return tensor
 
     def forget(self, written: Any) -> None:
         """Drop the values of all views of a tensor into which something unknown was written."""
         if isinstance(written, Tensor):
             storage = written.untyped_storage()._cdata
-            for tensor in [t for t in self.known if t.untyped_storage()._cdata == storage]:
-                del self.known[tensor]
+            for tensor in [t for t in self.values if t.untyped_storage()._cdata == storage]:
+                del self.values[tensor]
 
 
 def _is_copy_to_host(func: Any, kwargs: Mapping[str, Any]) -> bool:

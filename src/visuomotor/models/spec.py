@@ -90,5 +90,5 @@ class ModelSpec:
     def __post_init__(self) -> None:
         wrong = [size for size, preset in self.presets.items() if type(preset) is not self.config]
         if wrong or not self.presets:
-            given = f"preset {wrong[0]!r} is a {type(self.presets[wrong[0]]).__name__}" if wrong else "it has no preset"
-            raise ValueError(f"Model {self.name!r} is configured by {self.config.__name__}, but {given}.")
+            fault = f"preset {wrong[0]!r} is a {type(self.presets[wrong[0]]).__name__}" if wrong else "it has no preset"
+            raise ValueError(f"Model {self.name!r} is configured by {self.config.__name__}, but {fault}.")
