@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from visuomotor.nn.diffusion import Schedule, ddim, squared_cosine
 from visuomotor.nn.flow import euler, euler_times
-from visuomotor.nn.guidance import Guidance, guide, prefix_weights
+from visuomotor.nn.guidance import Guidance, guide, guide_noise, prefix_weights
 
 T, A = 4, 2
 
@@ -112,3 +113,70 @@ def test_of_two_ways_the_one_that_runs_is_taken(kind: str) -> None:
     chosen, start = guide(field, noise, Guidance(target=torch.full((1, 8, 1), -1.0), weights=weights, kind=kind))
     guided = euler(chosen, start, 10)
     assert (guided[..., 0] < 0).float().mean() > 0.97  # also behind the actions that are tied
+
+
+def noise_predictor(schedule: Schedule):
+    """The exact noise in x where data are chunks of all 1 or all -1."""
+
+    def predict(x: Tensor, t: Tensor) -> Tensor:
+        signal, sigma = schedule.scales(t, x)
+        data = torch.tanh(signal * x.sum((-2, -1), keepdim=True) / sigma.square()).expand_as(x)
+        return schedule.noise_from_data(x, data, t)
+
+    return predict
+
+
+@pytest.mark.parametrize("kind", ["guided", "identity"])
+def test_a_noise_predictor_is_guided_as_the_flow_that_it_is(kind: str) -> None:
+    """One step of DDIM with the guided noise is one Euler step of `guide` on the flow of the same posterior."""
+    generator = torch.Generator().manual_seed(3)
+    schedule = Schedule(squared_cosine(100).alpha_bar.double())
+    x = torch.randn(2 * 3, T, A, generator=generator).double()
+    target = torch.randn(2, T, A, generator=generator).double()
+    weights = prefix_weights(1, 3, T).double()[None, :, None].expand(2, T, A)
+    guidance = Guidance(target=target, weights=weights, kind=kind)
+
+    def flow(x: Tensor, t: Tensor) -> Tensor:
+        time = t[..., None, None]
+        data = torch.tanh((1 - time) * x.sum((-2, -1), keepdim=True) / time.square()).expand_as(x)
+        return (x - data) / time
+
+    for time, after in ((95, 60), (60, 30), (30, 2)):
+        (signal, sigma), (next_signal, next_sigma) = (
+            (float(kept.sqrt()), float((1 - kept).sqrt())) for kept in schedule.alpha_bar[[time, after]]
+        )
+        noise = guide_noise(noise_predictor(schedule), schedule, guidance)(x, torch.full((6,), time))
+        found = next_signal * (x - sigma * noise) / signal + next_sigma * noise
+        t, t_after = sigma / (signal + sigma), next_sigma / (next_signal + next_sigma)
+        state = x.unflatten(0, (2, 3)) / (signal + sigma)
+        field, _ = guide(flow, state, guidance)
+        expected = state + (t_after - t) * field(state, torch.full((2, 3), t, dtype=x.dtype))
+        torch.testing.assert_close(found, expected.flatten(0, 1) * (next_signal + next_sigma))
+
+
+@pytest.mark.parametrize("kind", ["guided", "identity"])
+def test_a_guided_noise_predictor_leaves_free_what_is_free_and_takes_the_running_way(kind: str) -> None:
+    schedule = squared_cosine(100)
+    noise = torch.randn(2 * 100, 8, 1, generator=torch.Generator().manual_seed(0))
+    predict = noise_predictor(schedule)
+    free = ddim(predict, noise, schedule, 10)
+    weights = prefix_weights(2, 5, 8)[None, :, None].repeat(2, 1, 1)
+    weights[1] = 0  # the second row is free
+    guidance = Guidance(target=torch.full((2, 8, 1), -1.0), weights=weights, kind=kind)
+    tied = ddim(guide_noise(predict, schedule, guidance), noise, schedule, 10)
+    assert 0.3 < (free[..., 0, 0] > 0).float().mean() < 0.7
+    assert (tied[:100] < 0).float().mean() > 0.9  # also behind the actions that are tied
+    torch.testing.assert_close(tied[100:], free[100:], atol=1e-4, rtol=0)
+
+    def normal(x: Tensor, t: Tensor) -> Tensor:  # the data are standard normal
+        return schedule.scales(t, x)[1] * x
+
+    whole = Guidance(target=torch.full((2, 8, 1), 0.3), weights=torch.ones(2, 8, 1), kind="identity")
+    pulled = ddim(guide_noise(normal, schedule, whole), noise, schedule, 50)
+    assert (pulled - 0.3).abs().mean() < 0.1 * (ddim(normal, noise, schedule, 50) - 0.3).abs().mean()
+
+
+def test_a_noise_predictor_has_no_time_for_each_action() -> None:
+    guidance = Guidance(target=torch.zeros(1, T, A), weights=torch.zeros(1, T, A), kind="prefix")
+    with pytest.raises(ValueError, match="choose guided or identity"):
+        guide_noise(lambda x, t: x, squared_cosine(100), guidance)

@@ -13,11 +13,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from visuomotor.nn.flow import data_from_velocity
+from visuomotor.nn.diffusion import Schedule
+from visuomotor.nn.flow import data_from_velocity, noise_from_velocity
 
-__all__ = ["GUIDANCE", "Field", "Guidance", "guide", "prefix_weights"]
+__all__ = ["GUIDANCE", "NOISE_GUIDANCE", "Field", "Guidance", "guide", "guide_noise", "prefix_weights"]
 
 GUIDANCE = ("guided", "identity", "prefix")
+NOISE_GUIDANCE = ("guided", "identity")  # of heads that take one diffusion time for a whole chunk
 Field = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -78,6 +80,39 @@ def guide(field: Field, noise: Float[Tensor, "B N T A"], guidance: Guidance) -> 
         return v - factor[..., None, None].to(pull.dtype) * pull
 
     return corrected, noise
+
+
+def guide_noise(predict: Field, schedule: Schedule, guidance: Guidance) -> Field:
+    """The guided form of a noise predictor (x [B * N, T, A], t int64[B * N]) -> noise, samples of a row in succession.
+
+    A noise predictor is a flow in other coordinates. With x = signal * data + sigma * noise,
+    t = sigma / (signal + sigma) and x / (signal + sigma) are a flow's time and state, whose data and noise are the
+    same. DDIM steps are Euler steps of that flow.
+
+    Raises:
+        ValueError: guidance of kind "prefix", which needs a time for each action.
+    """
+    if guidance.kind not in NOISE_GUIDANCE:
+        raise ValueError(
+            f"A diffusion head has one time for the whole chunk, so it takes no {guidance.kind!r} guidance; choose "
+            f"{' or '.join(NOISE_GUIDANCE)}."
+        )
+    size = len(guidance.target)
+
+    def guided(x: Tensor, t: Tensor) -> Tensor:
+        signal, sigma = schedule.scales(t, x)
+        scale = signal + sigma
+
+        def field(state: Tensor, _: Tensor) -> Tensor:
+            inside = state.flatten(0, 1) * scale
+            noise = predict(inside, t)
+            return (noise - (inside - sigma * noise) / signal).unflatten(0, state.shape[:2])
+
+        state, time = (part.unflatten(0, (size, -1)) for part in (x / scale, (sigma / scale).flatten()))
+        velocities, _ = guide(field, state, guidance)
+        return noise_from_velocity(state, velocities(state, time), time).flatten(0, 1).to(x.dtype)
+
+    return guided
 
 
 def _given_prefix(field: Field, noise: Tensor, target: Tensor, given: Tensor) -> tuple[Field, Tensor]:
