@@ -111,7 +111,7 @@ class DecoderBackbone(Backbone):
             context.states = {layer: states if hidden is None else [*hidden, states][layer] for layer in layers}
         elif layers:
             slot = self._last_of_prompt(context)
-            last = _at(states, slot) if whole else self.llm.last_state(x, attention, keys[-1], slot)
+            last = _at(states, slot) if whole else self.llm.last_state(states, attention, keys[-1], slot)
             for layer in layers:
                 final = hidden is None or layer in (-1, depth)
                 context.states[layer] = last if final else _at([*(hidden or ()), last][layer], slot)
@@ -140,7 +140,7 @@ class DecoderBackbone(Backbone):
             views=batch.views,
             told=batch.labels,
             slots=slots,
-            features={name: features[name] for name in request.features},
+            features={name: features[name] for name in request.features if name in features},
             turns=slots.turn,
             turn_count=0 if slots.turn is None else int(slots.turn.max()),
         )
@@ -190,12 +190,16 @@ class DecoderBackbone(Backbone):
     def _last_of_prompt(self, context: Context) -> Int64[Tensor, "B"]:
         slots = context.slots
         assert slots is not None
-        return (slots.valid & (slots.kind <= TextKind.PROMPT)).cumsum(1).argmax(1)
+        prompt = slots.valid & (slots.kind <= TextKind.PROMPT)
+        prompt = prompt if slots.turn is None else prompt & (slots.turn == 0)  # later turns are questions
+        return prompt.cumsum(1).argmax(1)
 
     # Text -------------------------------------------------------------------------------------------------------
 
     def text_terms(self, context: Context) -> dict[str, Term]:
-        return text_terms(self._logits, context) if self.writes else {}
+        if not self.writes:
+            return {}
+        return text_terms(self._logits, context, action_tokens=self.reading.words.actions is not None)
 
     def generate(self, context: Context, length: int, stop_id: int | None = None) -> Int64[Tensor, "B G"]:
         """Up to `length` greedy tokens; each row stops after its own `stop_id` (default newline) and is padded.

@@ -6,7 +6,7 @@ Dimensions: B samples, K noise draws in training, N samples at inference, T hori
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -116,15 +116,12 @@ def action_term(
 class ActionHead(nn.Module, ABC):
     """Makes action chunks of a context.
 
-    request        what it reads of the backbone
-    time_per_step  whether its denoiser takes a flow time for each action (training-time real-time chunking)
-    tracks         whether it is told the task's progress and predicts it
-    guidance       kinds of nn.guidance.Guidance that `sample` takes
+    request          what it reads of the backbone
+    chunk_guidance   kinds of nn.guidance.Guidance that `sample` takes
     """
 
     request: ContextRequest
-    guidance: tuple[str, ...] = ()
-    names: ClassVar[tuple[str, ...]]
+    chunk_guidance: tuple[str, ...] = ()
 
     def insert(self, batch: Batch) -> Float[Tensor, "B N W"] | None:
         """Tokens of the head's own that the backbone reads behind the views; None: there are none."""

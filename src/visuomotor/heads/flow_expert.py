@@ -83,7 +83,7 @@ class FlowExpert(ActionHead):
     """Terms "flow" (squared velocity error) and, with a progress token, "progress"."""
 
     request = ContextRequest(keys=True)
-    guidance = GUIDANCE
+    chunk_guidance = GUIDANCE
 
     def __init__(self, config: FlowExpertConfig) -> None:
         super().__init__()

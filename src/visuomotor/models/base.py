@@ -27,12 +27,13 @@ class Model(nn.Module, ABC):
     """A policy network between normalised batches and normalised actions. `config` is its frozen configuration.
 
     `chunk_guidance`: the kinds of nn.guidance.Guidance that its `sample` takes under this name; `sampling_fields`:
-    those of its configuration that change what it samples and not what it has learnt.
+    those of its configuration that change what it samples and not what it has learnt. `writes`: it predicts text.
     """
 
     config: Any
     chunk_guidance: tuple[str, ...] = ()
     sampling_fields: tuple[str, ...] = ()
+    writes: bool = False
 
     @abstractmethod
     def loss(

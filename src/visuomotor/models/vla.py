@@ -58,7 +58,11 @@ class VLA(Model):
 
     @property
     def chunk_guidance(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.head.guidance
+        return self.head.chunk_guidance
+
+    @property
+    def writes(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.backbone.writes
 
     # Training ---------------------------------------------------------------------------------------------------
 
@@ -176,10 +180,10 @@ class VLA(Model):
         """
         if not (flow or self.backbone.writes):
             raise refuse_writing()
-        if chunk_guidance is not None and chunk_guidance.kind not in self.head.guidance:
+        if chunk_guidance is not None and chunk_guidance.kind not in self.head.chunk_guidance:
             raise ValueError(
                 f"This model takes no {chunk_guidance.kind!r} guidance; it takes "
-                f"{', '.join(self.head.guidance) or 'none'}."
+                f"{', '.join(self.head.chunk_guidance) or 'none'}."
             )
         if noise is None:
             noise = self.draw_noise(batch, num_samples, generator)

@@ -1,7 +1,8 @@
 """Arithmetic and traffic of one CogACT sample, from its dimensions."""
 
+from visuomotor.heads.diffusion_transformer import ActionModelConfig
 from visuomotor.models.base import Cost
-from visuomotor.models.cogact.config import ActionModelConfig, CogACTConfig, VLMConfig
+from visuomotor.models.cogact.config import CogACTConfig, VLMConfig
 from visuomotor.nn.vit import ViTConfig
 
 __all__ = ["action_model_cost", "sample_cost", "vlm_cost"]

@@ -2,5 +2,6 @@
 
 from visuomotor.models.damvla.config import COMBINATIONS, SIZES, DAMVLAConfig, first_format, switches
 from visuomotor.models.damvla.model import DAMVLA
+from visuomotor.models.damvla.tensors import NAMES
 
-__all__ = ["COMBINATIONS", "DAMVLA", "SIZES", "DAMVLAConfig", "first_format", "switches"]
+__all__ = ["COMBINATIONS", "DAMVLA", "NAMES", "SIZES", "DAMVLAConfig", "first_format", "switches"]
