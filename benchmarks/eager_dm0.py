@@ -38,23 +38,23 @@ class EagerDM0(nn.Module):
 
     def __init__(self, model: DM0) -> None:
         super().__init__()
-        self.config, self.network = model.config, model.model
+        self.config, self.backbone, self.head = model.config, model.backbone, model.head
 
     @torch.no_grad()
     def sample(
         self, images: Tensor, view_mask: Tensor, ids: Tensor, text_mask: Tensor, noise: Tensor, steps: int
     ) -> Tensor:
         """images float[B, V, 3, H, W] in [-1, 1], view_mask bool[B, V], ids and text_mask [B, L], noise [B, T, A]."""
-        network = self.network
-        views = [network.mm_projector(self.tower(images[:, v])) for v in range(images.shape[1])]
+        vision, llm, head = self.backbone.vision, self.backbone.llm, self.head
+        views = [vision.projector(self.tower(images[:, v])) for v in range(images.shape[1])]
         valid = torch.cat([view_mask.repeat_interleave(views[0].shape[1], dim=1), text_mask], dim=1)
-        x = torch.cat([*views, network.llm.embed_tokens(ids)], dim=1)
+        x = torch.cat([*views, llm.embed_tokens(ids)], dim=1)
         positions = valid.long().cumsum(1) - 1
         length = valid.shape[1]
         causal = torch.ones(length, length, dtype=torch.bool).tril()
         seen = causal & valid[:, None] & valid[:, :, None]
         cache: list[tuple[Tensor, Tensor]] = []
-        self.tower_pass(network.llm, x, positions, torch.where(seen, 0.0, HIDDEN)[:, None], cache, keep=True)
+        self.tower_pass(llm, x, positions, torch.where(seen, 0.0, HIDDEN)[:, None], cache, keep=True)
         horizon = noise.shape[1]
         suffix = valid.sum(1, keepdim=True) + torch.arange(horizon)
         seen = torch.cat([valid[:, None].expand(-1, horizon, -1), torch.ones(len(ids), horizon, horizon).bool()], dim=2)
@@ -63,10 +63,10 @@ class EagerDM0(nn.Module):
         time = torch.ones(len(ids))
         while time[0].item() >= -step / 2:
             code = time_code(time, self.config.expert.width)[:, None].expand(-1, horizon, -1)
-            hidden = network.action_time_mlp_in(torch.cat([network.action_in_proj(actions), code], dim=-1))
-            tokens = network.action_time_mlp_out(F.silu(hidden))
-            states = self.tower_pass(network.expert, tokens, suffix, mask, cache, keep=False)
-            actions = actions + step * network.action_out_proj(states)
+            hidden = head.action_time_mlp_in(torch.cat([head.action_in_proj(actions), code], dim=-1))
+            tokens = head.action_time_mlp_out(F.silu(hidden))
+            states = self.tower_pass(head.expert, tokens, suffix, mask, cache, keep=False)
+            actions = actions + step * head.action_out_proj(states)
             time = time + step
         return actions
 
@@ -104,7 +104,7 @@ class EagerDM0(nn.Module):
 
     def tower(self, images: Tensor) -> Tensor:
         """One camera's images [B, 3, H, W] through the Perception Encoder."""
-        tower = self.network.vision_tower
+        tower = self.backbone.vision.tower
         side = images.shape[-1] // tower.config.patch_size
         x = tower.conv1(images).flatten(2).transpose(1, 2)
         x = torch.cat([tower.class_embedding.expand(len(x), 1, -1), x], dim=1) + tower.positional_embedding

@@ -9,7 +9,6 @@ K noise draws per prefix, N samples per prefix.
 
 from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
-from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -134,11 +133,12 @@ class Batch:
     labels: dict[str, Tensor] = field(default_factory=dict)
     text_turn: Int64[Tensor, "B L"] | None = None
     image_valid: Bool[Tensor, "B V"] | None = None
+    mixes_views: bool | None = None
 
-    @cached_property
-    def mixes_views(self) -> bool:
-        """Whether some samples lack views that others have."""
-        return self.image_valid is not None and not bool(self.image_valid[:, list(self.views)].all())
+    def __post_init__(self) -> None:
+        if self.mixes_views is None:  # asked once, where the batch is made: on a GPU the host would wait for the answer
+            mixed = self.image_valid is not None and not bool(self.image_valid[:, list(self.views)].all())
+            object.__setattr__(self, "mixes_views", mixed)
 
     @property
     def size(self) -> int:

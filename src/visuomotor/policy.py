@@ -473,7 +473,6 @@ def load_policy(
         robot = meant[0]
     try:
         kind, dimensions = config_from_json(config)
-        model = make_model(kind, dimensions)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path / 'config.json'} does not describe a model of this version: {error}") from error
     known = (*SETTINGS, *sampling_fields(kind))
@@ -481,7 +480,7 @@ def load_policy(
         if name not in known:
             raise ValueError(f"A policy has no setting {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}.")
     own = {name: value for name, value in settings.items() if name not in SETTINGS}
-    model.config = update(dimensions, own)
+    model = make_model(kind, update(dimensions, own))
     tensors = read_checkpoint(path)
     if precision == "file":
         take_types(model, tensors)

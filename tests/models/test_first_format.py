@@ -8,7 +8,7 @@ import pytest
 
 import visuomotor
 from visuomotor.codec import update
-from visuomotor.models import config_from_json, config_to_json, make_config
+from visuomotor.models import FORMAT, config_from_json, config_to_json, make_config
 from visuomotor.models.dexvla import UNetConfig
 from visuomotor.policy import load_policy
 
@@ -178,13 +178,13 @@ def test_the_shipped_checkpoint_is_read_and_written_anew(tmp_path: Path) -> None
     )
     policy.save(tmp_path / "again")
     written = json.loads((tmp_path / "again" / "config.json").read_text())
-    assert (written["format"], written["config"]["llm"]["layers"]) == (2, 4)
+    assert (written["format"], written["config"]["llm"]["layers"]) == (FORMAT, 4)
     assert load_policy(tmp_path / "again").model.config == policy.model.config
 
 
 def test_a_newer_format_names_the_version_that_reads_it() -> None:
-    newer = {**config_to_json("dm0", make_config("dm0")), "format": 3, "visuomotor": "7.8.9", "model": "dm9"}
-    with pytest.raises(ValueError, match=r"has format 3, but .* reads formats up to 2; visuomotor 7\.8\.9 or newer"):
+    newer = {**config_to_json("dm0", make_config("dm0")), "format": FORMAT + 1, "visuomotor": "7.8.9", "model": "dm9"}
+    with pytest.raises(ValueError, match=r"has format \d, but .* reads formats up to \d; visuomotor 7\.8\.9 or newer"):
         config_from_json(newer)
     for broken, sentence in (
         ({"format": "x"}, "format is 'x'"),

@@ -4,7 +4,10 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaModel, Qwen3Config, Qwen3Model
 
-from visuomotor.nn.decoder import Decoder, DecoderConfig, KVCache, RMSNorm, TokenConvolution
+from tests.nn.closeness import additive, require_close
+from visuomotor.nn.cache import KVCache
+from visuomotor.nn.decoder import Decoder
+from visuomotor.nn.decoder_config import DecoderConfig
 from visuomotor.nn.masks import Layout, See, causal_attention, compile_attention
 
 CONFIG = DecoderConfig(width=32, mlp_width=48, layers=3, heads=4, kv_heads=2, head_dim=16, vocab_size=50)
@@ -92,16 +95,6 @@ def test_past_equals_cache_and_cache_writes_in_place(pair: tuple[Decoder, Qwen3M
 
 
 @torch.no_grad()
-def test_token_convolution_is_a_causal_depthwise_convolution() -> None:
-    torch.manual_seed(0)
-    layer = TokenConvolution(6, 4)
-    x = torch.randn(2, 9, 6)
-    kernel = layer.weight.T[:, None]  # [W, 1, tokens]
-    expected = x + torch.nn.functional.conv1d(x.mT, kernel, padding=3, groups=6)[..., :9].mT
-    torch.testing.assert_close(layer(x, None)[0], expected)
-
-
-@torch.no_grad()
 def test_a_tower_with_convolution_goes_on_behind_each_rows_last_valid_token() -> None:
     torch.manual_seed(0)
     config = replace(CONFIG, convolution=4)
@@ -145,35 +138,20 @@ def test_one_state_a_row_costs_the_last_layer_no_others(convolution: int) -> Non
     torch.testing.assert_close(one.grad, whole.grad, atol=1e-5, rtol=1e-4)
 
 
-def test_rms_norm_keeps_statistics_in_float32() -> None:
-    norm = RMSNorm(8, eps=1e-6).to(torch.bfloat16)
-    x = torch.randn(4, 8).mul(100).to(torch.bfloat16)
-    wide = x.float()
-    expected = (wide / (wide.pow(2).mean(-1, keepdim=True) + 1e-6).sqrt()).to(torch.bfloat16)
-    assert norm(x).dtype == torch.bfloat16
-    torch.testing.assert_close(norm(x), expected)
-
-
-def test_fused_rms_norm_has_the_gradients_of_the_plain_one() -> None:
-    fused, plain = RMSNorm(6, eps=1e-6), RMSNorm(6, eps=1e-6).double()
-    for norm in (fused, plain):
-        norm.weight.data.copy_(torch.linspace(0.5, 2, 6))
-    x, grad = torch.randn(2, 3, 6, requires_grad=True), torch.randn(2, 3, 6)
-    wide = x.detach().double().requires_grad_()
-    expected = wide * (wide.square().mean(-1, keepdim=True) + 1e-6).rsqrt() * plain.weight
-    found = fused(x)
-    torch.testing.assert_close(found, expected.float())
-    found.backward(grad)
-    expected.backward(grad.double())
-    for a, b in ((x.grad, wide.grad), (fused.weight.grad, plain.weight.grad)):
-        assert a is not None
-        assert b is not None
-        torch.testing.assert_close(a, b.float(), atol=1e-5, rtol=1e-5)
-
-
-def test_uneven_groups_are_refused() -> None:
-    with pytest.raises(ValueError, match="evenly"):
-        DecoderConfig(width=8, mlp_width=8, layers=1, heads=3, kv_heads=2, head_dim=4)
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"heads": 3}, "evenly"),
+        ({"head_dim": 3}, "even"),
+        ({"convolution": 1}, "at least 2 tokens"),
+        ({"norm": "layer"}, "'offset'"),
+        ({"activation": "relu"}, "'gelu'"),
+        ({"norm": "adaptive"}, "qk_norm=False"),
+    ],
+)
+def test_configurations_without_meaning_are_refused(changes: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(CONFIG, **changes)
 
 
 @torch.no_grad()
@@ -199,3 +177,28 @@ def test_without_norms_of_queries_and_keys_it_is_llama_in_every_layer(kv_heads: 
     assert len(expected) == 4
     for found, wanted in zip([*hidden, last], expected, strict=True):
         torch.testing.assert_close(found[valid], wanted[valid], atol=2e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_llama_with_full_attention() -> None:
+    """OpenVLA-OFT: every valid token sees every valid token, positions count them."""
+    torch.manual_seed(0)
+    oracle = LlamaModel(
+        LlamaConfig(
+            vocab_size=50, hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
+            num_key_value_heads=4, rms_norm_eps=1e-5, attn_implementation="eager",
+        )
+    ).eval()  # fmt: skip
+    for parameter in oracle.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    ours = Decoder(replace(CONFIG, kv_heads=4, head_dim=8, rope_theta=1e4, norm_eps=1e-5, qk_norm=False))
+    ours.load_state_dict(oracle.state_dict())
+    ids, valid = torch.randint(50, (2, 9)), torch.ones(2, 9, dtype=torch.bool)
+    valid[1, 6:] = False
+    visible = valid[:, None, :].expand(-1, 9, -1)
+    expected = oracle(
+        input_ids=ids, attention_mask=additive(visible), position_ids=valid.cumsum(1) - 1
+    ).last_hidden_state
+    full = Layout(blocks=("text",), sees={("text", "text"): See.ALL})
+    found, _ = ours(ours.embed_tokens(ids), compile_attention(full, torch.zeros(2, 9, dtype=torch.long), valid))
+    require_close(found[valid], expected[valid])

@@ -30,6 +30,24 @@ def test_literal_mask_and_positions() -> None:
     assert attention.positions.tolist() == [[0, 1, -1, 1, 2, 3]]
 
 
+@pytest.mark.parametrize("blocks", [[0] * 8, [0, 0, 0, 0, 1, 2, 2, 2], [0, 0, 0, 0, 0, 2, 2, 2]])
+def test_blocks_that_see_themselves_and_earlier_ones(blocks: list[int]) -> None:
+    """Full attention, pi0 and pi0.5, against their rule: a cumulative sum of block starts, and counted positions."""
+    names = ("prefix", "state", "actions")
+    layout = Layout(blocks=names, sees={(q, k): See.ALL for i, q in enumerate(names) for k in names[: i + 1]})
+    valid = torch.tensor([[True] * 8, [True, False, True, False, True, True, True, True]])
+    attention = compile_attention(layout, torch.tensor([blocks] * 2), valid)
+    starts = torch.tensor([int(a != b) for a, b in zip(blocks, [0, *blocks], strict=False)])
+    number = starts.cumsum(0)
+    for row in range(2):
+        for query in range(8):
+            for key in range(8):
+                visible = bool(number[key] <= number[query]) and bool(valid[row, key])
+                assert attention.mask is not None
+                assert attention.mask[row, 0, query, key] == visible
+    assert torch.equal(attention.positions, valid.cumsum(1) - 1)
+
+
 def test_queries_can_start_late() -> None:
     labels = torch.tensor([[0, 0, 1, 0, 2, 2]])
     valid = torch.ones(1, 6, dtype=torch.bool)

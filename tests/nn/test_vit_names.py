@@ -1,3 +1,5 @@
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ DINO = ViTConfig(
     image_size=28, patch_size=7, width=32, layers=3, heads=4, mlp_width=64, class_token=True, registers=4, layer_scale=1
 )
 SIGLIP = ViTConfig(image_size=28, patch_size=7, width=32, layers=3, heads=4, mlp_width=56)
+PALIGEMMA = replace(SIGLIP, gelu="tanh")
 
 
 def dino_oracle(config: ViTConfig) -> Dinov2WithRegistersModel:
@@ -33,11 +36,12 @@ def dino_oracle(config: ViTConfig) -> Dinov2WithRegistersModel:
 
 
 def siglip_oracle(config: ViTConfig) -> SiglipVisionModel:
+    activation = {"none": "gelu", "tanh": "gelu_pytorch_tanh"}[config.gelu]
     return SiglipVisionModel(
         SiglipVisionConfig(
             hidden_size=config.width, num_hidden_layers=config.layers, num_attention_heads=config.heads,
             intermediate_size=config.mlp_width, image_size=config.image_size, patch_size=config.patch_size,
-            hidden_act="gelu",
+            hidden_act=activation,
         )
     ).eval()  # fmt: skip
 
@@ -57,18 +61,54 @@ def loaded(config: ViTConfig, tensors: dict[str, Tensor]) -> ViT:
 
 @torch.no_grad()
 def require_same_in_every_block(vit: ViT, oracle: nn.Module) -> None:
+    """All blocks, and the tokens behind the final norm."""
     images = torch.randn(2, 3, vit.config.image_size, vit.config.image_size)
     expected = oracle(images, output_hidden_states=True)
     for block in range(3):
         found = torch.cat(vit(images, block), dim=1)
         torch.testing.assert_close(found, expected.hidden_states[block + 1], atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(vit.norm(found), expected.last_hidden_state, atol=1e-5, rtol=1e-5)
+    normed = torch.cat(vit(images, -1, norm=True), dim=1)
+    torch.testing.assert_close(normed, expected.last_hidden_state, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("make", "config"), [(dino_oracle, DINO), (siglip_oracle, SIGLIP)])
+@pytest.mark.parametrize(("make", "config"), [(dino_oracle, DINO), (siglip_oracle, SIGLIP), (siglip_oracle, PALIGEMMA)])
 def test_equals_transformers_in_every_block(make, config: ViTConfig) -> None:
     oracle = randomised(make(config))
     require_same_in_every_block(loaded(config, oracle.state_dict()), oracle)
+
+
+@torch.no_grad()
+def test_the_two_gelus_are_told_apart() -> None:
+    """They differ by little, which a tolerance of 1e-5 may hide: the right one is 20 times closer."""
+    oracle, images = randomised(siglip_oracle(PALIGEMMA)), torch.randn(1, 3, 28, 28)
+    expected = oracle(images).last_hidden_state
+    towers = [loaded(config, oracle.state_dict()) for config in (PALIGEMMA, SIGLIP)]
+    right, wrong = ((tower(images, -1, norm=True)[1] - expected).abs().max() for tower in towers)
+    assert wrong > 20 * right
+
+
+def test_the_tower_of_paligemma_has_the_stated_number_of_parameters() -> None:
+    with torch.device("meta"):
+        tower = ViT(replace(SIGLIP_SO400M, gelu="tanh"))
+    assert sum(parameter.numel() for parameter in tower.parameters()) == 412_442_352
+    assert tower.config.patches == 256
+
+
+@torch.no_grad()
+def test_blocks_in_bfloat16_behind_an_embedding_in_float32() -> None:
+    """The types of the published pi0: positions are added in float32, blocks and norm compute in bfloat16."""
+    vit = loaded(PALIGEMMA, randomised(siglip_oracle(PALIGEMMA)).state_dict())
+    images = torch.randn(2, 3, 28, 28)
+    embedded = vit.patch_embed(images) + vit.pos_embed
+    mixed = deepcopy(vit).bfloat16()
+    mixed.patch_embed, mixed.pos_embed = vit.patch_embed, vit.pos_embed
+    x = embedded.bfloat16()
+    for block in mixed.blocks:
+        x = block(x)
+    found = mixed(images, -1, norm=True)[1]
+    torch.testing.assert_close(found, mixed.norm(x), atol=0, rtol=0)
+    whole = vit(images, -1, norm=True)[1]
+    assert (found - whole).norm() < 2e-2 * whole.norm()
 
 
 def test_files_of_the_hub_have_other_names(tmp_path: Path) -> None:

@@ -31,14 +31,12 @@ class Reading:
     images_after    text tokens in front of the views: 0, or 1 for models that begin with BOS
     output          layer over the vocabulary: "tied" to the embedding, of its "own", or "none": no text is predicted
     split           a token convolution does not mix views with text
-    text_scale      factor of text embeddings
     """
 
     attention: Literal["causal", "prefix", "full"] = "causal"
     images_after: int = 0
     output: Literal["tied", "own", "none"] = "tied"
     split: bool = True
-    text_scale: float = 1.0
     words: WordIds = field(default_factory=WordIds)
 
 
@@ -147,8 +145,7 @@ class DecoderBackbone(Backbone):
         return context, x, self._attention(slots, context.turn_count)
 
     def _embed(self, ids: Int64[Tensor, "B L"]) -> Float[Tensor, "B L W"]:
-        words = self.llm.embed_tokens(ids)
-        return words if self.reading.text_scale == 1 else words * self.reading.text_scale
+        return self.llm.embed_tokens(ids)
 
     def _views(self, batch: Batch, like: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """(tokens [B, N, W], validity [B, N], features [B, ...]) of the views, one behind the other.
@@ -180,7 +177,7 @@ class DecoderBackbone(Backbone):
             return compile_attention(FULL, torch.zeros_like(slots.ids), slots.valid)
         if self.reading.attention == "prefix":
             turn = torch.zeros_like(slots.ids) if slots.turn is None else slots.turn
-            return compile_attention(prefix_layout(turns), 2 * turn + (slots.kind > TextKind.PROMPT), slots.valid)
+            return compile_attention(prefix_layout(turns), 2 * turn + (slots.kind > int(TextKind.PROMPT)), slots.valid)
         if slots.turn is None:
             attention = causal_attention(slots.valid)
         else:
@@ -190,7 +187,7 @@ class DecoderBackbone(Backbone):
     def _last_of_prompt(self, context: Context) -> Int64[Tensor, "B"]:
         slots = context.slots
         assert slots is not None
-        prompt = slots.valid & (slots.kind <= TextKind.PROMPT)
+        prompt = slots.valid & (slots.kind <= int(TextKind.PROMPT))
         prompt = prompt if slots.turn is None else prompt & (slots.turn == 0)  # later turns are questions
         return prompt.cumsum(1).argmax(1)
 

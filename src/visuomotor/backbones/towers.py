@@ -7,11 +7,12 @@ from typing import Literal
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from visuomotor.nn.vision import PerceptionEncoder, VisionConfig, prepare_images, resize_bytes
 from visuomotor.nn.vit import ViT, ViTConfig
 
-__all__ = ["PerceptionVision", "PrismaticVision", "Vision"]
+__all__ = ["PerceptionVision", "PrismaticVision", "SiglipVision", "Vision"]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -91,3 +92,38 @@ def _imagenet(device: torch.device) -> tuple[Tensor, Tensor]:
     """Mean and deviation [3, 1, 1], uploaded once per device: an upload in each sample would make the host wait."""
     mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
     return mean, std
+
+
+class SiglipVision(Vision):
+    """A SigLIP with its last norm, and one linear with a bias; images are made square by black bars (PaliGemma)."""
+
+    projector: nn.Linear
+
+    def __init__(self, config: ViTConfig, width: int) -> None:
+        super().__init__()
+        self.tower = ViT(config)
+        self.projector = nn.Linear(config.width, width)
+
+    def prepare(self, images: UInt8[Tensor, "B h w 3"]) -> Float[Tensor, "B 3 size size"]:
+        return letterboxed(images, self.tower.config.image_size)
+
+    def forward(self, pixels: Float[Tensor, "B 3 size size"]) -> tuple[Float[Tensor, "B S W"], dict[str, Tensor]]:
+        _, tokens = self.tower(pixels, -1, norm=True)
+        return self.projector(tokens.to(self.projector.weight.dtype)), {}
+
+    def units(self) -> list[nn.Module]:
+        return list(self.tower.blocks)
+
+
+def letterboxed(images: UInt8[Tensor, "B h w 3"], size: int) -> Float[Tensor, "B 3 size size"]:
+    """Antialiased bilinear resize to fit a square, centred on black, scaled to [-1, 1]: PIL's rule, as in openpi."""
+    x = images.permute(0, 3, 1, 2)
+    ratio = max(x.shape[2] / size, x.shape[3] / size)
+    height, width = int(x.shape[2] / ratio), int(x.shape[3] / ratio)
+    if (height, width) != tuple(x.shape[2:]):
+        source = x if x.device.type == "cpu" else x.float()  # the 8-bit kernel of CPUs is PIL's
+        x = F.interpolate(source, (height, width), mode="bilinear", antialias=True)
+        x = x if source.dtype == torch.uint8 else x.round().clamp(0, 255)
+    top, left = (size - height) // 2, (size - width) // 2
+    x = F.pad(x, (left, size - width - left, top, size - height - top))
+    return x.float() / 255 * 2 - 1

@@ -32,7 +32,8 @@ StateToken = Literal["none", "prefix", "expert", "block"]
 class FlowExpertConfig:
     """An action expert and how it is trained.
 
-    decoder          its tower: layers, heads and head width are the language model's, its widths its own
+    decoder          its tower: layers, heads and head width are the language model's, its widths its own. Flow time
+                     modulates its norms where they are adaptive (pi0.5), else it is concatenated to the actions
     context_width    of the language model, for a state token in front of the text
     state_token      where proprioception enters, through one linear token: nowhere; between views and text of the
                      "prefix"; first in the "expert"'s chunk, which it sees; or in front of it as a "block" of its own,
@@ -43,6 +44,8 @@ class FlowExpertConfig:
     noise_draws      flow samples per prefix and training step
     prefix_delay     up to so many actions at a chunk's beginning are given without noise (training-time RTC)
     mask_padded      the loss averages over valid entries only, else over all entries
+    wide_time        the code of flow time is computed in float64 (pi0), else in float32 on CPUs (DM0)
+    cast_tokens      tokens enter the tower in the type of its matrices (pi0), else in that of the linears around it
     """
 
     decoder: DecoderConfig
@@ -57,6 +60,8 @@ class FlowExpertConfig:
     prefix_delay: int = 0
     mask_padded: bool = True
     denoise_steps: int = 10
+    wide_time: bool = False
+    cast_tokens: bool = False
     flow_weight: float = 1.0
     progress_weight: float = 1.0
 
@@ -91,14 +96,21 @@ class FlowExpert(ActionHead):
         width = config.decoder.width
         self.expert = Decoder(config.decoder)
         self.action_in_proj = nn.Linear(config.action_dim, width)
-        self.action_time_mlp_in = nn.Linear(2 * width, width)
-        self.action_time_mlp_out = nn.Linear(width, width)
+        if self._adaptive:
+            self.time_mlp_in, self.time_mlp_out = nn.Linear(width, width), nn.Linear(width, width)
+        else:
+            self.action_time_mlp_in = nn.Linear(2 * width, width)
+            self.action_time_mlp_out = nn.Linear(width, width)
         self.action_out_proj = nn.Linear(width, config.action_dim)
         if config.state_token != "none":
             self.state_proj = nn.Linear(config.state_dim, config.context_width if self._in_prefix else width)
         if config.progress_token:
             self.progress_in_proj = nn.Linear(1, width)
             self.progress_out_proj = nn.Linear(width, 1)
+
+    @property
+    def _adaptive(self) -> bool:
+        return self.config.decoder.norm == "adaptive"
 
     @property
     def _in_prefix(self) -> bool:
@@ -134,23 +146,30 @@ class FlowExpert(ActionHead):
         return Draws(noise=noise, time=time, extra=extra)
 
     def losses(self, context: Context, targets: Targets, draws: Draws) -> dict[str, Term]:
-        config, actions, time = self.config, targets.actions, draws.time
-        fixed = draws.extra.get("fixed")
-        if fixed is not None:
-            time = time[..., None].masked_fill(fixed, 0.0)
-        x = interpolate(actions[:, None], draws.noise, time)
-        tokens = self._embed(x, time, context.state, draws.extra.get("progress"))
-        attention = self._attention(context, x.shape[1], tokens.shape[1])
-        states, _ = self.expert(tokens, attention, past=context.keys)
-        states = states.unflatten(1, (x.shape[1], -1))
-        errors = (self._read(states).float() - velocity(actions[:, None], draws.noise)).square()
-        entries = targets.valid if config.mask_padded else torch.ones_like(targets.valid)
-        if fixed is not None:
-            entries = entries[:, None] & ~fixed[..., None]
-        terms = {"flow": action_term(errors, entries, step_weights(targets), weight=config.flow_weight)}
+        errors, states = self.errors(context, targets, draws)
+        entries = targets.valid if self.config.mask_padded else torch.ones_like(targets.valid)
+        if "fixed" in draws.extra:
+            entries = entries[:, None] & ~draws.extra["fixed"][..., None]
+        terms = {"flow": action_term(errors, entries, step_weights(targets), weight=self.config.flow_weight)}
         if "progress" in draws.extra:
             terms["progress"] = self._progress_term(states, targets.labels["progress"][:, 1])
         return terms
+
+    def errors(
+        self, context: Context, targets: Targets, draws: Draws
+    ) -> tuple[Float[Tensor, "B K T A"], Float[Tensor, "B K S E"]]:
+        """(squared errors of the velocity, the expert's states)."""
+        actions, time = targets.actions, draws.time
+        if "fixed" in draws.extra:
+            time = time[..., None].masked_fill(draws.extra["fixed"], 0.0)
+        x = interpolate(actions[:, None], draws.noise, time)
+        timed = self._embed_time(time)
+        tokens = self._embed(x, time, context.state, draws.extra.get("progress"), timed=timed)
+        attention = self._attention(context, x.shape[1], tokens.shape[1])
+        condition = self._condition(timed, time, tokens)
+        states, _ = self.expert(tokens, attention, past=context.keys, condition=condition)
+        states = states.unflatten(1, (x.shape[1], -1))
+        return (self._read(states).float() - velocity(actions[:, None], draws.noise)).square(), states
 
     def _progress_term(self, states: Float[Tensor, "B K S E"], end: Float[Tensor, "B"]) -> Term:
         miss = (self._read_progress(states).float() - end[:, None]).square()
@@ -218,12 +237,13 @@ class FlowExpert(ActionHead):
         rotation: Rotation | None = None,
     ) -> Float[Tensor, "B N S E"]:
         progress = context.told["progress"][:, :1].expand(-1, x.shape[1]) if self._tells_progress(context) else None
+        timed = self._embed_time(t) if timed is None else timed
         tokens = self._embed(x, t, context.state, progress, timed=timed)
-        if torch.is_grad_enabled():
-            states, _ = self.expert(tokens, attention, past=context.cache.filled(), rotation=rotation)
-        else:
-            context.cache.reserve(tokens.shape[1])
-            states, _ = self.expert(tokens, attention, cache=context.cache, rotation=rotation)
+        condition = self._condition(timed, t, tokens)
+        past, cache = (context.cache.filled(), None) if torch.is_grad_enabled() else (None, context.cache)
+        if cache is not None:
+            cache.reserve(tokens.shape[1])
+        states, _ = self.expert(tokens, attention, past=past, cache=cache, rotation=rotation, condition=condition)
         return states.unflatten(1, (x.shape[1], -1))
 
     def _tells_progress(self, context: Context) -> bool:
@@ -277,24 +297,39 @@ class FlowExpert(ActionHead):
             if t.ndim > 2:
                 raise ValueError("A progress token needs one flow time for the whole chunk, not one per action.")
             action = torch.cat([self.progress_in_proj(progress.to(dtype)[..., None, None]), action], dim=2)
-        # The first linear reads [action | time]; its time half is the same for the whole chunk.
-        timed = self._embed_time(t) if timed is None else timed
-        hidden = F.linear(action, self.action_time_mlp_in.weight[:, :width])
-        hidden = hidden + (timed[..., None, :] if t.ndim == 2 else timed)
-        tokens = self.action_time_mlp_out(F.silu(hidden))
+        tokens = action
+        if not self._adaptive:
+            # The first linear reads [action | time]; its time half is the same for the whole chunk.
+            timed = self._embed_time(t) if timed is None else timed
+            hidden = F.linear(action, self.action_time_mlp_in.weight[:, :width])
+            hidden = hidden + (timed[..., None, :] if t.ndim == 2 else timed)
+            tokens = self.action_time_mlp_out(F.silu(hidden))
         if self.config.state_token in ("expert", "block"):
             token = self.state_proj(state.to(dtype))[:, None, None].expand(-1, x.shape[1], -1, -1)
             tokens = torch.cat([token, tokens], dim=2)
-        return tokens.flatten(1, 2)
+        tokens = tokens.flatten(1, 2)
+        return tokens.to(self.expert.matrix_dtype) if self.config.cast_tokens else tokens
 
     def _embed_time(self, t: Float[Tensor, "*N"]) -> Float[Tensor, "*N E"]:
-        """What flow times add to the tokens in front of the first activation."""
-        width, linear = self.config.decoder.width, self.action_time_mlp_in
-        return F.linear(time_code(t, width).to(linear.weight.dtype), linear.weight[:, width:], linear.bias)
+        """What flow times add to the tokens in front of the first activation, or the condition of adaptive norms."""
+        width, linear = self.config.decoder.width, self.time_mlp_in if self._adaptive else self.action_time_mlp_in
+        code = time_code(t, width, wide=self.config.wide_time).to(linear.weight.dtype)
+        if self._adaptive:
+            return F.silu(self.time_mlp_out(F.silu(linear(code))))
+        return F.linear(code, linear.weight[:, width:], linear.bias)
+
+    def _condition(self, timed: Tensor, t: Tensor, tokens: Float[Tensor, "B S E"]) -> Tensor | None:
+        """The condition of adaptive norms: [B, E] where all tokens of a row share one, else for each token."""
+        if not self._adaptive:
+            return None
+        if t.ndim == 2 and (t.shape[1] == 1 or timed.shape[1] == 1):
+            return timed[:, 0].expand(len(tokens), -1)
+        each = timed[:, :, None] if t.ndim == 2 else timed
+        return each.expand(-1, -1, tokens.shape[1] // t.shape[1], -1).flatten(1, 2)
 
     def _read(self, states: Float[Tensor, "B N S E"]) -> Float[Tensor, "B N T A"]:
         """Velocities from the expert's final states, per draw in the order of `_embed`."""
-        return self.action_out_proj(states[:, :, -self.config.horizon :])
+        return self.action_out_proj(states[:, :, -self.config.horizon :].to(self.action_out_proj.weight.dtype))
 
     def _read_progress(self, states: Float[Tensor, "B N S E"]) -> Float[Tensor, "B N"]:
         """Predicted progress at the chunk's end, raw: nothing bounds it."""

@@ -12,6 +12,7 @@ import visuomotor
 from visuomotor.codec import decode, encode, update
 from visuomotor.models.base import Cost, Model
 from visuomotor.models.files import read_json
+from visuomotor.models.names import NameTable
 from visuomotor.spelling import did_you_mean
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "config_to_json",
     "make_config",
     "make_model",
+    "name_table",
     "read_checkpoint",
     "sampling_fields",
 ]
@@ -32,6 +34,7 @@ _MODELS = {
     "dm0": ("visuomotor.models.dm0", "DM0", "DM0Config"),
     "cogact": ("visuomotor.models.cogact", "CogACT", "CogACTConfig"),
     "damvla": ("visuomotor.models.damvla", "DAMVLA", "DAMVLAConfig"),
+    "pi0": ("visuomotor.models.pi0", "Pi0", "Pi0Config"),
     "dexvla": ("visuomotor.models.dexvla", "DexVLA", "DexVLAConfig"),
     "dexvla-expert": ("visuomotor.models.dexvla.expert", "DexVLAExpert", "DexVLAExpertConfig"),
 }
@@ -114,7 +117,12 @@ def read_checkpoint(folder: Path) -> dict[str, Tensor]:
     data = read_json(config) if config.exists() else {}
     if data.get("format", 1) >= 3 or data.get("model") not in _MODELS:
         return tensors
-    return _find(data["model"])[0].NAMES.own_names(tensors)
+    return name_table(data["model"]).own_names(tensors)
+
+
+def name_table(name: str) -> NameTable:
+    """Published names of a model's tensors; its own names where nothing is published."""
+    return getattr(_find(name)[0], "NAMES", NameTable({}))
 
 
 def _find(name: str) -> tuple[Any, str, str]:

@@ -52,14 +52,17 @@ def velocity_from_noise(x: Tensor, noise: Tensor, time: Tensor) -> Tensor:
     return (noise - x) / (1 - _expand(time, x))
 
 
-def time_code(time: Float[Tensor, "*B"], width: int, shortest: float = 4e-3, longest: float = 4.0) -> Tensor:
+def time_code(
+    time: Float[Tensor, "*B"], width: int, shortest: float = 4e-3, longest: float = 4.0, *, wide: bool = False
+) -> Tensor:
     """[sin | cos] of width / 2 periods spaced geometrically: float32[*B, width].
 
-    Computed in float64 off the CPU and in float32 on it, as the published DM0.
+    Computed in float64 off the CPU and in float32 on it, as the published DM0; `wide`: in float64 there, too (pi0).
     """
     if width % 2:
         raise ValueError(f"The time code is half sines and half cosines: width {width} must be even.")
-    dtype = torch.float32 if time.device.type in ("cpu", "mps") else torch.float64
+    narrow = ("mps",) if wide else ("cpu", "mps")
+    dtype = torch.float32 if time.device.type in narrow else torch.float64
     fraction = torch.linspace(0.0, 1.0, width // 2, dtype=dtype, device=time.device)
     period = shortest * (longest / shortest) ** fraction
     angle = time.to(dtype)[..., None] * (2 * math.pi / period)

@@ -96,7 +96,7 @@ class LayerScale(nn.Module):
         super().__init__()
         self.gamma = nn.Parameter(torch.full((width,), initial))
 
-    def linear(self, x: Tensor, layer: nn.Linear) -> Tensor:
+    def forward(self, x: Tensor, layer: nn.Linear) -> Tensor:
         return F.linear(x, layer.weight * self.gamma[:, None], layer.bias * self.gamma)
 
 
@@ -110,21 +110,24 @@ class VisionAttention(nn.Module):
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
         self.out_proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, rotation: Rotation) -> Tensor:
-        """Attended values [B, S, W], before `out_proj`."""
+    def forward(self, x: Tensor, rotation: Rotation, scale: LayerScale) -> Float[Tensor, "B S W"]:
+        """Output of the attention, times `scale`."""
         qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias).unflatten(-1, (3, self.heads, -1))
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
         out = F.scaled_dot_product_attention(rotate_pairs(q, rotation), rotate_pairs(k, rotation), v)
-        return out.transpose(1, 2).flatten(2)
+        return scale(out.transpose(1, 2).flatten(2), self.out_proj)
 
 
 class VisionMLP(nn.Module):
-    """Names of the two linears around an exact GELU."""
+    """Two linears around an exact GELU."""
 
     def __init__(self, width: int, mlp_width: int) -> None:
         super().__init__()
         self.c_fc = nn.Linear(width, mlp_width)
         self.c_proj = nn.Linear(mlp_width, width)
+
+    def forward(self, x: Tensor, scale: LayerScale) -> Tensor:
+        return scale(F.gelu(self.c_fc(x)), self.c_proj)
 
 
 class VisionBlock(nn.Module):
@@ -140,8 +143,8 @@ class VisionBlock(nn.Module):
         self.ln_2 = nn.LayerNorm(config.width, config.norm_eps)
 
     def forward(self, x: Tensor, rotation: Rotation) -> Tensor:
-        x = x + self.ls_1.linear(self.attn(self.ln_1(x), rotation), self.attn.out_proj)
-        return x + self.ls_2.linear(F.gelu(self.mlp.c_fc(self.ln_2(x))), self.mlp.c_proj)
+        x = x + self.attn(self.ln_1(x), rotation, self.ls_1)
+        return x + self.mlp(self.ln_2(x), self.ls_2)
 
 
 class Transformer(nn.Module):

@@ -1,10 +1,11 @@
-"""A plain vision transformer under timm's names: DINOv2 with registers and SigLIP are two settings of it.
+"""A plain vision transformer under timm's names: DINOv2 with registers, and SigLIP as in timm or in PaliGemma.
 
 Dimensions: B images, N patches, P prefix tokens, S = P + N tokens, W width.
 """
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -24,6 +25,7 @@ class ViTConfig:
 
     class_token, registers   the prefix tokens, in this order in front of the patches; they have no position
     layer_scale              initial gain per channel of both branches of a block; None: blocks without gains
+    gelu                     exact ("none", as in timm) or with the tanh approximation (PaliGemma)
     """
 
     image_size: int = 224
@@ -35,6 +37,7 @@ class ViTConfig:
     class_token: bool = False
     registers: int = 0
     layer_scale: float | None = None
+    gelu: Literal["none", "tanh"] = "none"
     norm_eps: float = 1e-6
 
     def __post_init__(self) -> None:
@@ -42,6 +45,8 @@ class ViTConfig:
             raise ValueError(f"Image side {self.image_size} is not a multiple of the patch side {self.patch_size}.")
         if self.layers < 1 or self.registers < 0:
             raise ValueError(f"A tower has at least 1 layer and 0 registers, not {self.layers} and {self.registers}.")
+        if self.gelu not in ("none", "tanh"):
+            raise ValueError(f"gelu is {self.gelu!r}, but must be 'none' or 'tanh'.")
 
     @property
     def grid(self) -> int:
@@ -79,14 +84,14 @@ class PatchEmbedding(nn.Module):
 
 
 class ViTBlock(nn.Module):
-    """Pre-norm block with exact GELU, with or without LayerScale on both branches."""
+    """Pre-norm block, with or without LayerScale on both branches."""
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
         width, gain = config.width, config.layer_scale
         self.norm1, self.norm2 = (nn.LayerNorm(width, config.norm_eps) for _ in range(2))
         self.attn = SelfAttention(width, config.heads)
-        self.mlp = MLP(width, config.mlp_width, approximate="none")
+        self.mlp = MLP(width, config.mlp_width, config.gelu)
         self.ls1, self.ls2 = (None if gain is None else LayerScale(width, float(gain)) for _ in range(2))
 
     def forward(self, x: Float[Tensor, "B S W"]) -> Float[Tensor, "B S W"]:
@@ -97,9 +102,8 @@ class ViTBlock(nn.Module):
 
 
 class ViT(nn.Module):
-    """Normalised square images -> tokens of any block, without the norm behind the last.
+    """Normalised square images -> tokens of any block.
 
-    `norm` is that norm; no output of `forward` has passed it, it is kept for the published names.
     `checkpoint`: blocks keep only their inputs, and are computed again in the backward pass.
     """
 
@@ -117,11 +121,11 @@ class ViT(nn.Module):
         self.norm = nn.LayerNorm(width, config.norm_eps)
 
     def forward(
-        self, images: Float[Tensor, "B 3 size size"], block: int = -2
+        self, images: Float[Tensor, "B 3 size size"], block: int = -2, *, norm: bool = False
     ) -> tuple[Float[Tensor, "B P W"], Float[Tensor, "B N W"]]:
         """(prefix tokens: class, then registers; patch tokens, row by row) behind block number `block`.
 
-        Blocks count from 0, or from the end as -1; those behind it are not run.
+        Blocks count from 0, or from the end as -1; those behind it are not run. `norm` applies the final norm.
 
         Raises:
             ValueError: the images are of another size, or there is no such block.
@@ -133,12 +137,14 @@ class ViT(nn.Module):
             raise ValueError(f"There is no block {block} in a tower of {layers}; choose one from {-layers} on.")
         x = self.patch_embed(images) + self.pos_embed
         prefix = [token.expand(x.shape[0], -1, -1) for token in (self.cls_token, self.reg_token) if token is not None]
-        x = torch.cat([*prefix, x], dim=1)
+        # Published bfloat16 models keep the embedding in float32 and the blocks in bfloat16.
+        x = torch.cat([*prefix, x], dim=1).to(self.norm.weight.dtype)
         for layer in self.blocks[: block % layers + 1]:
             if self.checkpoint and torch.is_grad_enabled():
                 x = checkpoint(layer, x, use_reentrant=False, preserve_rng_state=False)
             else:
                 x = layer(x)
+        x = self.norm(x) if norm else x
         return x[:, : self.config.prefix_tokens], x[:, self.config.prefix_tokens :]
 
 

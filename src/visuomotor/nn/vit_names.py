@@ -13,7 +13,7 @@ from torch import Tensor
 
 from visuomotor.nn.vit import ViTConfig, resize_grid
 
-__all__ = ["from_timm", "from_transformers"]
+__all__ = ["from_timm", "from_transformers", "siglip_names"]
 
 # Pooling heads, classifiers and what only pre-training reads.
 _UNUSED = re.compile(
@@ -57,8 +57,8 @@ def from_timm(tensors: Mapping[str, Tensor], config: ViTConfig) -> tuple[dict[st
 def from_transformers(tensors: Mapping[str, Tensor], config: ViTConfig) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The same for transformers' Dinov2WithRegistersModel and SiglipVisionModel.
 
-    Queries, keys and values are put into one matrix. What SigLIP's configuration calls `gelu_pytorch_tanh` is computed
-    with the exact GELU here, as in timm.
+    Queries, keys and values are put into one matrix. SigLIP's `gelu_pytorch_tanh` is `ViTConfig(gelu="tanh")`; timm,
+    and with it CogACT, computes the same weights with the exact GELU.
     """
     renamed = {_timm_name(name): tensor for name, tensor in tensors.items()}
     parts: dict[str, dict[str, Tensor]] = {}
@@ -71,6 +71,22 @@ def from_transformers(tensors: Mapping[str, Tensor], config: ViTConfig) -> tuple
     # An incomplete set is left out, so that the whole counts as missing.
     found |= {name: torch.cat([three[k] for k in "qkv"]) for name, three in parts.items() if len(three) == 3}
     return from_timm(found, config)
+
+
+def siglip_names(name: str, tensor: Tensor) -> dict[str, Tensor]:
+    """A tensor of `ViT` under the names of transformers' SiglipVisionModel, without the prefix `vision_model.`.
+
+    The matrix of queries, keys and values becomes three.
+    """
+    if name == "pos_embed":
+        return {"embeddings.position_embedding.weight": tensor[0]}
+    name = name.replace("patch_embed.proj.", "embeddings.patch_embedding.").replace("blocks.", "encoder.layers.")
+    name = re.sub(r"\.norm([12])\.", r".layer_norm\1.", name).replace("attn.proj.", "self_attn.out_proj.")
+    name = re.sub(r"^norm\.", "post_layernorm.", name)
+    if ".attn.qkv." not in name:
+        return {name: tensor}
+    parts = dict(zip("qkv", tensor.chunk(3), strict=True))
+    return {name.replace("attn.qkv", f"self_attn.{part}_proj"): t for part, t in parts.items()}
 
 
 def _timm_name(name: str) -> str:

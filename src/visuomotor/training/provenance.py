@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor
 
 from visuomotor.codec import encode
 from visuomotor.contract import Run
@@ -62,9 +62,12 @@ def parent_of(folder: Path) -> dict[str, Any]:
     return {"checkpoint": folder.name, "weights": digest, "provenance": origin}
 
 
-def public_weights(sources: Mapping[str, str], report: TensorReport, model: nn.Module) -> dict[str, Any]:
-    """What a run started from: names without paths, a hash of the tensors as they were loaded, what became of them."""
-    tensors, digest = model.state_dict(), hashlib.sha256()
+def public_weights(sources: Mapping[str, str], report: TensorReport, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What a run started from: names without paths, a hash of the tensors as they were loaded, what became of them.
+
+    tensors   of the model, under the names that the report has
+    """
+    digest = hashlib.sha256()
     for name in report.loaded:
         digest.update(tensors[name].detach().cpu().contiguous().numpy().tobytes())
     names = {part: Path(source).name if Path(source).is_dir() else source for part, source in sources.items()}

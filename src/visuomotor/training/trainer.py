@@ -20,7 +20,7 @@ import torch
 from visuomotor.contract import Run
 from visuomotor.data.processor import Processor
 from visuomotor.locks import FolderLock
-from visuomotor.models import read_checkpoint
+from visuomotor.models import name_table, read_checkpoint
 from visuomotor.models.base import Model
 from visuomotor.models.report import TensorReport
 from visuomotor.policy import Policy
@@ -279,7 +279,7 @@ class Trainer:
         report = self.model.load_backbones(sources, generator=generator)
         expected = report.complete or earlier is not None  # a run before has another model, of which a part moves on
         log.log(logging.INFO if expected else logging.WARNING, "Starting from %s: %s.", sources, report)
-        self.weights = public_weights(sources, report, self.model)
+        self.weights = public_weights(sources, report, name_table(self.run.model).state(self.model))
         self._keep("public weights", sources, report)
 
     def _load_weights(self, name: str, start: str) -> None:

@@ -16,6 +16,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from visuomotor.models import make_config
 from visuomotor.models import make_model as make_model_of
 from visuomotor.models.dm0 import DM0
+from visuomotor.models.dm0.tensors import NAMES
 from visuomotor.nn.masks import causal_attention
 from visuomotor.nn.vision import resize_positions
 
@@ -46,7 +47,7 @@ def public(make_model: Make) -> Callable[..., DM0]:
 @torch.no_grad()
 def states(model: DM0, ids: Tensor) -> Tensor:
     valid = torch.ones_like(ids, dtype=torch.bool)
-    return model.model.llm(model.model.llm.embed_tokens(ids), causal_attention(valid))[0]
+    return model.backbone.llm(model.backbone.llm.embed_tokens(ids), causal_attention(valid))[0]
 
 
 @pytest.mark.parametrize("own_output", [False, True])
@@ -61,11 +62,11 @@ def test_language_model_equals_transformers(public: Make, tmp_path: Path, tied: 
         return
     report = model.load_backbones({"llm": str(tmp_path)})
     assert report.complete
-    assert set(report.loaded) == {n for n in model.state_dict() if n.startswith(("model.llm.", "lm_head."))}
+    assert set(report.loaded) == {n for n in NAMES.state(model) if n.startswith(("model.llm.", "lm_head."))}
     ids = torch.randint(USED, (2, 7))
     expected = oracle.model(ids).last_hidden_state
     torch.testing.assert_close(states(model, ids), expected, atol=1e-5, rtol=1e-5)
-    logits = model._logits(states(model, ids))
+    logits = model.backbone._logits(states(model, ids))
     assert logits.shape[-1] == 40
     torch.testing.assert_close(logits[..., :USED], oracle(ids).logits[..., :USED], atol=1e-5, rtol=1e-5)
 
@@ -76,10 +77,10 @@ def test_new_tokens_start_near_the_mean_of_the_used_ones(public: Make, tmp_path:
     model.load_backbones({"llm": str(tmp_path)})
     again.load_backbones({"llm": str(tmp_path)})
     other.load_backbones({"llm": str(tmp_path)}, generator=torch.Generator().manual_seed(5))
-    table = model.model.llm.embed_tokens.weight.detach()
+    table = model.backbone.llm.embed_tokens.weight.detach()
     used, new = table[:USED], table[USED:]
-    assert torch.equal(again.model.llm.embed_tokens.weight, table)
-    assert not torch.equal(other.model.llm.embed_tokens.weight[USED:], new)
+    assert torch.equal(again.backbone.llm.embed_tokens.weight, table)
+    assert not torch.equal(other.backbone.llm.embed_tokens.weight[USED:], new)
     assert torch.pdist(new).min() > 0
     assert ((new - used.mean(0)) / used.std(0)).abs().max() < 0.5
     states_of_text = torch.randn(64, 32)  # none of the new tokens may outweigh those that are trained
@@ -134,7 +135,7 @@ def test_damaged_folders_are_named(public: Make, tmp_path: Path) -> None:
 
 
 def tower_of(model: DM0) -> dict[str, Tensor]:
-    tensors = {n: t.detach().clone() for n, t in model.model.vision_tower.state_dict().items()}
+    tensors = {n: t.detach().clone() for n, t in model.backbone.vision.tower.state_dict().items()}
     return {n: torch.randn_like(t) for n, t in tensors.items() if not n.startswith("vit_downsampler")}
 
 
@@ -165,7 +166,7 @@ def test_vision_tower_under_public_names(public: Make, tmp_path: Path, layout: s
     assert set(report.ignored) == ignored
     assert set(report.loaded) == {TOWER + name for name in tower}
     for name, tensor in tower.items():
-        assert torch.equal(model.state_dict()[TOWER + name], tensor), name
+        assert torch.equal(NAMES.state(model)[TOWER + name].detach(), tensor), name
 
 
 @torch.no_grad()
@@ -174,15 +175,17 @@ def test_another_grid_and_no_layer_scale(public: Make, tmp_path: Path) -> None:
     file = {n: t for n, t in tower_of(wide).items() if "ls_" not in n}
     torch.save(file, tmp_path / "tower.pt")
     assert model.load_backbones({"vision": str(tmp_path)}).complete
-    table = model.model.vision_tower.positional_embedding
+    table = model.backbone.vision.tower.positional_embedding
     assert torch.equal(table, resize_positions(file["positional_embedding"], 4))
-    assert all(bool((g == 1).all()) for n, g in model.model.vision_tower.named_parameters() if n.endswith("gamma"))
+    assert all(bool((g == 1).all()) for n, g in model.backbone.vision.tower.named_parameters() if n.endswith("gamma"))
     # A tower of the file's own grid makes the same of a small image: it resizes its table in the same way.
     wide.load_backbones({"vision": str(tmp_path)})
     for name in ("vit_downsampler1", "vit_downsampler2"):
-        getattr(wide.model.vision_tower, name).load_state_dict(getattr(model.model.vision_tower, name).state_dict())
+        getattr(wide.backbone.vision.tower, name).load_state_dict(
+            getattr(model.backbone.vision.tower, name).state_dict()
+        )
     images = torch.randn(2, 3, 32, 32)
-    torch.testing.assert_close(model.model.vision_tower(images), wide.model.vision_tower(images))
+    torch.testing.assert_close(model.backbone.vision.tower(images), wide.backbone.vision.tower(images))
 
 
 def test_a_tower_that_does_not_fit_is_refused(public: Make, tmp_path: Path) -> None:

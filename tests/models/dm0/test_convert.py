@@ -19,6 +19,7 @@ from visuomotor.models import make_config
 from visuomotor.models.dm0 import DM0, from_published
 from visuomotor.models.dm0.convert import processor_of, read_published, write_published
 from visuomotor.models.dm0.robots import ROBOTS
+from visuomotor.models.dm0.tensors import NAMES
 from visuomotor.policy import Policy
 from visuomotor.text.tokenizer import TextTokenizer
 
@@ -41,7 +42,7 @@ def folder(qwen_folder: Path, tmp_path: Path) -> Path:
     sizes = {**TINY, "llm.vocab_size": tokenizer.vocab_size, "action_dim": 8, "state_dim": 8, "llm.convolution": 0}
     sizes |= {"vision.width": 128, "vision.mlp_width": 128, "progress_token": True}
     model = DM0(make_config("dm0", "nano", **sizes))
-    tensors = {**model.state_dict(), "lm_head.weight": torch.zeros(3, 32)}
+    tensors = {**NAMES.state(model), "lm_head.weight": torch.zeros(3, 32)}
     tensors["model.action_expert.lm_head.weight"] = torch.zeros(3, 16)
     names = sorted(tensors)
     shards = {"model-00001-of-00002.safetensors": names[::2], "model-00002-of-00002.safetensors": names[1::2]}
@@ -81,7 +82,7 @@ def test_reads_every_tensor_and_reports_the_unused(folder: Path) -> None:
     raw: dict[str, torch.Tensor] = {}
     for file in folder.glob("*.safetensors"):
         raw |= load_file(str(file))
-    for name, parameter in published.model.named_parameters():
+    for name, parameter in NAMES.state(published.model).items():
         assert torch.equal(parameter, raw[name])
     config = published.model.config
     assert (config.vision.heads, config.llm.heads, config.llm.kv_heads, config.llm.head_dim, config.image_size) == (
@@ -107,7 +108,7 @@ def test_the_policy_computes_what_the_published_client_does(folder: Path, method
     chunk = policy.infer([observation()], seeds=[5])[0].actions
     assert chunk.shape == (4, 7)
     # The same by hand: plain tensors, prompt pieces encoded one by one, statistics of the file, delta to the state.
-    tensors = {name: p.detach() for name, p in published.model.named_parameters()}
+    tensors = {name: p.detach() for name, p in NAMES.state(published.model).items()}
     plain = from_published(
         tensors, image_size=32, patch_size=8, vision_heads=2, num_heads=4, num_kv_heads=2, head_dim=8, action_dim=8,
         chunk_size=4,
@@ -143,8 +144,8 @@ def test_writes_back_what_it_read(folder: Path, tmp_path: Path) -> None:
     assert len(list((tmp_path / "again").glob("model-*-of-*.safetensors"))) > 1
     assert len(written.loaded) == len(published.report.loaded)
     again = read_published(tmp_path / "again")
-    for name, parameter in published.model.named_parameters():
-        assert torch.equal(parameter, again.model.get_parameter(name))
+    for name, parameter in NAMES.state(published.model).items():
+        assert torch.equal(parameter, NAMES.state(again.model)[name])
     assert again.model.config == published.model.config
     assert again.statistics is not None
     assert again.statistics.action.q99[:7] == published.statistics.action.q99[:7]

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from visuomotor.contract import Batch, Losses, TextKind
+from visuomotor.heads.base import Targets
 from visuomotor.models.dm0 import DM0
 from visuomotor.training.step import split
 
@@ -252,7 +253,7 @@ def test_nothing_of_a_still_prefix_is_kept_for_the_backward_pass(make_model: Mak
     def note(module: torch.nn.Module, args: object, output: object) -> None:
         seen.append(torch.is_grad_enabled())
 
-    for module in (model.model.vision_tower, model.model.mm_projector, model.model.llm):
+    for module in (model.backbone.vision.tower, model.backbone.vision.projector, model.backbone.llm):
         module.register_forward_hook(note)
     fixed(model, make_batch())
     assert seen == [False] * 3
@@ -271,7 +272,7 @@ def test_one_part_of_the_prefix_is_enough_to_go_on_learning_from_text(
 def test_a_state_token_in_the_prefix_learns_from_a_coupled_flow(make_model: Make, make_batch: MakeBatch) -> None:
     model = trained(make_model(state_token="prefix", gradient_decoupling=False), FROZEN)
     fixed(model, make_batch()).total.backward()
-    grad = model.model.state_proj.weight.grad
+    grad = model.head.state_proj.weight.grad
     assert grad is not None
     assert bool(grad.any())
 
@@ -281,7 +282,7 @@ def test_computing_layers_again_changes_nothing(make_model: Make, make_batch: Ma
     plain, again = make_model(**options), make_model(**options)
     again.checkpoint_activations(True)
     calls: list[int] = []
-    again.model.llm.layers[0].mlp.register_forward_pre_hook(lambda *_: calls.append(1))
+    again.backbone.llm.layers[0].mlp.register_forward_pre_hook(lambda *_: calls.append(1))
     expected, found = fixed(plain, make_batch()), fixed(again, make_batch())
     assert torch.equal(found.total, expected.total)
     assert len(calls) == 1
@@ -336,12 +337,10 @@ def test_given_actions_are_told_clean_and_not_counted(
     batch, plain, model = make_batch(), make_model(), make_model(prefix_delay=3)
     before = fixed(plain, batch).terms["flow"]
     for delay in (0, 2):
-        monkeypatch.setattr("visuomotor.models.dm0.model.integers", lambda n, shape, *_, d=delay: torch.full(shape, d))
+        monkeypatch.setattr("visuomotor.heads.flow_expert.integers", lambda n, shape, *_, d=delay: torch.full(shape, d))
         seen: list[tuple[torch.Tensor, torch.Tensor]] = []
-        embed = model.model.embed_chunk
-        monkeypatch.setattr(
-            model.model, "embed_chunk", lambda x, t, *a, e=embed, s=seen: s.append((x, t)) or e(x, t, *a)
-        )
+        embed = model.head._embed
+        monkeypatch.setattr(model.head, "_embed", lambda x, t, *a, e=embed, s=seen: s.append((x, t)) or e(x, t, *a))
         term = fixed(model, batch).terms["flow"]
         monkeypatch.undo()
         ((x, t),) = seen
@@ -357,8 +356,11 @@ def test_given_actions_are_told_clean_and_not_counted(
 
 
 def test_how_many_actions_are_given_is_drawn_anew(make_model: Make) -> None:
-    given = make_model(prefix_delay=2)._given_actions(torch.zeros(200, 3), torch.Generator().manual_seed(0))
-    assert given is not None
+    targets = Targets(
+        actions=torch.zeros(200, 4, 3), valid=torch.ones(200, 4, 3, dtype=torch.bool), weights={}, labels={}
+    )
+    head = make_model(prefix_delay=2).head
+    given = head.draw(targets, None, torch.zeros(200, 3), torch.Generator().manual_seed(0)).extra["fixed"]
     counts = given.sum(-1)
     assert set(counts.flatten().tolist()) == {0, 1, 2}
     assert (given == (torch.arange(4) < counts[..., None])).all()

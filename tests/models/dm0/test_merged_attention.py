@@ -26,7 +26,7 @@ def rope(x: Tensor, positions: Tensor) -> Tensor:
 def joint(model: DM0, prefix: Tensor, suffix: Tensor, visible: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
     """Both towers on one row: prefix [P, W], suffix [S, We], visible bool[P + S, P + S], positions [P + S]."""
     config = model.config
-    towers: list[Decoder] = [model.model.llm, model.model.expert]
+    towers: list[Decoder] = [model.backbone.llm, model.head.expert]
     sides, cut = [prefix, suffix], prefix.shape[0]
     for index in range(config.llm.layers):
         layers = [tower.layers[index] for tower in towers]
@@ -76,8 +76,9 @@ def test_split_passes_equal_the_joint_pass(make_model: Callable[..., DM0], make_
     x, t = torch.randn(3, 1, 4, 3), torch.tensor([[0.3], [0.9], [0.5]])
     velocity = model.denoise(model.encode(batch), x, t)
     images = [image.permute(0, 3, 1, 2) / 127.5 - 1 for image in batch.images.values()]
-    prefix = model.model.embed_prefix(images, batch.state, batch.text_ids)
-    suffix = model.model.embed_chunk(x, t, batch.state)
+    vision, words = model.backbone.vision, model.backbone.llm.embed_tokens
+    prefix = torch.cat([*(vision.projector(vision.tower(image)) for image in images), words(batch.text_ids)], dim=1)
+    suffix = model.head._embed(x, t, batch.state)
     assert batch.actions is not None
     losses = model.loss(batch, noise=torch.zeros_like(x) + x, time=t)
     entropy, error = torch.zeros(()), torch.zeros(())
@@ -87,20 +88,20 @@ def test_split_passes_equal_the_joint_pass(make_model: Callable[..., DM0], make_
         hidden = [False] * before + (batch.text_kind[row] == TextKind.ACTION).tolist()
         visible, positions = rules(valid, hidden, 4)
         states, chunk = joint(model, prefix[row], suffix[row], visible, positions)
-        expected = model.model.action_out_proj(chunk)
+        expected = model.head.action_out_proj(chunk)
         torch.testing.assert_close(velocity[row, 0], expected, atol=1e-5, rtol=1e-4)
         for slot in batch.text_loss[row].nonzero()[:, 0].tolist():
-            logits = states[before + slot - 1] @ model.model.llm.embed_tokens.weight.T
+            logits = states[before + slot - 1] @ model.backbone.llm.embed_tokens.weight.T
             entropy = entropy - logits.log_softmax(-1)[batch.text_ids[row, slot]]
         noisy = t[row, 0] * x[row, 0] + (1 - t[row, 0]) * batch.actions[row]
         _, chunk = joint(
             model,
             prefix[row],
-            model.model.embed_chunk(noisy[None, None], t[row][None], batch.state[row : row + 1])[0],
+            model.head._embed(noisy[None, None], t[row][None], batch.state[row : row + 1])[0],
             visible,
             positions,
         )
-        error = error + (model.model.action_out_proj(chunk) - (x[row, 0] - batch.actions[row])).pow(2).sum()
+        error = error + (model.head.action_out_proj(chunk) - (x[row, 0] - batch.actions[row])).pow(2).sum()
     text = losses.terms["text"].sum + losses.terms["action_tokens"].sum
     torch.testing.assert_close(text, entropy, atol=1e-4, rtol=1e-5)
     torch.testing.assert_close(losses.terms["flow"].sum, error, atol=1e-4, rtol=1e-5)

@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from visuomotor.contract import Batch
+from visuomotor.heads.base import Targets
 from visuomotor.models.dm0 import DM0
 from visuomotor.nn.flow import time_code
 
@@ -18,14 +19,14 @@ def labelled(batch: Batch, *columns: Tensor) -> Batch:
 
 
 def test_the_token_is_embedded_like_an_action_of_its_own_linear(make_model: Make) -> None:
-    network = make_model(progress_token=True).model
+    network = make_model(progress_token=True).head
     x, t, told = torch.randn(2, 1, 4, 3), torch.rand(2, 1), torch.rand(2, 1)
-    tokens = network.embed_chunk(x, t, torch.zeros(2, 5), told)
+    tokens = network._embed(x, t, torch.zeros(2, 5), told)
     assert tokens.shape == (2, 5, 16)
     both = torch.cat([network.progress_in_proj(told), time_code(t[:, 0], 16)], dim=-1)
     expected = network.action_time_mlp_out(F.silu(network.action_time_mlp_in(both)))
     torch.testing.assert_close(tokens[:, 0], expected)
-    torch.testing.assert_close(tokens[:, 1:], network.embed_chunk(x, t, torch.zeros(2, 5)))
+    torch.testing.assert_close(tokens[:, 1:], network._embed(x, t, torch.zeros(2, 5)))
 
 
 def test_sampling_returns_the_least_of_all_steps(make_model: Make, make_batch: MakeBatch) -> None:
@@ -37,11 +38,11 @@ def test_sampling_returns_the_least_of_all_steps(make_model: Make, make_batch: M
     prefix, x, ends = model.encode(batch), noise, []
     for i in range(4):
         t = torch.full((3, 2), 1 - i / 4)
-        tokens = model.model.embed_chunk(x, t, prefix.state, batch.labels["progress"][:, :1].expand(3, 2))
-        attention = model._chunk_attention(prefix.labels, prefix.valid, 2, tokens.shape[1])
-        states = model.model.expert(tokens, attention, past=prefix.cache.filled())[0].unflatten(1, (2, -1))
-        ends.append(model.model.progress_out_proj(states[:, :, 0])[..., 0])
-        x = x - model.model.action_out_proj(states[:, :, 1:]) / 4
+        tokens = model.head._embed(x, t, prefix.state, batch.labels["progress"][:, :1].expand(3, 2))
+        attention = model.head._attention(prefix, 2, tokens.shape[1])
+        states = model.head.expert(tokens, attention, past=prefix.cache.filled())[0].unflatten(1, (2, -1))
+        ends.append(model.head.progress_out_proj(states[:, :, 0])[..., 0])
+        x = x - model.head.action_out_proj(states[:, :, 1:]) / 4
     torch.testing.assert_close(sampled.actions, x, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(sampled.extras["progress"], torch.stack(ends).amin(0), atol=1e-5, rtol=1e-5)
 
@@ -68,21 +69,24 @@ def test_the_loss_is_the_squared_error_of_rows_with_actions(make_model: Make, ma
     prefix = model.encode(batch)
     assert batch.actions is not None
     x = time[..., None, None] * noise + (1 - time[..., None, None]) * batch.actions[:, None]
-    states = model._expert_states(prefix, x, time, model._sample_attention(prefix, 2))
-    miss = (model.model.read_progress(states) - batch.labels["progress"][:, 1:]).square()
+    states = model.head._states(prefix, x, time, model.head._sample_attention(prefix, 2))
+    miss = (model.head._read_progress(states) - batch.labels["progress"][:, 1:]).square()
     torch.testing.assert_close(term.sum, miss[[0, 2]].sum(), atol=1e-5, rtol=1e-4)
     term.sum.backward()
-    assert model.model.progress_out_proj.weight.grad is not None
-    assert model.model.action_out_proj.weight.grad is None
+    assert model.head.progress_out_proj.weight.grad is not None
+    assert model.head.action_out_proj.weight.grad is None
 
 
 def test_what_it_is_told_is_noisy_in_training_and_repeatable(make_model: Make, make_batch: MakeBatch) -> None:
     model = make_model(progress_token=True)
     batch = labelled(make_batch(), torch.full((3,), 0.5), torch.full((3,), 0.6))
-    told, target = model._progress_labels(batch, 100, torch.Generator().manual_seed(0))
-    assert told is not None
-    assert target is not None
+    targets = Targets.of(batch)
+    assert targets is not None
+
+    def draw() -> Tensor:
+        generator = torch.Generator().manual_seed(0)
+        return model.head.draw(targets, None, torch.zeros(3, 100), generator).extra["progress"]
+
+    told = draw()
     assert 0.03 < (told - 0.5).std() < 0.07
-    again, _ = model._progress_labels(batch, 100, torch.Generator().manual_seed(0))
-    assert again is not None
-    torch.testing.assert_close(told, again, atol=0, rtol=0)
+    torch.testing.assert_close(told, draw(), atol=0, rtol=0)

@@ -8,6 +8,7 @@ from torch import Tensor
 from visuomotor.contract import Batch
 from visuomotor.models.dm0 import DM0
 from visuomotor.models.dm0.published import PublishedDM0, from_published
+from visuomotor.models.dm0.tensors import NAMES
 
 DIMENSIONS: dict[str, Any] = {
     "image_size": 32,
@@ -30,7 +31,7 @@ def published(model: DM0) -> dict[str, Tensor]:
         "model.progress_in_proj.weight": torch.zeros(16, 1),
         "model.progress_out_proj.bias": torch.zeros(1),
     }
-    return {**model.state_dict(), **extra}
+    return {**NAMES.state(model), **extra}
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def test_a_masked_view_is_skipped_without_changing_the_result(converted: Publish
     images, views, ids, text = inputs
     views[:, 1] = False
     seen = []
-    hook = converted.dm0.model.vision_tower.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[0]))
+    hook = converted.dm0.backbone.vision.tower.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[0]))
     x, t = torch.randn(2, 4, 3), torch.tensor([0.2, 0.8])
     masked = converted.velocity(images, views, ids, text, x, t)
     hook.remove()
@@ -100,7 +101,7 @@ def test_blind_rows_and_holes_in_the_text(converted: PublishedDM0, inputs: Input
 
 def test_reference_precision(make_model: Callable[..., DM0], converted: PublishedDM0, inputs: Inputs) -> None:
     mixed = from_published(published(make_model(**{"llm.convolution": 0})), **DIMENSIONS, precision="reference")
-    wide = {name for name, p in mixed.dm0.named_parameters() if p.dtype == torch.float32}
+    wide = {name for name, p in mixed.published_parameters().items() if p.dtype == torch.float32}
     layers = [f"model.{tower}.layers.{i}." for tower in ("llm", "action_expert.model") for i in range(3)]
     assert wide == {
         *(layer + norm for layer in layers for norm in ("input_layernorm.weight", "post_attention_layernorm.weight")),
@@ -138,7 +139,7 @@ def test_wrong_checkpoints_are_named(make_model: Callable[..., DM0], inputs: Inp
 def test_the_prefix_of_names_is_optional(
     make_model: Callable[..., DM0], converted: PublishedDM0, inputs: Inputs
 ) -> None:
-    inner = {name.removeprefix("model."): t for name, t in make_model(**{"llm.convolution": 0}).state_dict().items()}
+    inner = {name.removeprefix("model."): t for name, t in NAMES.state(make_model(**{"llm.convolution": 0})).items()}
     model = from_published({**inner, "lm_head.weight": torch.zeros(40, 32)}, **DIMENSIONS)
     noise = torch.randn(2, 4, 3)
     torch.testing.assert_close(model.sample_actions(*inputs, noise), converted.sample_actions(*inputs, noise))
@@ -146,8 +147,8 @@ def test_the_prefix_of_names_is_optional(
 
 def test_progress_linears_are_kept_only_when_asked_for(make_model: Callable[..., DM0], inputs: Inputs) -> None:
     source = make_model(progress_token=True, **{"llm.convolution": 0})
-    plain = from_published(source.state_dict(), **DIMENSIONS)
-    prog = from_published(source.state_dict(), **DIMENSIONS, progress=True)
+    plain = from_published(NAMES.state(source), **DIMENSIONS)
+    prog = from_published(NAMES.state(source), **DIMENSIONS, progress=True)
     noise, begin = torch.randn(2, 4, 3), torch.tensor([0.1, 0.7])
     # Without begin progress, DM0-Prog is DM0.
     torch.testing.assert_close(
@@ -162,4 +163,4 @@ def test_progress_linears_are_kept_only_when_asked_for(make_model: Callable[...,
     with pytest.raises(ValueError, match="progress=True"):
         plain.sample_progress(*inputs, noise, begin)
     with pytest.raises(ValueError, match=r"missing \(model.progress_in_proj"):
-        from_published(make_model(**{"llm.convolution": 0}).state_dict(), **DIMENSIONS, progress=True)
+        from_published(NAMES.state(make_model(**{"llm.convolution": 0})), **DIMENSIONS, progress=True)

@@ -79,7 +79,7 @@ def test_generation_is_greedy_and_what_it_writes_is_seen(make_model: Make, make_
     given = batch
     for step in range(3):
         last = model.encode(given, text=True).last
-        best = (last @ model.model.llm.embed_tokens.weight.T).argmax(-1)
+        best = (last @ model.backbone.llm.embed_tokens.weight.T).argmax(-1)
         assert torch.equal(best, found.text_ids[:, step])
         given = append(given, best[:, None])
     torch.testing.assert_close(found.actions, model.sample(given, noise=noise).actions, atol=1e-5, rtol=1e-4)
@@ -121,7 +121,7 @@ def test_each_row_stops_at_its_own_stop(make_model: Make, make_batch: MakeBatch)
 def test_prefix_runs_once_and_can_be_shared(make_model: Make, make_batch: MakeBatch) -> None:
     model, batch = make_model(), prompt(make_batch())
     calls = []
-    hook = model.model.vision_tower.register_forward_hook(lambda *_: calls.append(1))
+    hook = model.backbone.vision.tower.register_forward_hook(lambda *_: calls.append(1))
     noise = torch.randn(3, 1, 4, 3)
     prefix = model.encode(batch)
     first = model.sample(batch, prefix=prefix, noise=noise).actions

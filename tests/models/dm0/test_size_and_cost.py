@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from visuomotor.contract import Batch
 from visuomotor.models import config_from_json, config_to_json, make_config, make_model
 from visuomotor.models.dm0 import DM0
+from visuomotor.models.dm0.tensors import NAMES
 
 
 def test_published_parameter_counts_to_the_unit() -> None:
@@ -29,7 +30,7 @@ def test_published_parameter_counts_to_the_unit() -> None:
 
 def test_published_names_and_shapes() -> None:
     with torch.device("meta"):
-        shapes = {k: tuple(v.shape) for k, v in make_model("dm0", make_config("dm0", "base")).state_dict().items()}
+        shapes = {k: tuple(v.shape) for k, v in NAMES.state(make_model("dm0", make_config("dm0", "base"))).items()}
     tower = "model.mm_vision_tower.vision_tower."
     expected = {
         "model.llm.embed_tokens.weight": (152701, 2048),

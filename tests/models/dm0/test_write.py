@@ -65,7 +65,7 @@ def test_lines_in_the_cache_equal_lines_that_are_encoded_anew(
 ) -> None:
     model, batch = make_model(**{"llm.convolution": convolution}), prompt(make_batch())
     free = model.sample(batch, noise=torch.zeros(3, 1, 4, 3), lines=asked([6])).lines[0]
-    model.config = replace(model.config, newline_id=int(free[0, 1]))  # now row 0 ends its first line early
+    model = make_model(**{"llm.convolution": convolution, "newline_id": int(free[0, 1])})  # row 0 ends a line early
     newline, noise = model.config.newline_id, torch.randn(3, 1, 4, 3)
     found = model.sample(batch, noise=noise, lines=asked([6, 5, 4]))
     assert found.finished is not None
@@ -88,8 +88,8 @@ def test_images_are_encoded_once_and_each_token_costs_one_pass(make_model: Make,
     model, batch = make_model(), prompt(make_batch())
     tokens: list[int] = []
     images: list[int] = []
-    model.model.llm.register_forward_pre_hook(lambda _, args: tokens.append(args[0].shape[1]))
-    model.model.vision_tower.register_forward_hook(lambda *_: images.append(1))
+    model.backbone.llm.register_forward_pre_hook(lambda _, args: tokens.append(args[0].shape[1]))
+    model.backbone.vision.tower.register_forward_hook(lambda *_: images.append(1))
     model.config = replace(model.config, newline_id=39)  # which this model does not write
     lines = asked([4, 4, 4])
     model.sample(known(batch, [[7, 8]] * 3), lines=(replace(lines[0], given=True), *lines[1:]))
@@ -122,7 +122,7 @@ def test_a_line_that_time_cuts_off_is_as_if_it_had_not_been_asked(
     torch.testing.assert_close(over.actions, silent.actions, atol=1e-5, rtol=0)
 
     now = iter(range(100))
-    monkeypatch.setattr("visuomotor.models.dm0.writing.perf_counter", lambda: float(next(now)))
+    monkeypatch.setattr("visuomotor.backbones.writing.perf_counter", lambda: float(next(now)))
     first = model.sample(begun, noise=noise, lines=lines[:1])
     cut = model.sample(begun, noise=noise, lines=lines, deadline=4.0)  # three looks at the clock later: in the middle
     assert 0 < cut.lines[0].shape[1] < first.lines[0].shape[1]
@@ -152,7 +152,7 @@ def test_a_grammar_is_kept_and_changes_nothing_that_keeps_it_already(
     assert not any(grammar.accepts(row) for row in free)
 
     script = iter([*[20, 25, NEWLINE] * 2])
-    monkeypatch.setattr(model, "_logits", lambda states: torch.eye(40)[next(script)].expand(len(states), -1))
+    monkeypatch.setattr(model.backbone, "_logits", lambda states: torch.eye(40)[next(script)].expand(len(states), -1))
     both = [model.sample(batch, lines=asked).lines[0] for asked in (lines, (replace(lines[0], grammar=None),))]
     assert torch.equal(*both)
     assert trimmed(both[0]) == [[20, 25, NEWLINE]] * 3

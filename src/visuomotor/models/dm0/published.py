@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from visuomotor.backbones.base import Context
 from visuomotor.models.dm0.model import DM0
-from visuomotor.models.dm0.tensors import Precision, assign, config_of, published_names
+from visuomotor.models.dm0.tensors import NAMES, Precision, assign, config_of, published_names
 from visuomotor.models.raw import raw_batch
 
 __all__ = ["PublishedDM0", "from_published"]
@@ -20,6 +20,10 @@ class PublishedDM0(nn.Module):
     def __init__(self, dm0: DM0) -> None:
         super().__init__()
         self.dm0 = dm0
+
+    def published_parameters(self) -> dict[str, nn.Parameter]:
+        """{published name: parameter}."""
+        return {NAMES.published(name): parameter for name, parameter in self.dm0.named_parameters()}
 
     @torch.no_grad()
     def velocity(

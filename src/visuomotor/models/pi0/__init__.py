@@ -1,0 +1,7 @@
+"""pi0 and pi0.5: PaliGemma whose keys and values a flow-matching expert reads (README.md)."""
+
+from visuomotor.models.pi0.checkpoint import NAMES, PublishedPi0, from_published
+from visuomotor.models.pi0.config import SIZES, Pi0Config
+from visuomotor.models.pi0.model import Pi0
+
+__all__ = ["NAMES", "SIZES", "Pi0", "Pi0Config", "PublishedPi0", "from_published"]
