@@ -23,18 +23,19 @@ class ProcessorConfig:
 
     horizon, action_width, state_width: T, A, S of the model.
     image_roles: camera roles in the model's order; `optional_roles` may be missing (a masked view).
+    goal_roles: camera roles of which samples carry a goal image: in training that of a frame drawn uniformly from the
+        rest of the episode (hindsight relabelling, as in Octo), at inference that of the observation.
     image_size: side in pixels to pad and resize to; None leaves images as they are stored.
     levels: {scaffold level: probability that its line is present in a training sample}.
     prompt: name of the text layout (text/layouts.py): "plain", the instruction in a line of its own; "dm0", the
         published DM0's; "qwen2_vl", the chat layout of DexVLA (text/chat.py), whose only level is the sub-task, the
-        reasoning of every sample (1) or of none (0); "cogact", behind which nothing is written.
+        reasoning of every sample (1) or of none (0); "cogact", which has no levels.
     action_reference: "embodiment" keeps what the data says; "chunk_start" learns absolute components as differences
         to the state at the start of the chunk; `state_of` pairs action with state components of other names, and
         `wrap_angles` takes angles the short way round (the servers of published models do not).
     progress: samples carry how far the task is, now and at the chunk's end (for models with a progress token).
     weights: names of the loss weights per step that samples carry (data/weighting.py: "trajectory", "chunk", "move",
-        "mani", "emphasis"); dm0 multiplies its flow loss by all of them, cogact by the last three, damvla by what its
-        switches make of the first two.
+        "mani", "emphasis"); models multiply their action loss by all of them, damvla the first two by its switches.
     router: samples carry the label "router", whether the robot manipulates now; `weighting`: how both are made.
     action_normalization, state_normalization: "embodiment" takes what each component says; "min_max" and "z_score" are
         DexVLA's (data/normalization.py), for all of them. Its head bounds actions to [-1, 1], where min_max puts them.
@@ -68,6 +69,7 @@ class ProcessorConfig:
     state_width: int = 8
     image_roles: tuple[str, ...] = ("scene", "wrist")
     optional_roles: tuple[str, ...] = ()
+    goal_roles: tuple[str, ...] = ()
     image_size: int | None = None
     levels: dict[str, float] = field(default_factory=lambda: {"subtask": 0.5, "action": 1.0})
     prompt: str = "plain"
@@ -137,6 +139,8 @@ class ProcessorConfig:
             )
         if not self.image_roles:
             raise ValueError("image_roles is empty; a policy needs at least one camera role.")
+        if not set(self.goal_roles) <= set(self.image_roles):
+            raise ValueError(f"goal_roles {list(self.goal_roles)} must be among image_roles {list(self.image_roles)}.")
 
     @property
     def layout(self) -> type[TextLayout]:
