@@ -20,7 +20,7 @@ from typing import Any
 
 from visuomotor.spelling import did_you_mean
 
-__all__ = ["is_reference", "load"]
+__all__ = ["file_of", "is_reference", "load"]
 
 __path__: list[str] = []  # makes this module a package, whose submodules `_Finder` provides
 
@@ -28,6 +28,11 @@ __path__: list[str] = []  # makes this module a package, whose submodules `_Find
 def is_reference(text: str) -> bool:
     """Whether `text` is written as a reference, `FILE.py:thing` or `FILE.py`."""
     return text.endswith(".py") or ".py:" in text
+
+
+def file_of(reference: str) -> Path:
+    """The file that a reference names an object of."""
+    return Path(_split(reference)[0]).expanduser().resolve()
 
 
 def load(reference: str, expected: type | tuple[type, ...], what: str) -> Any:
@@ -42,10 +47,7 @@ def load(reference: str, expected: type | tuple[type, ...], what: str) -> Any:
         FileNotFoundError: there is no such file.
         ValueError: the file raises an error, has no such name (the nearest is named), or the object is of another type.
     """
-    path, separator, name = reference.rpartition(":")
-    if not separator or not path.endswith(".py"):
-        path, name = reference, ""
-    file = Path(path).expanduser().resolve()
+    (path, name), file = _split(reference), file_of(reference)
     if not file.is_file():
         raise FileNotFoundError(f"There is no file {path}, from which {what} was to be loaded; give FILE.py:NAME.")
     module = _import(file)
@@ -62,6 +64,11 @@ def load(reference: str, expected: type | tuple[type, ...], what: str) -> Any:
         hint = f" Candidates in the file: {', '.join(candidates)}." if candidates else ""
         raise ValueError(f"{reference} is {kind}, but {what} must be of type {_names(expected)}.{hint}")
     return value
+
+
+def _split(reference: str) -> tuple[str, str]:
+    path, _, name = reference.rpartition(":")
+    return (path, name) if path.endswith(".py") else (reference, "")
 
 
 class _Finder:
@@ -102,4 +109,4 @@ def _is_candidate(module: ModuleType, name: str, value: Any, expected: type | tu
 
 def _names(expected: type | tuple[type, ...]) -> str:
     types = expected if isinstance(expected, tuple) else (expected,)
-    return " or ".join(kind.__name__ for kind in types)
+    return " or ".join("class" if kind is type else kind.__name__ for kind in types)
