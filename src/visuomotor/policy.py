@@ -216,10 +216,13 @@ class Policy:
         samples = [conversation_sample(processor.config, words, c, begin=begin) for c in conversations]
         batch = processor.collate(samples).to(self.device)
         noise = self._noise([0] * len(samples))
-        sampled = self.model.sample(batch, noise=noise, generate=max_new_tokens, flow=False)
+        end = processor.layout.answer_end
+        sampled = self.model.sample(batch, noise=noise, generate=max_new_tokens, stop_id=end, flow=False)
         if sampled.text_ids is None:
             raise ValueError("The model wrote no text although it was asked a question.")
-        written = (words.decode(ids).partition("\n")[0] for ids in sampled.text_ids.cpu().numpy())
+        rows = sampled.text_ids.cpu().numpy()
+        whole = [row[: int((row == end).argmax()) if (row == end).any() else len(row)] for row in rows]
+        written = (words.decode(ids).partition("\n")[0] for ids in whole)
         return [(begin + text).strip() for text in written]
 
     def save(

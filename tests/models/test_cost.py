@@ -30,8 +30,8 @@ def model(request: pytest.FixtureRequest) -> Model:
     name, size, fields = request.param
     torch.manual_seed(0)
     made = make_model(name, make_config(name, size, **fields)).eval()
-    if isinstance(made, DAMVLA) and made.router is not None:
-        torch.nn.init.constant_(made.router.layers.bias, -100.0)  # of two heads, the arm's is counted
+    if isinstance(made, DAMVLA) and made.head.router is not None:
+        torch.nn.init.constant_(made.head.router.layers.bias, -100.0)  # of two heads, the arm's is counted
     return made
 
 

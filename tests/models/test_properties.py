@@ -15,10 +15,15 @@ PRESETS = [
     ("dm0", "nano"),
     ("pi0", "nano"),
     ("pi0", "nano-pi05"),
+    ("cogact", "nano"),
+    ("damvla", "nano"),
     ("dexvla", "nano"),
     ("dexvla", "nano-UNet"),
     ("dexvla-expert", "nano"),
 ]
+# A draw's condition is dropped by chance, and decoupling has a meaning where a text loss trains the backbone.
+DETERMINED = {"text_output": "tied", "action_model.unconditional_dropout": 0.0}
+OPTIONS = {"cogact": DETERMINED, "damvla": DETERMINED}
 TEXTLESS = {"dexvla-expert"}  # nothing but actions teaches their backbone, so gradient decoupling has no meaning
 # Where nobody taught them, their estimates of the data are noise over almost nothing, clamped in every step; their own
 # tests pull the chunks of a predictor that knows its data (models/dexvla/test_shared.py).
@@ -30,7 +35,7 @@ Preset = tuple[str, str]
 def build(preset: Preset, **overrides: Any) -> VLA:
     """The preset with weights from a fixed seed; zero matrices, as of fresh output layers, are filled."""
     torch.manual_seed(0)
-    model = make_model(preset[0], make_config(*preset, **overrides))
+    model = make_model(preset[0], make_config(*preset, **{**OPTIONS.get(preset[0], {}), **overrides}))
     assert isinstance(model, VLA)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -257,5 +262,5 @@ def test_guidance_pulls_tied_actions_to_their_target(preset: Preset, kind: str) 
 
 
 def test_unknown_options_are_refused_with_the_nearest_name(preset: Preset) -> None:
-    with pytest.raises(ValueError, match="horizon"):
-        make_config(*preset, horizn=4)
+    with pytest.raises(ValueError, match="denoise_steps"):
+        make_config(*preset, denoise_step=4)

@@ -43,6 +43,8 @@ class FakeConfig:
 class FakeModel(Model):
     """actions = head(relu(trunk(state)) + noise); terms "action" and "text" with different counts."""
 
+    writes = True
+
     def __init__(self, config: FakeConfig) -> None:
         super().__init__()
         self.config: FakeConfig = config

@@ -31,12 +31,14 @@ class Reading:
     images_after    text tokens in front of the views: 0, or 1 for models that begin with BOS
     output          layer over the vocabulary: "tied" to the embedding, of its "own", or "none": no text is predicted
     split           a token convolution does not mix views with text
+    action_tokens   discrete action tokens have a loss term of their own
     """
 
     attention: Literal["causal", "prefix", "full"] = "causal"
     images_after: int = 0
     output: Literal["tied", "own", "none"] = "tied"
     split: bool = True
+    action_tokens: bool = True
     words: WordIds = field(default_factory=WordIds)
 
 
@@ -109,7 +111,7 @@ class DecoderBackbone(Backbone):
             context.states = {layer: states if hidden is None else [*hidden, states][layer] for layer in layers}
         elif layers:
             slot = self._last_of_prompt(context)
-            last = _at(states, slot) if whole else self.llm.last_state(x, attention, keys[-1], slot)
+            last = _at(states, slot) if whole else self.llm.last_state(states, attention, keys[-1], slot)
             for layer in layers:
                 final = hidden is None or layer in (-1, depth)
                 context.states[layer] = last if final else _at([*(hidden or ()), last][layer], slot)
@@ -138,7 +140,7 @@ class DecoderBackbone(Backbone):
             views=batch.views,
             told=batch.labels,
             slots=slots,
-            features={name: features[name] for name in request.features},
+            features={name: features[name] for name in request.features if name in features},
             turns=slots.turn,
             turn_count=0 if slots.turn is None else int(slots.turn.max()),
         )
@@ -177,7 +179,7 @@ class DecoderBackbone(Backbone):
         if self.reading.attention == "full":
             attention = compile_attention(FULL, torch.zeros_like(turn), slots.valid)
         elif self.reading.attention == "prefix":
-            blocks = 2 * turn + _answered(slots.kind > TextKind.PROMPT, turn, turns)
+            blocks = 2 * turn + _answered(slots.kind > int(TextKind.PROMPT), turn, turns)
             attention = compile_attention(prefix_layout(turns), blocks, slots.valid)
         elif slots.turn is None:
             attention = causal_attention(slots.valid)
@@ -188,12 +190,16 @@ class DecoderBackbone(Backbone):
     def _last_of_prompt(self, context: Context) -> Int64[Tensor, "B"]:
         slots = context.slots
         assert slots is not None
-        return (slots.valid & (slots.kind <= TextKind.PROMPT)).cumsum(1).argmax(1)
+        prompt = slots.valid & (slots.kind <= int(TextKind.PROMPT))
+        prompt = prompt if slots.turn is None else prompt & (slots.turn == 0)  # later turns are questions
+        return prompt.cumsum(1).argmax(1)
 
     # Text -------------------------------------------------------------------------------------------------------
 
     def text_terms(self, context: Context) -> dict[str, Term]:
-        return text_terms(self._logits, context) if self.writes else {}
+        if not self.writes:
+            return {}
+        return text_terms(self._logits, context, action_tokens=self.reading.action_tokens)
 
     def generate(self, context: Context, length: int, stop_id: int | None = None) -> Int64[Tensor, "B G"]:
         """Up to `length` greedy tokens; each row stops after its own `stop_id` (default newline) and is padded.

@@ -1,6 +1,7 @@
 """Vision towers with their projectors. Dimensions: B images, S tokens of each, W width of the language model."""
 
 from abc import ABC, abstractmethod
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -8,10 +9,12 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from visuomotor.nn.vision import PerceptionEncoder, VisionConfig, prepare_images
+from visuomotor.nn.vision import PerceptionEncoder, VisionConfig, prepare_images, resize_bytes
 from visuomotor.nn.vit import ViT, ViTConfig
 
-__all__ = ["PerceptionVision", "SiglipVision", "Vision"]
+__all__ = ["PerceptionVision", "PrismaticVision", "SiglipVision", "Vision"]
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Vision(nn.Module, ABC):
@@ -51,6 +54,44 @@ class PerceptionVision(Vision):
 
     def units(self) -> list[nn.Module]:
         return list(self.tower.transformer.resblocks)
+
+
+class PrismaticVision(Vision):
+    """DINOv2 and SigLIP side by side, and a projector of three linears, four times as wide inside as both towers.
+
+    Images are resized without keeping their aspect. Patches come from the towers' second-to-last blocks, without a
+    norm. Feature "prefix" [B, P, D]: DINOv2's class token and registers, from the same block.
+    """
+
+    projector: nn.Sequential
+
+    def __init__(self, dinov2: ViTConfig, siglip: ViTConfig, width: int) -> None:
+        super().__init__()
+        self.dinov2, self.siglip = ViT(dinov2), ViT(siglip)
+        inputs = dinov2.width + siglip.width
+        layers = [nn.Linear(inputs, 4 * inputs), nn.GELU(), nn.Linear(4 * inputs, width), nn.GELU()]
+        self.projector = nn.Sequential(*layers, nn.Linear(width, width))
+
+    def prepare(self, images: UInt8[Tensor, "B h w 3"]) -> Float[Tensor, "B 6 size size"]:
+        """Images normalised for DINOv2, and in the last three channels for SigLIP."""
+        x = resize_bytes(images.permute(0, 3, 1, 2), self.dinov2.config.image_size).float() / 255
+        mean, std = _imagenet(x.device)
+        return torch.cat([(x - mean) / std, (x - 0.5) / 0.5], dim=1)
+
+    def forward(self, pixels: Float[Tensor, "B 6 size size"]) -> tuple[Float[Tensor, "B S W"], dict[str, Tensor]]:
+        prefix, patches = self.dinov2(pixels[:, :3])
+        _, others = self.siglip(pixels[:, 3:])
+        return self.projector(torch.cat([patches, others], dim=-1)), {"prefix": prefix}
+
+    def units(self) -> list[nn.Module]:
+        return [*self.dinov2.blocks, *self.siglip.blocks]
+
+
+@lru_cache(maxsize=8)
+def _imagenet(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and deviation [3, 1, 1], uploaded once per device: an upload in each sample would make the host wait."""
+    mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return mean, std
 
 
 class SiglipVision(Vision):

@@ -133,6 +133,8 @@ def grounding_text(
     the first view are that come and go, each asked once; "questions": on the first view, of the given kinds and weights
     (all alike when None).
     """
+    if config.augment.crop or config.augment.rotation:
+        raise ValueError("augment.crop and augment.rotation do not move boxes, of which questions ask; set them to 0.")
     boxes = _boxes(config, prepared, row, shifts)
     if objective == "boxes":
         asked = grounding.box_questions(boxes[0], prepared.vocabulary(), rng, config.questions_per_image)

@@ -17,11 +17,13 @@ __all__ = ["Model"]
 class Model(nn.Module, ABC):
     """A policy network between normalised batches and normalised actions. `config` is its frozen configuration.
 
-    `chunk_guidance`: the kinds of nn.guidance.Guidance that its `sample` takes under this name.
+    `chunk_guidance`: the kinds of nn.guidance.Guidance that its `sample` takes under this name; `writes`: it predicts
+    text.
     """
 
     config: Any
     chunk_guidance: tuple[str, ...] = ()
+    writes: bool = False
 
     @abstractmethod
     def loss(

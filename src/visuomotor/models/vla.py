@@ -60,6 +60,10 @@ class VLA(Model):
     def chunk_guidance(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.head.chunk_guidance
 
+    @property
+    def writes(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.backbone.writes
+
     # Training ---------------------------------------------------------------------------------------------------
 
     def loss(

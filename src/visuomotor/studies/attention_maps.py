@@ -4,15 +4,14 @@ from pathlib import Path
 
 import numpy as np
 
+from visuomotor.backbones.towers import PrismaticVision
 from visuomotor.contract import Batch
-from visuomotor.models.cogact.vlm import CogACTVLM, prepare_images
 from visuomotor.models.damvla.attention import prefix_attention
-from visuomotor.nn.vit import ViT
 
 __all__ = ["draw_attention"]
 
 
-def draw_attention(vlm: CogACTVLM, batch: Batch, path: Path) -> None:
+def draw_attention(vision: PrismaticVision, batch: Batch, path: Path) -> None:
     """One row for each sample: its first view, and over it what the class token and each register attend to.
 
     Maps are means over heads, each from 0 to its own maximum. Labels "router", where there are any, name the rows.
@@ -22,10 +21,9 @@ def draw_attention(vlm: CogACTVLM, batch: Batch, path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    tower = vlm.vision_backbone["dino_featurizer"]
-    assert isinstance(tower, ViT)
+    tower = vision.dinov2
     images = next(iter(batch.images.values()))
-    maps = prefix_attention(tower, prepare_images(images, tower.config.image_size)[0]).mean(2).cpu().numpy()
+    maps = prefix_attention(tower, vision.prepare(images)[:, :3]).mean(2).cpu().numpy()
     names = ["class token"] * tower.config.class_token + [f"register {i + 1}" for i in range(tower.config.registers)]
     shape = (batch.size, 1 + len(names))
     figure, axes = pyplot.subplots(*shape, figsize=(1.7 * shape[1], 1.8 * shape[0]), squeeze=False)

@@ -65,7 +65,9 @@ def measure_near_changes(checkpoint: Path, data: Path, rollouts: list[EpisodeRec
         _draw(policy, dataset, slices[:EPISODES], rollouts[:EPISODES], out / "routing.png")
     if getattr(policy.model.config, "vt", False):
         chosen = [rows[kind][spread_rows(int(kind.sum()), DRAWN)] for kind in (manipulates, ~manipulates) if kind.any()]
-        draw_attention(policy.model.vlm, next(_batches(policy, dataset, np.concatenate(chosen))), out / "attention.png")
+        draw_attention(
+            policy.model.backbone.vision, next(_batches(policy, dataset, np.concatenate(chosen))), out / "attention.png"
+        )
     return found
 
 
@@ -110,7 +112,8 @@ def _draw(
     for axis, frames in zip(axes[0], episodes, strict=False):
         said, label = [], []
         for batch in _batches(policy, dataset, np.arange(frames.start, frames.stop)):
-            said.append(policy.model.encode(batch).probability)
+            with torch.no_grad():
+                said.append(policy.model.head.route(policy.model.encode(batch)).probability)
             label.append(batch.labels["router"])
         chance, positive = torch.cat(said).cpu().numpy(), torch.cat(label).cpu().numpy()
         axis.fill_between(np.arange(len(positive)), positive, step="mid", color="0.88", label="label")

@@ -96,6 +96,11 @@ class ChatLayout:
             "Questions on images have no place in DexVLA's chat layout (prompt='qwen2_vl'); leave them out."
         )
 
+    @property
+    def answer_end(self) -> int:
+        """End of the turn."""
+        return int(self._ids(END)[0])
+
     def parse(self, text: str, level: str | None = None) -> dict[str, str]:
         """The reasoning of a written answer."""
         return {REASONING: text.partition(NEXT_ACTION)[0]}

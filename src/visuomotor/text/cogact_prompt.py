@@ -1,7 +1,10 @@
 """The text that CogACT reads: BOS, a question, and behind it LLaMA-2's empty piece and end of sequence.
 
 The end of sequence is the cognition token, so nothing may stand behind it. A tokenizer without BOS begins with its end
-of sequence instead, one without an empty piece does without it.
+of sequence instead, one without an empty piece does without it. Questions on images are those of Prismatic models,
+which the end of sequence closes, too:
+
+    In: What is left of the bowl?\nOut: a red block</s>
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +16,7 @@ import numpy as np
 from visuomotor.contract import TextKind
 from visuomotor.text.automaton import Grammar
 from visuomotor.text.layout import Content, TextRequest
-from visuomotor.text.scaffold import Piece, Pieces, Words
+from visuomotor.text.scaffold import Piece, Pieces, Words, spoken
 from visuomotor.text.tokenizer import TextTokenizer
 
 __all__ = ["CogACTLayout", "prompt", "prompt_ids"]
@@ -33,7 +36,7 @@ def prompt_ids(instruction: str, encode: Callable[[str], Sequence[int]]) -> list
 
 @dataclass(frozen=True)
 class CogACTLayout:
-    """Prompt alone: no level, no answer."""
+    """Prompt alone, without levels; and questions with answers."""
 
     tokenizer: TextTokenizer
 
@@ -79,8 +82,20 @@ class CogACTLayout:
         return []
 
     def exchange(self, question: Words, answer: Words | None, *, turn: int = 0, first: bool = True) -> Pieces:
-        """Refused: there is no answer."""
-        raise ValueError("A text of the layout 'cogact' has no answer; train on robot data alone, or prompt 'plain'.")
+        """Question, and answer with the end of sequence; all turns see the BOS of the first."""
+        words = self.tokenizer
+        pieces = [Piece(np.array([words.begin_id]), TextKind.PROMPT, False)] if first and turn <= 1 else []
+        pieces.append(Piece(words.encode(f"In: {spoken(question)}\nOut:"), TextKind.PROMPT, False, turn))
+        if answer is not None:
+            text = spoken(answer).strip()  # LLaMA-2's vocabulary puts a space in front itself
+            ids = words.encode(f" {text}" if words.empty_id is None else text)
+            pieces.append(Piece(np.append(ids, self.answer_end), TextKind.ANSWER, True, turn))
+        return pieces
+
+    @property
+    def answer_end(self) -> int:
+        """End of sequence."""
+        return self.tokenizer.eos_id
 
     def parse(self, text: str, level: str | None = None) -> dict[str, str]:
         """No level."""

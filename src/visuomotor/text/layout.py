@@ -102,6 +102,11 @@ class TextLayout(Protocol):
         """
         ...
 
+    @property
+    def answer_end(self) -> int:
+        """Token that ends an answer."""
+        ...
+
     def parse(self, text: str, level: str | None = None) -> dict[str, str]:
         """{level: content} of a written text. `level`: the one whose header was forced, so that the text goes on."""
         ...

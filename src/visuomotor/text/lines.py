@@ -54,6 +54,11 @@ class LineLayout:
         """Nothing: the last line's newline ends the text."""
         return []
 
+    @property
+    def answer_end(self) -> int:
+        """Newline."""
+        return self.tokenizer.newline_id
+
     def parse(self, text: str, level: str | None = None) -> dict[str, str]:
         """{level: content} of the lines that start with a header."""
         return parse_levels((HEADERS[level] if level else "") + text)

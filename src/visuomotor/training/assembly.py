@@ -132,8 +132,20 @@ def load_processor(folder: Path) -> Processor:
 
 
 def build_model(run: Run, processor: Processor) -> Model:
-    """The run's model; what the recipe cannot know follows the processor: token ids, robots."""
-    return make_model(run.model, fitted(run.config, processor))
+    """The run's model; what the recipe cannot know follows the processor: token ids, robots.
+
+    Raises:
+        ValueError: a source teaches text alone, but the model has no output layer over the vocabulary.
+    """
+    model = make_model(run.model, fitted(run.config, processor))
+    sources = [source for stage in run.stages.values() for source in stage.mixture.sources]
+    texts = [source.name for source in sources if source.options.get("objective", "robot") != "robot"]
+    if texts and not model.writes:
+        raise ValueError(
+            f"Source {texts[0]!r} has questions and answers, but this model has no output layer over the vocabulary to "
+            f"learn them with; leave the source out, or give the model one, e.g. text_output of a CogACT."
+        )
+    return model
 
 
 def train_loader(stage: Stage, data: DataSource) -> Loader:

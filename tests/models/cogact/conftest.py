@@ -1,7 +1,7 @@
 """Tiny oracles from transformers, the parts of a published file that hold the same weights, and a tiny CogACT."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -15,9 +15,12 @@ from transformers import (
     SiglipVisionModel,
 )
 
+from visuomotor.backbones.base import Context, ContextRequest
+from visuomotor.backbones.decoder import DecoderBackbone
 from visuomotor.contract import Batch, TextKind
 from visuomotor.models import make_config
 from visuomotor.models.cogact import ActionModel, ActionModelConfig, CogACT
+from visuomotor.models.raw import raw_batch
 from visuomotor.nn.vit import ViTConfig
 from visuomotor.nn.vit_names import from_transformers
 
@@ -74,6 +77,30 @@ def world() -> World:
     return World(dino=dino, siglip=siglip, projector=projector, llama=llama, action=action, parts=parts)
 
 
+def read(
+    backbone: DecoderBackbone,
+    dinov2: Tensor,
+    siglip: Tensor,
+    ids: Tensor,
+    valid: Tensor,
+    layers: tuple[int, ...] = (-1,),
+) -> Context:
+    """What a head reads of raw tensors: states [B, 1, W] of the last valid token, and DINOv2's prefix tokens."""
+    pixels = torch.cat([dinov2, siglip], dim=1)[:, None]
+    batch = raw_batch(pixels, valid[:, :1], ids, valid)
+    return backbone.observe(batch, ContextRequest(layers=layers, at="prompt", features=("prefix",)))
+
+
+def rows_of(batch: Batch, *chosen: int) -> Batch:
+    """Some rows of a batch, without the padding of their texts."""
+    index = torch.tensor(chosen)
+    rows = batch.map(lambda t: t[index])
+    length = int(rows.text_valid.sum(1).max())
+    texts = {name: getattr(rows, name)[:, :length] for name in ("text_ids", "text_valid", "text_kind", "text_loss")}
+    roles = [role for role, there in zip(rows.images, rows.present.any(0).tolist(), strict=True) if there]
+    return replace(rows, **texts, images={role: rows.images[role] for role in roles})
+
+
 TINY = {
     "dinov2.image_size": 28,
     "dinov2.patch_size": 7,
@@ -106,7 +133,7 @@ def make_model() -> Callable[..., CogACT]:
     def make(**overrides: object) -> CogACT:
         torch.manual_seed(0)
         model = CogACT(make_config("cogact", "nano", **{**TINY, **overrides}))
-        nn.init.normal_(model.action_model.final_layer.linear.weight, std=0.2)  # a fresh one predicts zeros
+        nn.init.normal_(model.head.model.final_layer.linear.weight, std=0.2)  # a fresh one predicts zeros
         return model
 
     return make

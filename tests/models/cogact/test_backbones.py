@@ -7,8 +7,9 @@ import torch
 from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from visuomotor.backbones.towers import PrismaticVision
 from visuomotor.models import make_config
-from visuomotor.models.cogact import CogACT
+from visuomotor.models.cogact import NAMES, CogACT
 from visuomotor.models.cogact.convert import SIGLIP
 
 SIZES = {
@@ -57,21 +58,21 @@ def model(**changes: Any) -> CogACT:
 @torch.no_grad()
 def test_public_weights_fill_all_but_projector_and_action_model(world: Any, folders: dict[str, str]) -> None:
     fresh = model()
-    before = {name: p.clone() for name, p in fresh.named_parameters()}
+    before = {NAMES.published(name): p.clone() for name, p in fresh.named_parameters()}
     report = fresh.load_backbones(folders)
     assert not report.unexpected
-    changed = {name for name, p in fresh.named_parameters() if not torch.equal(p, before[name])}
+    changed = {name for name, p in NAMES.state(fresh).items() if not torch.equal(p, before[name])}
     assert changed <= set(report.loaded)
     assert set(report.loaded) == {n for n in before if n.startswith(("vlm.vision_backbone.", "vlm.llm_backbone."))}
     assert "lm_head.weight" in report.ignored
     pixels = torch.randn(2, 3, 28, 28)
+    vision = fresh.backbone.vision
+    assert isinstance(vision, PrismaticVision)
     seen = world.dino(pixels, output_hidden_states=True).hidden_states[-2]
-    torch.testing.assert_close(
-        torch.cat(fresh.vlm.vision_backbone["dino_featurizer"](pixels), dim=1), seen, atol=1e-4, rtol=1e-4
-    )
+    torch.testing.assert_close(torch.cat(vision.dinov2(pixels), dim=1), seen, atol=1e-4, rtol=1e-4)
     others = world.siglip(pixels, output_hidden_states=True).hidden_states[-2]
-    torch.testing.assert_close(fresh.vlm.vision_backbone["siglip_featurizer"](pixels)[1], others, atol=1e-4, rtol=1e-4)
-    table, public = fresh.vlm.llm.embed_tokens.weight, world.llama.embed_tokens.weight
+    torch.testing.assert_close(vision.siglip(pixels)[1], others, atol=1e-4, rtol=1e-4)
+    table, public = fresh.backbone.llm.embed_tokens.weight, world.llama.embed_tokens.weight
     torch.testing.assert_close(table[:60], public, atol=0, rtol=0)
     torch.testing.assert_close(table[60:], public.mean(0).expand(4, -1))
 

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.models.cogact.conftest import read
 from visuomotor.models.cogact.config import LLAMA2_7B
 from visuomotor.models.cogact.convert import read_published, vlm_from_published
 
@@ -27,13 +28,13 @@ def test_a_published_file_becomes_both_models(world: Any, file: Path) -> None:
     z, noise = torch.randn(2, 1, 32), torch.randn(2, 4, 7)
     assert published.action_model is not None
     torch.testing.assert_close(published.action_model.sample(z, noise), world.action.sample(z, noise))
-    llm = published.vlm.config.llm
+    llm = published.backbone.llm.config
     assert (llm.heads, llm.head_dim, llm.qk_norm) == (4, 8, False)
     assert (llm.rope_theta, llm.norm_eps) == (LLAMA2_7B.rope_theta, LLAMA2_7B.norm_eps) == (1e4, 1e-5)
     pixels, ids = torch.randn(2, 1, 3, 28, 28), torch.tensor([[1, 5, 29, 2]])
-    expected = vlm_from_published(world.parts, **HEADS)[0].encode(*pixels, ids, ids > 0)
-    found = published.vlm.encode(*pixels, ids, ids > 0)
-    torch.testing.assert_close(found.features[0], expected.features[0], atol=0, rtol=0)
+    expected = read(vlm_from_published(world.parts, **HEADS)[0], *pixels, ids, ids > 0)
+    found = read(published.backbone, *pixels, ids, ids > 0)
+    torch.testing.assert_close(found.states[-1], expected.states[-1], atol=0, rtol=0)
 
 
 def test_a_file_without_action_model_is_where_training_starts(world: Any, tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import torch
 from transformers import LlamaConfig, LlamaModel
 
 from benchmarks.timing import count
+from tests.models.cogact.conftest import rows_of
+from visuomotor.backbones.base import ContextRequest
 from visuomotor.contract import Batch
 from visuomotor.models import config_from_json, config_to_json, make_config, make_model
 from visuomotor.models.cogact import CogACT
@@ -21,10 +23,10 @@ def test_the_loss_is_the_action_models_on_the_cognition_feature(make_model: Make
     model, batch = make_model(mask_padded=False), make_batch()
     noise, time = torch.randn(3, 2, 4, 3), torch.randint(100, (3, 2))
     term = model.loss(batch, noise=noise, time=time, generator=torch.Generator().manual_seed(3)).terms["diffusion"]
-    feature = model.vlm(batch.images["camera0"], batch.text_ids, batch.text_valid).features[0]
+    feature = model.encode(batch).states[-1]
     assert batch.actions is not None
     drawn = {"noise": noise, "time": time, "generator": torch.Generator().manual_seed(3)}
-    expected = model.action_model.loss(batch.actions, feature, **drawn)
+    expected = model.head.model.loss(batch.actions, feature, **drawn)
     torch.testing.assert_close(term.sum / term.count, expected)
     assert term.rows is not None
     torch.testing.assert_close(term.rows.sum(1), torch.stack([term.sum, term.count]).detach())
@@ -60,28 +62,26 @@ def test_everything_learns_but_what_no_feature_has_passed(make_model: Make, make
     model = make_model()
     model.loss(make_batch()).total.backward()
     still = {name for name, p in model.named_parameters() if p.grad is None}
-    last = {
-        f"vlm.vision_backbone.{tower}_featurizer.{part}"
-        for tower in ("dino", "siglip")
-        for part in ("norm.", "blocks.2.")
-    }
+    last = {f"backbone.vision.{tower}.{part}" for tower in ("dinov2", "siglip") for part in ("norm.", "blocks.2.")}
     assert still
-    assert all(name.startswith((*last, "action_model.history_embedder.")) for name in still)
+    assert all(name.startswith((*last, "head.model.history_embedder.")) for name in still)
 
 
 @torch.no_grad()
 def test_views_stand_one_after_the_other(make_model: Make, make_batch: MakeBatch) -> None:
     model, batch = make_model(), make_batch(views=2)
-    found = model.encode(batch)
-    pixels = [replace(batch, images={name: image}) for name, image in batch.images.items()]
-    one, other = (model.encode(view) for view in pixels)
-    assert found.prefix.shape == (3, 2 * 5, 16)
-    torch.testing.assert_close(found.prefix, torch.cat([one.prefix, other.prefix], dim=1))
-    assert not torch.allclose(found.features[0], one.features[0])
+    request = ContextRequest(layers=(-1,), at="prompt", features=("prefix",))
+    found = model.backbone.observe(batch, request)
+    one_view = {"image_valid": batch.image_valid[:, :1]}
+    pixels = [replace(batch, images={name: image}, **one_view) for name, image in batch.images.items()]
+    one, other = (model.backbone.observe(view, request) for view in pixels)
+    assert found.features["prefix"].shape == (3, 2 * 5, 16)
+    torch.testing.assert_close(
+        found.features["prefix"], torch.cat([one.features["prefix"], other.features["prefix"]], dim=1)
+    )
+    assert not torch.allclose(found.states[-1], one.states[-1])
     swapped = replace(batch, images=dict(reversed(batch.images.items())))
-    assert not torch.allclose(found.features[0], model.encode(swapped).features[0])
-    with pytest.raises(ValueError, match="reads images"):
-        model.encode(replace(batch, images={}))
+    assert not torch.allclose(found.states[-1], model.encode(swapped).states[-1])
 
 
 @torch.no_grad()
@@ -89,7 +89,7 @@ def test_sampling_follows_denoise_with_guidance(make_model: Make, make_batch: Ma
     model, batch = make_model(), make_batch()
     noise = torch.randn(3, 2, 4, 3)
     prefix, x, kept = model.encode(batch), noise, squared_cosine(100).alpha_bar
-    nothing = replace(prefix, features=(model.action_model.z_embedder.uncondition.expand_as(prefix.features[0]),))
+    nothing = replace(prefix, states={-1: model.head.model.z_embedder.uncondition.expand_as(prefix.states[-1])})
     for time in range(90, -1, -10):
         t = torch.full((3, 2), time)
         given, without = (model.denoise(p, x, t) for p in (prefix, nothing))
@@ -109,13 +109,7 @@ def test_a_chunk_does_not_depend_on_its_batch(make_model: Make, make_batch: Make
     noise = torch.randn(3, 1, 4, 3)
     together = model.sample(batch, noise=noise).actions
     for row in range(3):
-        length = int(batch.text_valid[row].sum())
-        alone = replace(
-            batch,
-            images={name: image[row : row + 1] for name, image in batch.images.items()},
-            text_ids=batch.text_ids[row : row + 1, :length],
-            text_valid=batch.text_valid[row : row + 1, :length],
-        )
+        alone = rows_of(batch, row)
         torch.testing.assert_close(
             model.sample(alone, noise=noise[row : row + 1]).actions[0], together[row], atol=1e-4, rtol=1e-4
         )
@@ -133,7 +127,7 @@ def test_sampling_never_makes_the_host_wait(make_model: Make, make_batch: MakeBa
 
 def test_the_guidance_pair_is_one_batch(make_model: Make, make_batch: MakeBatch) -> None:
     model, batch, rows = make_model(), make_batch(), []
-    for block in model.action_model.blocks:
+    for block in model.head.model.blocks:
         block.register_forward_hook(lambda _, given, __: rows.append(len(given[0])))
     model.sample(batch, noise=torch.randn(3, 2, 4, 3))
     assert rows == [12] * 20  # 2 blocks, 10 steps; 3 observations, 2 samples, with and without condition

@@ -62,7 +62,7 @@ def test_a_run_becomes_a_policy_that_acts_as_published(
     chunk = policy.infer([look()], seeds=[3])[0].actions
     batch = policy.processor.observations([look()])
     noise = torch.randn(1, 4, 7, generator=torch.Generator().manual_seed(3))
-    feature = run.model.vlm(batch.images["image"], batch.text_ids, batch.text_valid).features[0]
+    feature = run.model.encode(batch).states[-1]
     normalised = world.action.sample(feature, noise)[0].numpy().clip(-1, 1)
     low, high = np.array(LOW[:6]) * scale, np.array(HIGH[:6])
     np.testing.assert_allclose(chunk[:, :6], 0.5 * (normalised[:, :6] + 1) * (high - low) + low, atol=1e-5)

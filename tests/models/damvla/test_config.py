@@ -27,7 +27,7 @@ def test_all_32_build(on: tuple[bool, ...], caplog: pytest.LogCaptureFixture) ->
         model = DAMVLA(make_config("damvla", "nano", **{**SMALL, **fields}))
     ids = [id(p) for part in model.parts().values() for p in part]
     assert sorted(ids) == sorted(id(p) for p in model.parameters())
-    assert (model.router is not None) == (model.gripper_model is not None) == fields["dam"]
+    assert (model.head.router is not None) == (model.head.gripper is not None) == fields["dam"]
     assert bool(caplog.records) == (fields["dl"] and not fields["dam"])
     assert config_from_json(config_to_json("damvla", model.config)) == ("damvla", model.config)
 

@@ -6,9 +6,10 @@ import torch
 from torch.nn import functional as F
 
 from visuomotor.contract import Batch
+from visuomotor.heads.base import Targets
 from visuomotor.models.cogact import CogACT
 from visuomotor.models.damvla import DAMVLA, switches
-from visuomotor.models.damvla.losses import step_weights
+from visuomotor.models.damvla.losses import SCALES, weights_by_head
 
 Make = Callable[..., DAMVLA]
 Weighed = Callable[..., Batch]
@@ -21,6 +22,12 @@ def seeded(seed: int = 5) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def targets(batch: Batch) -> Targets:
+    found = Targets.of(batch)
+    assert found is not None
+    return found
+
+
 def gradients(model: torch.nn.Module) -> dict[str, float | None]:
     return {n: None if p.grad is None else float(p.grad.abs().max()) for n, p in model.named_parameters()}
 
@@ -30,11 +37,13 @@ def test_all_switches_off_is_cogact_bit_for_bit(
     make_damvla: Make, make_cogact: Callable[..., CogACT], make_batch: Callable, weighed: Weighed, mask_padded: bool
 ) -> None:
     plain, model = make_cogact(mask_padded=mask_padded), make_damvla(**OFF, mask_padded=mask_padded)
-    model.load_state_dict(plain.state_dict())
+    model.load_state_dict(model.adopt(plain.state_dict()))
     near = {"near": torch.rand(3, 4)}  # which both multiply; what is switched off needs no weights and reads none
     more = replace(weighed(), weights={**weighed().weights, **near})
     for batch in (make_batch(), weighed(), more, replace(weighed(views=2), weights={})):
-        theirs, ours = (m.loss(batch, generator=seeded()) for m in (plain, model))
+        # What the switches read counts nothing where they are off; a CogACT has no switches, and all counts.
+        others = replace(batch, weights={name: w for name, w in batch.weights.items() if name not in SCALES})
+        theirs, ours = plain.loss(others, generator=seeded()), model.loss(batch, generator=seeded())
         assert list(theirs.terms) == list(ours.terms) == ["diffusion"]
         for name in ("sum", "count", "rows", "weight"):
             a, b = (torch.as_tensor(getattr(losses.terms["diffusion"], name)) for losses in (theirs, ours))
@@ -53,7 +62,7 @@ def test_fresh_visual_tokens_change_nothing(make_damvla: Make, weighed: Weighed)
     batch = weighed()
     with_tokens, without = make_damvla(fresh=True), make_damvla(fresh=True, vt=False)
     for model in (with_tokens, without):
-        for head in model.heads:
+        for head in model.head.heads:
             torch.nn.init.normal_(head.final_layer.linear.weight, std=0.2, generator=seeded())
     report = with_tokens.load_state_dict(without.state_dict(), strict=False)
     assert report.missing_keys
@@ -70,15 +79,15 @@ def test_fresh_visual_tokens_change_nothing(make_damvla: Make, weighed: Weighed)
 def test_the_three_losses_are_the_specification_s(make_damvla: Make, weighed: Weighed) -> None:
     model, batch = make_damvla(vt=False, mask_padded=False, router_weight=0.5), weighed()
     losses = model.loss(batch, noise=NOISE, time=TIME, generator=seeded())
-    seen = model.vlm.observe(batch, (2, -1))
+    seen = model.encode(batch)
     trajectory, chunk = batch.weights["trajectory"], batch.weights["chunk"]
     expected, drops = [], seeded()
-    for head, weight in zip(model.heads, ((1 - trajectory) * chunk, trajectory * chunk), strict=True):
+    for head, weight in zip(model.head.heads, ((1 - trajectory) * chunk, trajectory * chunk), strict=True):
         drop = torch.rand((3, 2), generator=drops) < 0.1
         assert batch.actions is not None
-        errors = head.squared_errors(batch.actions, seen.features[1], noise=NOISE, time=TIME, drop=drop)
+        errors = head.squared_errors(batch.actions, seen.states[-1], noise=NOISE, time=TIME, drop=drop)
         expected.append((errors * weight[:, None, :, None]).sum() / (3 * 2 * 4 * 3))
-    probability = torch.sigmoid(model.router(seen.features[0]))  # type: ignore[misc]
+    probability = torch.sigmoid(model.head.router(seen.states[2]))  # type: ignore[misc]
     entropy = -torch.stack([1 - probability[0], probability[1], 1 - probability[2]]).log().mean()
     found = [losses.terms[name] for name in ("move", "mani", "router")]
     for term, value, factor in zip(found, (*expected, entropy), (1.0, 1.0, 0.5), strict=True):
@@ -92,11 +101,11 @@ def test_the_three_losses_are_the_specification_s(make_damvla: Make, weighed: We
 def test_each_head_has_draws_of_its_own(make_damvla: Make, weighed: Weighed) -> None:
     weights = {"chunk": torch.ones(3, 4), "trajectory": torch.full((3, 4), 0.5)}
     model, batch = make_damvla(vt=False), replace(weighed(), weights=weights)
-    assert model.gripper_model is not None
-    model.gripper_model.load_state_dict(model.action_model.state_dict())  # so that nothing else tells them apart
+    assert model.head.gripper is not None
+    model.head.gripper.load_state_dict(model.head.arm.state_dict())  # so that nothing else tells them apart
     drop = {"unconditional_dropout": 0.0}
     for given, same in (({}, False), ({"noise": NOISE, "time": TIME}, True)):
-        for head in model.heads:
+        for head in model.head.heads:
             head.config = replace(head.config, **drop)
         terms = model.loss(batch, generator=seeded(), **given).terms
         assert torch.equal(terms["move"].sum, terms["mani"].sum) == same
@@ -104,7 +113,7 @@ def test_each_head_has_draws_of_its_own(make_damvla: Make, weighed: Weighed) -> 
 
 def test_a_chunk_without_manipulation_leaves_the_gripper_head_alone(make_damvla: Make, weighed: Weighed) -> None:
     batch = weighed()
-    for trajectory, still, learns in ((0.0, "gripper_model", "action_model"), (1.0, "action_model", "gripper_model")):
+    for trajectory, still, learns in ((0.0, "head.gripper", "head.arm"), (1.0, "head.arm", "head.gripper")):
         model = make_damvla()
         weights = {**batch.weights, "trajectory": torch.full((3, 4), trajectory)}
         losses = model.loss(replace(batch, weights=weights), generator=seeded())
@@ -122,19 +131,19 @@ def test_the_router_s_loss_reaches_the_layers_below_its_latent(
     term = model.loss(weighed(), generator=seeded()).terms["router"]
     (term.sum / term.count).backward()
     found = gradients(model)
-    layers = "vlm.llm_backbone.llm.model.layers."
+    layers = "backbone.llm.layers."
     numbers = {
         int(name.removeprefix(layers).split(".")[0]) for name, value in found.items() if value and layers in name
     }
     assert numbers == set(range(reached))
-    assert any(value for name, value in found.items() if name.startswith("router"))
-    assert any(value for name, value in found.items() if name.startswith("vlm.vision_backbone.dino"))
-    assert all(value is None for name, value in found.items() if name.startswith(("action_model", "gripper_model")))
+    assert any(value for name, value in found.items() if name.startswith("head.router"))
+    assert any(value for name, value in found.items() if name.startswith("backbone.vision.dinov2"))
+    assert all(value is None for name, value in found.items() if name.startswith(("head.arm", "head.gripper")))
 
 
 def test_without_dual_latents_the_router_reads_the_cognition_feature(make_damvla: Make, weighed: Weighed) -> None:
     model, batch = make_damvla(dl=False), weighed()
-    expected = torch.sigmoid(model.router(model.vlm.observe(batch).features[0]))  # type: ignore[misc]
+    expected = torch.sigmoid(model.head.router(model.encode(batch).states[-1]))  # type: ignore[misc]
     torch.testing.assert_close(model.sample(batch).extras["router"], expected)
 
 
@@ -162,14 +171,13 @@ def test_switches_decide_which_steps_count(
     make_damvla: Make, weighed: Weighed, options: dict, expected: list[torch.Tensor | None]
 ) -> None:
     batch, config = weighed(), make_damvla(**options).config
-    assert batch.action_valid is not None
-    found = step_weights(config, batch, batch.action_valid)
+    found = weights_by_head(config, targets(batch))
     assert len(found) == len(expected)
     for a, b in zip(found, expected, strict=True):
         assert (a is None) == (b is None)
         torch.testing.assert_close(a, b)
     more = replace(batch, weights={**batch.weights, "near": torch.full((3, 4), 2.0)})
-    for a, b in zip(step_weights(config, more, batch.action_valid), expected, strict=True):
+    for a, b in zip(weights_by_head(config, targets(more)), expected, strict=True):
         torch.testing.assert_close(a, torch.full((3, 4), 2.0) * (1 if b is None else b))
 
 
@@ -181,7 +189,7 @@ def test_nothing_behind_the_episode_counts(make_damvla: Make, weighed: Weighed) 
     noise = NOISE.clone()
     for options in ({}, {"acw": False}, {"tw": False, "acw": False}):
         model = make_damvla(mask_padded=False, **options)
-        for head in model.heads:  # no attention, so that a step sees itself alone
+        for head in model.head.heads:  # no attention, so that a step sees itself alone
             for block in head.blocks:
                 torch.nn.init.zeros_(block.attn.proj.weight)  # type: ignore[union-attr]
         for name in ("move", "mani"):
@@ -220,7 +228,7 @@ def test_samples_without_actions_teach_nobody(make_damvla: Make, weighed: Weighe
     partly[0] = False
     term = model.loss(replace(batch, action_valid=partly)).terms["router"]
     assert term.count == 2
-    logit = model._look(batch)[1]
+    logit = model.head.look(model.encode(batch))[1]
     assert logit is not None
     torch.testing.assert_close(
         term.sum, F.binary_cross_entropy_with_logits(logit, batch.labels["router"], reduction="none")[1:].sum()
@@ -234,3 +242,26 @@ def test_what_a_batch_lacks_is_said(make_damvla: Make, weighed: Weighed) -> None
     with pytest.raises(ValueError, match=r"set processor.weights to \['chunk', 'trajectory'\]"):
         make_damvla().loss(replace(batch, weights={"chunk": batch.weights["chunk"]}))
     make_damvla(acw=False, tw=False).loss(replace(batch, weights={}))
+
+
+def test_heads_may_be_decoupled_where_text_is_learnt(make_damvla: Make, weighed: Weighed) -> None:
+    found = []
+    for on in (False, True):
+        model = make_damvla(text_output="own", gradient_decoupling=on)
+        losses = model.loss(weighed(), generator=seeded())
+        losses.total.backward()
+        found.append((losses.total.detach(), gradients(model)))
+    assert torch.equal(found[0][0], found[1][0])
+    assert any(value for name, value in found[0][1].items() if name.startswith("backbone.vision.dinov2"))
+    assert all(value is None for name, value in found[1][1].items() if name.startswith("backbone."))
+    assert any(value for name, value in found[1][1].items() if name.startswith("head.router"))
+
+
+def test_rows_without_actions_cost_the_heads_nothing(make_damvla: Make, weighed: Weighed) -> None:
+    model, batch, seen = make_damvla(), weighed(), []
+    assert batch.action_valid is not None
+    batch.action_valid[1] = False
+    for head in model.head.heads:
+        head.blocks[0].register_forward_hook(lambda _, given, __: seen.append(len(given[0])))
+    model.loss(batch)
+    assert seen == [4, 4]

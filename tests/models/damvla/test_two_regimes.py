@@ -3,7 +3,6 @@
 What the vision-language model would make of a picture is given: random features of the phase, a far goal and a pose.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,10 +12,10 @@ from scipy.stats import mannwhitneyu
 from torch import Tensor
 
 from tests.models.damvla.conftest import SMALL
+from visuomotor.backbones.base import Context, ContextRequest
 from visuomotor.contract import Batch
 from visuomotor.data.weighting import WeightingConfig, chunk_weight, phases_of, trajectory_weight
 from visuomotor.models import make_config
-from visuomotor.models.cogact.vlm import Encoded
 from visuomotor.models.damvla import DAMVLA, switches
 
 FRAMES, SWITCH, HORIZON, WIDTH = 40, 25, 4, 24
@@ -64,9 +63,12 @@ class Given:
         self.directions = torch.tensor([[8.0], [1.0], [1.0]]) * torch.randn(3, WIDTH, generator=generator)
         self.phases = 6 * torch.rand(WIDTH, generator=generator)
 
-    def __call__(self, batch: Batch, layers: Sequence[int] = (-1,)) -> Encoded:
+    def __call__(self, batch: Batch, request: ContextRequest, **_: object) -> Context:
         feature = torch.sin(batch.state @ self.directions + self.phases)[:, None]
-        return Encoded(features=(feature,) * len(layers), prefix=torch.zeros(batch.size, 5, 16))
+        return Context(
+            valid=batch.text_valid, labels=batch.text_ids, state=batch.state, embodiment=batch.embodiment,
+            views=batch.views, told=batch.labels, states=dict.fromkeys(request.layers, feature),
+        )  # fmt: skip
 
 
 def batch_of(frames: Frames, rows: Tensor) -> Batch:
@@ -91,8 +93,8 @@ def trained(combination: str, steps: int = 250, seed: int = 0) -> DAMVLA:
         "action_model.repeated_diffusion_steps": 2,
     }
     model = DAMVLA(make_config("damvla", "nano", **{**SMALL, **size, **switches(combination), "vt": False}))
-    model.vlm.observe = Given()
-    learnt = [p for name, p in model.named_parameters() if not name.startswith("vlm.")]
+    model.backbone.encode = model.backbone.observe = Given()
+    learnt = [p for name, p in model.named_parameters() if not name.startswith("backbone.")]
     optimiser = torch.optim.AdamW(learnt, lr=3e-3, weight_decay=0.0)
     frames, generator = demonstrations(100, seed=0), torch.Generator().manual_seed(0)
     for step in range(steps):

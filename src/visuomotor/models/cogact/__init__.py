@@ -1,15 +1,15 @@
 """CogACT: the cognition feature of a vision-language model conditions a diffusion transformer (README.md)."""
 
-from visuomotor.models.cogact.action_model import ActionModel
+from visuomotor.heads.diffusion_transformer import ActionModel, ActionModelConfig
 from visuomotor.models.cogact.checkpoint import ADAPTER
-from visuomotor.models.cogact.config import ACTION_MODEL_SIZES, SIZES, ActionModelConfig, CogACTConfig, first_format
+from visuomotor.models.cogact.config import ACTION_MODEL_SIZES, SIZES, CogACTConfig, first_format
 from visuomotor.models.cogact.model import CogACT
 from visuomotor.models.cogact.robots import ROBOTS
-from visuomotor.models.cogact.tensors import action_model_from_published
+from visuomotor.models.cogact.tensors import NAMES, action_model_from_published
 from visuomotor.models.spec import ModelSpec
 
 __all__ = [
-    "ACTION_MODEL_SIZES", "SIZES", "SPEC", "ActionModel", "ActionModelConfig", "CogACT", "CogACTConfig",
+    "ACTION_MODEL_SIZES", "NAMES", "SIZES", "SPEC", "ActionModel", "ActionModelConfig", "CogACT", "CogACTConfig",
     "action_model_from_published", "first_format",
 ]  # fmt: skip
 
@@ -21,6 +21,7 @@ SPEC = ModelSpec(
     build=CogACT,
     layout="cogact",
     checkpoint=ADAPTER,
+    names=NAMES,
     weights={
         "dinov2": ("facebook/dinov2-with-registers-large",),
         "siglip": ("google/siglip-so400m-patch14-224",),

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from visuomotor.backbones.decoder import DecoderBackbone
 from visuomotor.models.assign import fill
-from visuomotor.models.cogact.vlm import CogACTVLM
+from visuomotor.models.cogact.tensors import NAMES
 from visuomotor.models.files import read_json, read_safetensors
 from visuomotor.models.hub import TOKENIZER_FILES, find_weights
 from visuomotor.models.report import TensorReport
@@ -20,17 +21,16 @@ from visuomotor.nn.vit_names import from_transformers
 
 __all__ = ["load_backbones"]
 
-TOWERS = {"dinov2": "dino_featurizer", "siglip": "siglip_featurizer"}
+TOWERS = ("dinov2", "siglip")
 VISION_FILES = ("*.safetensors", "config.json")
 LLM_FILES = ("*.safetensors", "*.safetensors.index.json", "config.json", *TOKENIZER_FILES)
 
 
-def load_backbones(vlm: CogACTVLM, sources: Mapping[str, str], *, prefix: str = "") -> TensorReport:
-    """Fill parts of `vlm` from `sources`, {"dinov2", "siglip" or "llm": folder or name on the Hugging Face Hub}.
+def load_backbones(backbone: DecoderBackbone, sources: Mapping[str, str]) -> TensorReport:
+    """Fill parts of `backbone` from `sources`, {"dinov2", "siglip" or "llm": folder or name on the Hugging Face Hub}.
 
     Towers may have timm's names or transformers', and positions of another grid, which are resized. Rows of the
     embedding behind the public vocabulary become the mean of the others: padding has one of them, which nobody reads.
-    prefix: of the names in the report.
 
     Raises:
         FileNotFoundError: a source is not there. ValueError: it is of another architecture or size, or damaged.
@@ -39,21 +39,21 @@ def load_backbones(vlm: CogACTVLM, sources: Mapping[str, str], *, prefix: str = 
     if unknown:
         raise ValueError(f"Public weights fill 'dinov2', 'siglip' and 'llm', not {sorted(unknown)}.")
     reports = []
-    for part, name in TOWERS.items():
+    for part in TOWERS:
         if part in sources:
             folder = find_weights(sources[part], VISION_FILES, option=f"weights.{part}")
-            tower = vlm.vision_backbone[name]
+            tower = backbone.vision.get_submodule(part)
             assert isinstance(tower, ViT)
             found, unused = from_transformers(dict(read_safetensors(folder)), tower.config)
             if not any(".ls1." in tensor for tensor in found):  # a tower without gains has gains of 1
                 found |= {n: t.new_ones(t.shape) for n, t in tower.state_dict().items() if n.endswith(".gamma")}
-            reports.append(_fill(tower, iter(found.items()), f"{prefix}vision_backbone.{name}.", folder, list(unused)))
+            reports.append(_fill(tower, iter(found.items()), f"backbone.vision.{part}.", folder, list(unused)))
     if "llm" in sources:
         folder = find_weights(sources["llm"], LLM_FILES, option="weights.llm")
-        _require_same(vlm.llm, folder)
+        _require_same(backbone.llm, folder)
         ignored: list[str] = []
-        tensors = _llama(folder, vlm.llm.embed_tokens.weight.shape[0], ignored)
-        reports.append(_fill(vlm.llm, tensors, f"{prefix}llm_backbone.llm.model.", folder, ignored))
+        tensors = _llama(folder, backbone.llm.embed_tokens.weight.shape[0], ignored)
+        reports.append(_fill(backbone.llm, tensors, "backbone.llm.", folder, ignored))
     return TensorReport(
         loaded=tuple(name for report in reports for name in report.loaded),
         unexpected=tuple(name for report in reports for name in report.unexpected),
@@ -64,8 +64,8 @@ def load_backbones(vlm: CogACTVLM, sources: Mapping[str, str], *, prefix: str = 
 def _fill(
     module: nn.Module, found: Iterator[tuple[str, Tensor]], stem: str, folder: Path, ignored: list[str]
 ) -> TensorReport:
-    own = {stem + name: tensor for name, tensor in module.state_dict(keep_vars=True).items()}
-    report = fill(own, ((stem + name, tensor) for name, tensor in found), ignored)
+    own = {NAMES.published(stem + name): tensor for name, tensor in module.state_dict(keep_vars=True).items()}
+    report = fill(own, ((NAMES.published(stem + name), tensor) for name, tensor in found), ignored)
     if report.missing or report.mismatched:
         raise ValueError(f"The weights in {folder} do not fit this model: {report}.")
     return report

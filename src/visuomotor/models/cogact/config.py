@@ -2,18 +2,20 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
+from visuomotor.backbones.decoder import Reading
 from visuomotor.codec import update
+from visuomotor.heads.diffusion_transformer import ActionModelConfig, DiffusionTransformerConfig
+from visuomotor.models.vla import Routing
 from visuomotor.nn.decoder import DecoderConfig
-from visuomotor.nn.diffusion import spaced_times
 from visuomotor.nn.vit import DINOV2_LARGE, SIGLIP_SO400M, ViTConfig
+from visuomotor.spelling import require_choices
 
 __all__ = [
     "ACTION_MODEL_SIZES",
     "LLAMA2_7B",
     "SIZES",
-    "ActionModelConfig",
     "CogACTConfig",
     "VLMConfig",
     "first_format",
@@ -24,38 +26,6 @@ LLAMA2_7B = DecoderConfig(
     width=4096, mlp_width=11008, layers=32, heads=32, kv_heads=32, head_dim=128, vocab_size=32064, rope_theta=1e4,
     norm_eps=1e-5, qk_norm=False,
 )  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class ActionModelConfig:
-    """The diffusion transformer that makes an action chunk of a cognition feature; the default is size B.
-
-    token_size                 width of the cognition feature
-    horizon                    actions in a chunk: the current one and those after it
-    unconditional_dropout      share of training samples whose feature is replaced by the learned unconditional vector
-    repeated_diffusion_steps   noise draws for each sample of a training step. Documented is 8; the published training
-                               code never passes its setting on, so published weights were trained with 4
-    """
-
-    width: int = 768
-    depth: int = 12
-    heads: int = 12
-    token_size: int = 4096
-    action_dim: int = 7
-    horizon: int = 16
-    unconditional_dropout: float = 0.1
-    diffusion_steps: int = 100
-    repeated_diffusion_steps: int = 8
-
-    def __post_init__(self) -> None:
-        names = ("width", "depth", "heads", "token_size", "action_dim", "horizon", "diffusion_steps")
-        for name in (*names, "repeated_diffusion_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1.")
-        if self.width % self.heads:
-            raise ValueError(f"Width {self.width} does not split into {self.heads} heads.")
-        if not 0 <= self.unconditional_dropout < 1:
-            raise ValueError(f"unconditional_dropout is {self.unconditional_dropout}, but must be in [0, 1).")
 
 
 ACTION_MODEL_SIZES = {
@@ -113,6 +83,10 @@ class CogACTConfig:
     mask_padded     the loss averages over steps within the episode only (published: over all steps)
     guidance        scale of classifier-free guidance; up to 1 it is off
     denoise_steps   of DDIM, so that a whole stride of `diffusion_steps` gives exactly as many
+    text_output     layer over the vocabulary, with which the language model also learns to answer: "tied" to its
+                    embedding, of its "own", or "none" (published)
+    gradient_decoupling   the action loss does not reach the language model and its towers, which text alone trains
+    decoupled_sources     indices into the mixture of which that is true; None: of all
     """
 
     dinov2: ViTConfig = _NANO_DINOV2
@@ -123,16 +97,42 @@ class CogACTConfig:
     mask_padded: bool = True
     guidance: float = 1.5
     denoise_steps: int = 10
+    text_output: Literal["none", "tied", "own"] = "none"
+    text_weight: float = 1.0
+    gradient_decoupling: bool = False
+    decoupled_sources: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        _ = self.vlm  # refuses parts that do not fit each other
-        spaced_times(self.action_model.diffusion_steps, self.denoise_steps)
+        _ = self.vlm, self.head, self.gradient_routing  # refuse parts that do not fit each other
+        require_choices(self)
+        if self.gradient_decoupling and self.text_output == "none":
+            raise ValueError(
+                "gradient_decoupling is on, but text_output is 'none', so nothing would train the language model; "
+                "switch gradient_decoupling off, or set text_output to 'tied' or 'own'."
+            )
         # The cognition feature is a state of the language model, so its width is no choice of the head's.
         object.__setattr__(self, "action_model", replace(self.action_model, token_size=self.llm.width))
 
     @property
     def vlm(self) -> VLMConfig:
         return VLMConfig(dinov2=self.dinov2, siglip=self.siglip, llm=self.llm)
+
+    @property
+    def reading(self) -> Reading:
+        """How the language model reads views and text, and what it predicts."""
+        return Reading(attention="causal", images_after=1, split=False, action_tokens=False, output=self.text_output)
+
+    @property
+    def head(self) -> DiffusionTransformerConfig:
+        """The action head."""
+        shared = {name: getattr(self, name) for name in ("action_model", "mask_padded", "guidance", "denoise_steps")}
+        return DiffusionTransformerConfig(**shared)
+
+    @property
+    def gradient_routing(self) -> Routing:
+        """What passes from the head back into the language model, and how much texts count."""
+        weights = {"text": self.text_weight}
+        return Routing(decoupled=self.gradient_decoupling, sources=self.decoupled_sources, weights=weights)
 
     @property
     def image_size(self) -> int:

@@ -1,18 +1,19 @@
 """Published CogACT checkpoints: a `.pt` file with the parts of the model."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from visuomotor.backbones.decoder import DecoderBackbone
+from visuomotor.heads.diffusion_transformer import ActionModel
 from visuomotor.models.assign import assign, count_numbered, told_shape
-from visuomotor.models.cogact.action_model import ActionModel
-from visuomotor.models.cogact.config import ACTION_MODEL_SIZES, LLAMA2_7B, VLMConfig
-from visuomotor.models.cogact.tensors import WHAT, action_model_from_published
-from visuomotor.models.cogact.vlm import CogACTVLM
+from visuomotor.models.cogact.config import ACTION_MODEL_SIZES, LLAMA2_7B, SIZES, VLMConfig
+from visuomotor.models.cogact.initialize import fresh_backbone
+from visuomotor.models.cogact.tensors import BACKBONE, PUBLISHED, WHAT, action_model_from_published
 from visuomotor.models.report import TensorReport
 from visuomotor.nn.decoder import DecoderConfig
 from visuomotor.nn.vit import ViTConfig
@@ -20,8 +21,7 @@ from visuomotor.nn.vit_names import from_timm
 
 __all__ = ["Published", "read_published", "vlm_config_of", "vlm_from_published"]
 
-DINO, SIGLIP = "vision_backbone.dino_featurizer.", "vision_backbone.siglip_featurizer."
-LLM = "llm_backbone.llm.model."
+DINO, SIGLIP, LLM = (PUBLISHED[part] for part in ("vision.dinov2.", "vision.siglip.", "llm."))
 PARTS = ("vision_backbone", "projector", "llm_backbone")
 TOWER_HEADS = 16  # of both published towers
 
@@ -30,10 +30,10 @@ TOWER_HEADS = 16  # of both published towers
 class Published:
     """What a published file holds. `action_model` None: a Prismatic or OpenVLA file, which has none; make a fresh one.
 
-    `report` is that of the vision-language model.
+    `report` is that of the vision-language model, which `backbone` is.
     """
 
-    vlm: CogACTVLM
+    backbone: DecoderBackbone
     action_model: ActionModel | None
     report: TensorReport
 
@@ -51,17 +51,18 @@ def read_published(
         FileNotFoundError: no file. ValueError: it holds more than tensors, parts are missing, or tensors do not fit.
     """
     parts = _read(Path(path))
-    vlm, report = vlm_from_published(parts, vision_heads=vision_heads, llm_heads=llm_heads)
+    backbone, report = vlm_from_published(parts, vision_heads=vision_heads, llm_heads=llm_heads)
     action = parts.get("action_model")
     if action is None:
-        return Published(vlm=vlm, action_model=None, report=report)
+        return Published(backbone=backbone, action_model=None, report=report)
     heads = action_heads or _published_heads(action)
-    return Published(vlm=vlm, action_model=action_model_from_published(action, num_heads=heads), report=report)
+    action_model = action_model_from_published(action, num_heads=heads)
+    return Published(backbone=backbone, action_model=action_model, report=report)
 
 
 def vlm_from_published(
     parts: Mapping[str, Mapping[str, Tensor]], *, vision_heads: int = TOWER_HEADS, llm_heads: int | None = None
-) -> tuple[CogACTVLM, TensorReport]:
+) -> tuple[DecoderBackbone, TensorReport]:
     """The vision-language model that a file's parts describe, sharing their tensors.
 
     Raises:
@@ -85,11 +86,11 @@ def vlm_from_published(
         elif not name.startswith((DINO, SIGLIP)):
             found[name] = tensor
     with torch.device("meta"):
-        vlm = CogACTVLM(config)
-    report = assign(vlm, found, ignored=tuple(ignored))
+        backbone = fresh_backbone(replace(SIZES["base"], **vars(config)))
+    report = assign(backbone, found, ignored=tuple(ignored), names=BACKBONE)
     if not report.complete:
         raise ValueError(f"The vision-language model does not fit: {report.summary()}.")
-    return vlm, report
+    return backbone, report
 
 
 def vlm_config_of(

@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 
+from visuomotor.backbones.towers import PrismaticVision
 from visuomotor.contract import Component, Embodiment
 from visuomotor.data.processor import Processor, ProcessorConfig
 from visuomotor.data.statistics import Statistics, VectorStatistics
-from visuomotor.models.cogact.action_model import ActionModel
+from visuomotor.heads.diffusion_transformer import ActionModel
 from visuomotor.models.cogact.config import ACTION_MODEL_SIZES, SIZES
 from visuomotor.models.cogact.convert import Published, read_published
 from visuomotor.models.cogact.model import CogACT
@@ -83,13 +84,15 @@ def read_run(path: Path | str, **heads: Any) -> PublishedRun:
 
 def model_of(published: Published) -> CogACT:
     """The parts of a published file as one model, sharing their tensors."""
-    action = published.action_model
+    action, backbone = published.action_model, published.backbone
+    llm, vision = backbone.llm.config, backbone.vision
+    assert isinstance(vision, PrismaticVision)
     if action is None:
-        action = ActionModel(replace(ACTION_MODEL_SIZES["B"], token_size=published.vlm.config.llm.width))
-    config = replace(SIZES["base"], **vars(published.vlm.config), action_model=action.config)
+        action = ActionModel(replace(ACTION_MODEL_SIZES["B"], token_size=llm.width))
+    parts = {"dinov2": vision.dinov2.config, "siglip": vision.siglip.config, "llm": llm}
     with torch.device("meta"):
-        model = CogACT(config)
-    model.vlm, model.action_model = published.vlm, action
+        model = CogACT(replace(SIZES["base"], **parts, action_model=action.config))
+    model.backbone, model.head.model = backbone, action
     for parameter in model.parameters():
         if parameter.untyped_storage().nbytes() != parameter.nbytes:  # a part of a larger one cannot be saved
             parameter.data = parameter.data.clone()

@@ -7,11 +7,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from visuomotor.heads.diffusion_transformer import ActionModel, ActionModelConfig
 from visuomotor.models.assign import assign, count_numbered, told_shape
-from visuomotor.models.cogact.action_model import ActionModel
-from visuomotor.models.cogact.config import ActionModelConfig
+from visuomotor.models.names import NameTable
 
-__all__ = ["WHAT", "action_config_of", "action_model_from_published"]
+__all__ = ["BACKBONE", "NAMES", "PUBLISHED", "VLM_NAMES", "WHAT", "action_config_of", "action_model_from_published"]
+
+PUBLISHED = {
+    "vision.dinov2.": "vision_backbone.dino_featurizer.",
+    "vision.siglip.": "vision_backbone.siglip_featurizer.",
+    "vision.projector.": "projector.projector.",
+    "llm.": "llm_backbone.llm.model.",
+    "lm_head.": "llm_backbone.llm.lm_head.",
+}
+# Of a backbone alone and the parts of a published file, and of a model and its checkpoints up to the second format.
+BACKBONE = NameTable(PUBLISHED)
+VLM_NAMES = {f"backbone.{own}": f"vlm.{theirs}" for own, theirs in PUBLISHED.items()}
+NAMES = NameTable({**VLM_NAMES, "head.model.": "action_model."})
 
 log = logging.getLogger(__name__)
 Shapes = Mapping[str, tuple[int, ...]]

@@ -3,9 +3,10 @@
 from visuomotor.models.cogact import SPEC as COGACT
 from visuomotor.models.damvla.config import COMBINATIONS, SIZES, DAMVLAConfig, first_format, switches
 from visuomotor.models.damvla.model import DAMVLA
+from visuomotor.models.damvla.tensors import NAMES
 from visuomotor.models.spec import ModelSpec
 
-__all__ = ["COMBINATIONS", "DAMVLA", "SIZES", "SPEC", "DAMVLAConfig", "first_format", "switches"]
+__all__ = ["COMBINATIONS", "DAMVLA", "NAMES", "SIZES", "SPEC", "DAMVLAConfig", "first_format", "switches"]
 
 # Nothing of it is published: the common properties' exceptions are those of its recipe in the paper.
 SPEC = ModelSpec(
@@ -15,6 +16,7 @@ SPEC = ModelSpec(
     sampling_fields=("guidance", "routing", "hysteresis"),
     build=DAMVLA,
     layout=COGACT.layout,
+    names=NAMES,
     weights=COGACT.weights,
     acting=("action_model", "gripper_model", "router"),
     first_format=first_format,

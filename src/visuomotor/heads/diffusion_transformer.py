@@ -1,10 +1,11 @@
-"""CogACT's action model: a diffusion transformer that is told time and cognition feature by a token in front.
+"""CogACT's action head: a diffusion transformer that is told time and cognition feature by a token in front.
 
-Parameter names are the published ones. Dimensions: B batch, R noise draws, T horizon, A action width, C width of the
-cognition feature, W width of the transformer.
+Parameter names of `ActionModel` are the published ones. Dimensions: B batch, R noise draws, N samples, T horizon,
+A action width, C width of the cognition feature, W width of the transformer.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -12,12 +13,53 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from visuomotor.models.cogact.config import ActionModelConfig
+from visuomotor.backbones.base import Context, ContextRequest
+from visuomotor.contract import Sampled, Term
+from visuomotor.heads.base import ActionHead, Draws, Targets, action_term, step_weights
 from visuomotor.nn.diffusion import Schedule, ddim, ddpm, spaced_times, squared_cosine
 from visuomotor.nn.dit import Block, TimeEmbedding, per_sample
+from visuomotor.nn.guidance import NOISE_GUIDANCE, Guidance, guide_noise
 from visuomotor.nn.random import integers, normal, uniform
+from visuomotor.nn.terms import nothing
 
-__all__ = ["ActionModel"]
+__all__ = [
+    "ActionModel", "ActionModelConfig", "ConditionEmbedder", "DiffusionTransformerConfig", "DiffusionTransformerHead",
+    "Predictor", "sample_chunks",
+]  # fmt: skip
+
+Predictor = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionModelConfig:
+    """The diffusion transformer that makes an action chunk of a cognition feature; the default is size B.
+
+    token_size                 width of the cognition feature
+    horizon                    actions in a chunk: the current one and those after it
+    unconditional_dropout      share of training samples whose feature is replaced by the learned unconditional vector
+    repeated_diffusion_steps   noise draws for each sample of a training step. Documented is 8; the published training
+                               code never passes its setting on, so published weights were trained with 4
+    """
+
+    width: int = 768
+    depth: int = 12
+    heads: int = 12
+    token_size: int = 4096
+    action_dim: int = 7
+    horizon: int = 16
+    unconditional_dropout: float = 0.1
+    diffusion_steps: int = 100
+    repeated_diffusion_steps: int = 8
+
+    def __post_init__(self) -> None:
+        names = ("width", "depth", "heads", "token_size", "action_dim", "horizon", "diffusion_steps")
+        for name in (*names, "repeated_diffusion_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1.")
+        if self.width % self.heads:
+            raise ValueError(f"Width {self.width} does not split into {self.heads} heads.")
+        if not 0 <= self.unconditional_dropout < 1:
+            raise ValueError(f"unconditional_dropout is {self.unconditional_dropout}, but must be in [0, 1).")
 
 
 class Embedder(nn.Module):
@@ -120,7 +162,18 @@ class ActionModel(nn.Module):
         noise, time, drop   replace the draws from `generator`: standard normal; uniform over all times; and, with the
                             configured probability, the unconditional vector instead of z, for each draw anew
         """
-        self._require_shapes(actions, z)
+        draws = self.draw(actions, noise, time, drop, generator)
+        return self.errors(actions, z, draws)
+
+    def draw(
+        self,
+        actions: Float[Tensor, "B T A"],
+        noise: Float[Tensor, "B R T A"] | None = None,
+        time: Int64[Tensor, "B R"] | None = None,
+        drop: Bool[Tensor, "B R"] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Draws:
+        """What is random in a training step; see `squared_errors`."""
         config, device = self.config, actions.device
         if noise is None:
             shape = (actions.shape[0], config.repeated_diffusion_steps, *actions.shape[1:])
@@ -130,10 +183,17 @@ class ActionModel(nn.Module):
             time = integers(config.diffusion_steps, draws, generator, device)
         if drop is None:
             drop = uniform(draws, generator, device) < config.unconditional_dropout
-        flat = time.flatten()
-        x = self.schedule.noised(actions.repeat_interleave(draws[1], 0), noise.flatten(0, 1), flat)
-        found = self(x, flat, z.repeat_interleave(draws[1], 0), drop.flatten())
-        return (found.to(noise.dtype) - noise.flatten(0, 1)).square().unflatten(0, draws)
+        return Draws(noise=noise, time=time, extra={"drop": drop})
+
+    def errors(
+        self, actions: Float[Tensor, "B T A"], z: Float[Tensor, "B 1 C"], draws: Draws
+    ) -> Float[Tensor, "B R T A"]:
+        """Squared errors of the predicted noise."""
+        self._require_shapes(actions, z)
+        noise, repeats, time = draws.noise, draws.noise.shape[1], draws.time.flatten()
+        x = self.schedule.noised(actions.repeat_interleave(repeats, 0), noise.flatten(0, 1), time)
+        found = self(x, time, z.repeat_interleave(repeats, 0), draws.extra["drop"].flatten())
+        return (found.to(noise.dtype) - noise.flatten(0, 1)).square().unflatten(0, noise.shape[:2])
 
     def loss(
         self,
@@ -173,7 +233,7 @@ class ActionModel(nn.Module):
             return ddpm(predict, noise, self.schedule, generator=generator)
         return ddim(predict, noise, self.schedule, spaced_times(self.config.diffusion_steps, steps))
 
-    def predictor(self, z: Float[Tensor, "B 1 C"], guidance: float = 1.0) -> Callable[[Tensor, Tensor], Tensor]:
+    def predictor(self, z: Float[Tensor, "B 1 C"], guidance: float = 1.0) -> Predictor:
         """(x [B, T, A], t [B]) -> the noise in x, guided as in `sample`; z is embedded once."""
         guided, size = guidance > 1, z.shape[0]
         without = torch.arange(2 * size, device=z.device) >= size  # the second half knows nothing
@@ -215,3 +275,93 @@ def _initialize(model: ActionModel) -> None:
             if not name.endswith("bias"):  # matrices, and the unconditional vector
                 nn.init.normal_(parameter, std=0.02)
     nn.init.zeros_(model.final_layer.linear.weight)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionTransformerConfig:
+    """An action model, how it is trained, and how it samples.
+
+    mask_padded     the loss averages over steps within the episode only, else over all steps
+    guidance        scale of classifier-free guidance; up to 1 it is off
+    denoise_steps   of DDIM
+    """
+
+    action_model: ActionModelConfig
+    mask_padded: bool = True
+    guidance: float = 1.5
+    denoise_steps: int = 10
+
+    def __post_init__(self) -> None:
+        spaced_times(self.action_model.diffusion_steps, self.denoise_steps)
+
+
+class DiffusionTransformerHead(ActionHead):
+    """An action model that is told the last state of the prompt, CogACT's cognition feature. Term "diffusion"."""
+
+    request = ContextRequest(layers=(-1,), at="prompt")
+    terms = ("diffusion",)
+    chunk_guidance = NOISE_GUIDANCE
+
+    def __init__(self, config: DiffusionTransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = ActionModel(config.action_model)
+
+    def draw(
+        self, targets: Targets, noise: Tensor | None, time: Tensor | None, generator: torch.Generator | None
+    ) -> Draws:
+        """Noise, diffusion times, and which draws are unconditional."""
+        return self.model.draw(targets.actions, noise, time, generator=generator)
+
+    def losses(self, context: Context, targets: Targets, draws: Draws) -> dict[str, Term]:
+        errors = self.model.errors(targets.actions, context.states[-1], draws)
+        steps = targets.steps if self.config.mask_padded else torch.ones_like(targets.steps)
+        return {"diffusion": action_term(errors, steps, step_weights(targets))}
+
+    def nothing(self, device: torch.device) -> dict[str, Term]:
+        return {"diffusion": nothing(1.0, device)}
+
+    def denoise(
+        self, context: Context, x: Float[Tensor, "B N T A"], t: Int64[Tensor, "B N"]
+    ) -> Float[Tensor, "B N T A"]:
+        """The noise predicted in x at diffusion times t, without guidance."""
+        condition = self.model.z_embedder(context.states[-1]).repeat_interleave(x.shape[1], 0)
+        return self.model.denoise(x.flatten(0, 1), t.flatten(), condition).unflatten(0, x.shape[:2])
+
+    @torch.no_grad()
+    def sample(
+        self,
+        context: Context,
+        noise: Float[Tensor, "B N T A"],
+        *,
+        steps: int | None = None,
+        guidance: float | None = None,
+        chunk_guidance: Guidance | None = None,
+    ) -> Sampled:
+        """DDIM steps from noise; the N samples of a row share its feature."""
+        config, z = self.config, context.states[-1].repeat_interleave(noise.shape[1], 0)
+        predict = self.model.predictor(z, config.guidance if guidance is None else guidance)
+        steps = config.denoise_steps if steps is None else steps
+        return Sampled(actions=sample_chunks(predict, noise, self.model.schedule, steps, chunk_guidance))
+
+    def parts(self) -> dict[str, list[nn.Parameter]]:
+        """action_model."""
+        return {"action_model": list(self.model.parameters())}
+
+    def units(self) -> list[nn.Module]:
+        return list(self.model.blocks)
+
+
+def sample_chunks(
+    predict: Predictor,
+    noise: Float[Tensor, "B N T A"],
+    schedule: Schedule,
+    steps: int,
+    chunk_guidance: Guidance | None = None,
+) -> Float[Tensor, "B N T A"]:
+    """`steps` DDIM steps from noise; `predict` takes all samples in one batch [B * N, T, A]."""
+    if chunk_guidance is not None:
+        predict = guide_noise(predict, schedule, chunk_guidance)
+    return ddim(predict, noise.flatten(0, 1), schedule, spaced_times(schedule.steps, steps)).unflatten(
+        0, noise.shape[:2]
+    )

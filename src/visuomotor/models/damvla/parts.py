@@ -10,8 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from visuomotor.models.cogact.action_model import ActionModel, ConditionEmbedder
-from visuomotor.models.cogact.config import ActionModelConfig
+from visuomotor.heads.diffusion_transformer import ActionModel, ActionModelConfig, ConditionEmbedder
 
 __all__ = ["FusedEmbedder", "Router", "make_head"]
 
