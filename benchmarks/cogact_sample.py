@@ -35,7 +35,7 @@ def observation(model: CogACT, length: int) -> Batch:
     shape = (1, config.image_size, config.image_size, 3)
     return Batch(
         images={"camera": torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)},
-        views=(True,),
+        image_valid=torch.ones(1, 1, dtype=torch.bool),
         text_ids=torch.randint(3, config.vocab_size, (1, length), generator=generator),
         text_valid=torch.ones(1, length, dtype=torch.bool),
         text_kind=torch.ones(1, length, dtype=torch.long),

@@ -30,7 +30,7 @@ def training_batch(size: int, text: int, image_id: int, side: int = 96) -> Batch
     ids[:, : len(ROLES)], kind[:, -(text // 4) :] = image_id, TextKind.SUBTASK
     return Batch(
         images={role: torch.randint(0, 256, (size, side, side, 3), dtype=torch.uint8) for role in ROLES},
-        views=(True,) * len(ROLES),
+        image_valid=torch.ones(size, len(ROLES), dtype=torch.bool),
         text_ids=ids,
         text_valid=torch.ones(size, text, dtype=torch.bool),
         text_kind=kind,

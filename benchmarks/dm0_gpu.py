@@ -46,12 +46,6 @@ def published(config: DM0Config, device: torch.device) -> DM0:
     return model.eval()
 
 
-def on(batch: Batch, device: torch.device) -> Batch:
-    """The batch on the device."""
-    moved = {name: value.to(device) for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}
-    return replace(batch, images={name: image.to(device) for name, image in batch.images.items()}, **moved)
-
-
 def capture(run: Callable[[], torch.Tensor]) -> tuple[torch.cuda.CUDAGraph, torch.Tensor]:
     """The graph of one call, and the tensor that a replay fills."""
     side = torch.cuda.Stream()
@@ -83,7 +77,7 @@ def milliseconds(run: Callable[[], object], repeats: int) -> list[float]:
 def measure(model: DM0, views: int, options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     """Latency of one view count, captured and eager, beside the roofline."""
     config = model.config
-    batch = on(observation(model, views, options.text_length), device)
+    batch = observation(model, views, options.text_length).to(device)
     noise = torch.randn(1, 1, config.horizon, config.action_dim, device=device)
 
     def run() -> torch.Tensor:
@@ -119,7 +113,7 @@ def training_memory(options: argparse.Namespace, device: torch.device) -> dict[s
     for name, own in parts.items():
         for parameter in own:
             parameter.requires_grad_(name in trains)
-    batch = on(supervised(model, options), device)
+    batch = supervised(model, options).to(device)
     torch.cuda.reset_peak_memory_stats()
     with torch.autocast("cuda", torch.bfloat16):
         losses = model.loss(batch, generator=torch.Generator(device).manual_seed(0))
@@ -139,15 +133,10 @@ def supervised(model: DM0, options: argparse.Namespace) -> Batch:
         model.config,
         options.batch_size,
     )
-    rows = {
-        name: value.expand(size, *value.shape[1:])
-        for name, value in vars(one).items()
-        if isinstance(value, torch.Tensor)
-    }
+    rows = one.map(lambda tensor: tensor.expand(size, *tensor.shape[1:]))
     return replace(
-        one,
-        images={name: image.expand(size, -1, -1, -1) for name, image in one.images.items()},
-        **{**rows, "text_loss": rows["text_valid"]},
+        rows,
+        text_loss=rows.text_valid,
         actions=torch.randn(size, config.horizon, config.action_dim),
         action_valid=torch.ones(size, config.horizon, config.action_dim, dtype=torch.bool),
     )

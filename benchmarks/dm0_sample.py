@@ -29,7 +29,7 @@ def observation(model: DM0, views: int, length: int) -> Batch:
         images={
             f"camera{i}": torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8) for i in range(views)
         },
-        views=tuple(i < views for i in range(config.num_views)),
+        image_valid=torch.arange(config.num_views)[None] < views,
         text_ids=torch.randint(3, config.vocab_size, (1, length), generator=generator),
         text_valid=torch.ones(1, length, dtype=torch.bool),
         text_kind=torch.ones(1, length, dtype=torch.long),
@@ -50,7 +50,7 @@ def compare(model: DM0, views: int, length: int, steps: int, pairs: int) -> dict
     noise = torch.randn(1, 1, config.horizon, config.action_dim, generator=torch.Generator().manual_seed(1))
     given = [image.permute(0, 3, 1, 2).float() / 127.5 - 1 for image in batch.images.values()]
     given += [torch.zeros_like(given[0])] * (config.num_views - views)
-    images, mask = torch.stack(given, dim=1), torch.tensor([batch.views])
+    images, mask = torch.stack(given, dim=1), batch.image_valid
 
     def ours() -> torch.Tensor:
         return model.sample(batch, noise=noise, steps=steps).actions

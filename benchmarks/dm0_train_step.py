@@ -27,7 +27,7 @@ def training_batch(config: object, size: int, text: int) -> Batch:
     kind[:, text // 5 : text // 3], kind[:, text // 3 :] = TextKind.SUBTASK, TextKind.ACTION
     return Batch(
         images={f"view{v}": torch.randint(0, 256, (size, side, side, 3), dtype=torch.uint8) for v in views},
-        views=(True,) * len(views),
+        image_valid=torch.ones(size, len(views), dtype=torch.bool),
         text_ids=torch.randint(3, 600, (size, text)),
         text_valid=torch.ones(size, text, dtype=torch.bool),
         text_kind=kind,

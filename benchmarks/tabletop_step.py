@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from visuomotor.simulation.rendering import mujoco
-from visuomotor.simulation.tabletop import make, scenarios
+from visuomotor.simulation.tabletop import TabletopEnvironment, scenarios
 
 
 def timed(call: Callable[[], object], spent: list[float]) -> object:
@@ -23,7 +23,7 @@ def timed(call: Callable[[], object], spent: list[float]) -> object:
 
 
 def measure(episodes: int, pixels: int, quality: str) -> dict[str, float]:
-    env = make(render_quality=quality, cameras_px=pixels)
+    env = TabletopEnvironment(render_quality=quality, cameras_px=pixels)
     spent: dict[str, list[float]] = {"reset": [], "step": [], "images": [], "annotate": []}
     env.reset(seed=0)
     env.images()

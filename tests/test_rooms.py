@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "visuomotor"
-CONTRACT = {"contract", "codec", "embodiment", "joint_limits", "spelling", "atomic", "locks"}
-HELPERS = {"spelling", "atomic", "codec", "lock_files", "locks"}  # which the design counts to the contract
+CONTRACT = {"contract", "codec", "embodiment", "joint_limits", "spelling", "atomic", "locks", "plugins"}
+HELPERS = {"spelling", "atomic", "codec", "lock_files", "locks", "plugins"}  # which the design counts to the contract
 ALLOWED: dict[str, set[str]] = {
     "spelling": set(),
+    "plugins": {"spelling"},
     "atomic": set(),
     "lock_files": set(),
     "locks": {"lock_files"},
@@ -29,10 +30,11 @@ ALLOWED: dict[str, set[str]] = {
     "session": CONTRACT,
     "policy": CONTRACT | {"session", "text", "data", "nn", "models", "client"},
     "training": CONTRACT | {"versions", "text", "data", "models", "policy"},
-    "simulation": CONTRACT | {"versions", "text", "data"},
+    "runtime": CONTRACT,
+    "simulation": CONTRACT | {"versions", "text", "data", "runtime"},
     "execution": {"embodiment", "client"},
     "serving": CONTRACT | {"versions", "session", "policy", "execution", "client"},
-    "evaluation": CONTRACT | {"versions", "session", "policy", "simulation", "execution"},
+    "evaluation": CONTRACT | {"versions", "session", "policy", "simulation", "runtime", "execution"},
 }
 EVERYTHING = {"recipes", "studies", "apps", "cli", "__init__"}
 TABLE_ROW = re.compile(r"^\| `(\w+)(?:\.py|/|/<name>/)` \|.*\| ([^|]+) \|$", re.M)

@@ -7,7 +7,9 @@ Dimensions: B batch, V views, L text tokens, T horizon, A padded action width, S
 K noise draws per prefix, N samples per prefix.
 """
 
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable
+from copy import copy
+from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from typing import Any, Literal
 
@@ -43,13 +45,14 @@ class Observation:
     """What a robot or simulator reports at one moment, in robot units.
 
     images: {camera name: uint8[h, w, 3]}; state: float32[s]; instruction: plain text; time: seconds, on the clock of
-    who took it.
+    who took it; goal: images of the state to be reached, as `images`, for policies that read them.
     """
 
     images: dict[str, np.ndarray]
     state: np.ndarray
     instruction: str
     time: float = 0.0
+    goal: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,9 +106,11 @@ class Episode:
 class Batch:
     """Tensors for one step. Absent parts are None.
 
-    images      {camera role: uint8[B, h, w, 3]}, present views only, in the embodiment's order; float[B, C, s, s] are
-                prepared already, as the vision tower takes them
-    views       one bool per camera of the embodiment, on the host, constant within a batch
+    images      {camera role: uint8[B, h, w, 3]} of the views that any row has, in the processor's order, zeros in rows
+                without that view; float[B, C, s, s]: prepared already, as the vision tower takes them
+    image_valid bool[B, V]: the views of each row
+    views, mixes_views   which views any row has, and whether rows differ in them; on the host
+    goal        {camera role: uint8[B, h, w, 3]}: images of the state to be reached; empty where none is read
     text_*      int64 / bool [B, L]: ids, valid, kind (TextKind), loss (token is a target of the text loss)
     text_turn   int64[B, L]: tokens of turn k > 0 (a question with its answer, a level that sees no other) see turn 0
                 (images, and the prompt that levels share) and their own, as if each were asked alone; None: one text
@@ -116,10 +121,13 @@ class Batch:
     labels      {name: tensor}: "progress" float32[B, 2], now and at the chunk's end (at inference [B, 1]); "router"
                 float32[B], 1 where the robot manipulates; "head" int64[B], which of two heads acted before
     embodiment, source  int64[B]: index into the processor's embodiments, into the mixture's sources
+    control_hz  float32[B]: actions per second of each row's robot, 0 for rows of no robot; None: not stated
+    row, rows   int64[B] and int: place of each row in the global batch, and the size of that batch over all ranks and
+                micro-batches, for draws that are stratified over it; None: the batch is whole
     """
 
     images: dict[str, UInt8[Tensor, "B h w 3"] | Float[Tensor, "B C s s"]]
-    views: tuple[bool, ...]
+    image_valid: Bool[Tensor, "B V"]
     text_ids: Int64[Tensor, "B L"]
     text_valid: Bool[Tensor, "B L"]
     text_kind: Int64[Tensor, "B L"]
@@ -132,13 +140,18 @@ class Batch:
     weights: dict[str, Tensor] = field(default_factory=dict)
     labels: dict[str, Tensor] = field(default_factory=dict)
     text_turn: Int64[Tensor, "B L"] | None = None
-    image_valid: Bool[Tensor, "B V"] | None = None
-    mixes_views: bool | None = None
+    goal: dict[str, UInt8[Tensor, "B h w 3"]] = field(default_factory=dict)
+    control_hz: Float[Tensor, "B"] | None = None
+    row: Int64[Tensor, "B"] | None = None
+    rows: int | None = None
+    views: tuple[bool, ...] = field(init=False)
+    mixes_views: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        if self.mixes_views is None:  # asked once, where the batch is made: on a GPU the host would wait for the answer
-            mixed = self.image_valid is not None and not bool(self.image_valid[:, list(self.views)].all())
-            object.__setattr__(self, "mixes_views", mixed)
+        # Asked once, where the batch is made: of a tensor on a GPU the host would have to wait for the answer.
+        valid = self.image_valid
+        object.__setattr__(self, "views", tuple(valid.any(0).tolist()))
+        object.__setattr__(self, "mixes_views", not bool(valid[:, list(self.views)].all()))
 
     @property
     def size(self) -> int:
@@ -146,22 +159,27 @@ class Batch:
 
     @property
     def present(self) -> Bool[Tensor, "B N"]:
-        """Which samples have each of the batch's images, in their order."""
-        if self.image_valid is None:
-            return self.text_valid.new_ones(self.size, len(self.images))
+        """Which rows have each of the images, in their order."""
         return self.image_valid[:, list(self.views)]
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """The batch with every tensor changed, e.g. moved or cut along B; `views` and `mixes_views` stay."""
+
+        def changed(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return change(value)
+            if isinstance(value, dict):
+                return {k: changed(v) for k, v in value.items()}
+            return value
+
+        batch = copy(self)
+        for f in fields(self):
+            object.__setattr__(batch, f.name, changed(getattr(self, f.name)))
+        return batch
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on `device`."""
-
-        def move(value: Any) -> Any:
-            if isinstance(value, Tensor):
-                return value.to(device, non_blocking=True)
-            if isinstance(value, dict):
-                return {k: move(v) for k, v in value.items()}
-            return value
-
-        return replace(self, **{f.name: move(getattr(self, f.name)) for f in fields(self)})
+        return self.map(lambda tensor: tensor.to(device, non_blocking=True))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,14 +1,19 @@
-"""Session: what a policy remembers of one robot between calls."""
+"""Protocol of policies, your own policy from a file, and the session: what a policy remembers of one robot."""
 
+import inspect
 import secrets
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from types import FunctionType
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from visuomotor.contract import ActionChunk
+from visuomotor.contract import ActionChunk, Embodiment, Observation
+from visuomotor.plugins import load
 
-__all__ = ["Session"]
+__all__ = ["PolicyLike", "Session", "own_policy"]
 
 HISTORY = 16
 
@@ -58,3 +63,55 @@ class Session:
         steps = len(last.actions) if self.executed is None else min(self.executed, len(last.actions))
         moved = self.progress + (last.extras["progress"] - self.progress) * steps / len(last.actions)
         return min(max(moved, 0.0), 1.0)
+
+
+@runtime_checkable
+class PolicyLike(Protocol):
+    """What evaluation, serving and play need of a policy: visuomotor.policy.Policy, or an object of your own.
+
+    Optional attributes: `guidance`, the kinds of guidance that executors may ask for (`infer` then takes `requests`,
+    one ChunkRequest or None for each observation); `path` of its checkpoint, and `provenance`, for the record.
+    """
+
+    @property
+    def embodiment(self) -> Embodiment:
+        """The robot that it drives."""
+        ...
+
+    def infer(
+        self,
+        observations: Sequence[Observation],
+        sessions: Sequence[Session | None] | None = None,
+        seeds: Sequence[int] | None = None,
+    ) -> list[ActionChunk]:
+        """One chunk for each observation, in robot units; an observation comes with its robot's session and a seed.
+
+        A chunk should depend on its own observation, session and seed alone, not on who shares the batch. A policy
+        that remembers something calls `session.remember(chunk, fresh=True)`. A ValueError refuses an observation.
+        """
+        ...
+
+
+def own_policy(reference: str, robot: Embodiment | None = None, **settings: Any) -> PolicyLike:
+    """The policy that FILE.py:NAME names: an object, or a class or function that makes one.
+
+    A class or function is called with `settings`, and with `embodiment=robot` if it takes that.
+
+    Raises:
+        ValueError: no such name, settings that it does not take, or a result that is no policy. FileNotFoundError.
+    """
+    value = load(reference, (PolicyLike, FunctionType, type), "a policy")
+    if inspect.isclass(value) or inspect.isfunction(value):
+        signature = inspect.signature(value)
+        if "embodiment" in signature.parameters and robot is not None:
+            settings["embodiment"] = robot
+        try:
+            signature.bind(**settings)
+        except TypeError as error:
+            raise ValueError(f"{reference} cannot be called so: {error}. It takes {signature}.") from error
+        value = value(**settings)
+    elif settings:
+        raise ValueError(f"{reference} is a ready policy, so it takes no settings; got {', '.join(settings)}.")
+    if not isinstance(value, PolicyLike):
+        raise ValueError(f"{reference} made a {type(value).__name__}; a policy has `embodiment` and `infer`.")
+    return value

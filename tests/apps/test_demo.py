@@ -10,10 +10,11 @@ from rich.console import Console
 
 from tests.apps.run_folder import record, write_data, write_eval, write_train
 from visuomotor.apps import demo
-from visuomotor.apps.demo import SHIPPED, DemoPlan, DemoResult, StepDone, collection, demo_plan, demo_run, run_demo
+from visuomotor.apps.demo import DemoPlan, DemoResult, StepDone, collection, demo_plan, demo_run, run_demo
 from visuomotor.cli import console
 from visuomotor.cli.main import main
 from visuomotor.policy import load_policy
+from visuomotor.simulation import tabletop
 from visuomotor.simulation.tabletop.environment import EMBODIMENT
 from visuomotor.training import trainer
 from visuomotor.training.progress import Progress
@@ -66,7 +67,7 @@ def done(plan: DemoPlan, calls: dict[str, tuple[bool, bool]]) -> tuple[list[str]
 
 
 def test_everything_once_then_nothing(tmp_path: Path, calls: dict[str, tuple[bool, bool]]) -> None:
-    plan = DemoPlan(out=tmp_path / "run")
+    plan = demo_plan("tabletop", overrides={}, from_scratch=True, out=tmp_path / "run")
     ran, result, first = done(plan, calls)
     assert ran == ALL
     assert result.report == tmp_path / "run" / "report.html"
@@ -99,7 +100,7 @@ def test_everything_once_then_nothing(tmp_path: Path, calls: dict[str, tuple[boo
 def test_a_change_redoes_what_depends_on_it(
     tmp_path: Path, calls: dict[str, tuple[bool, bool]], change: dict[str, Any], redone: list[str]
 ) -> None:
-    plan = DemoPlan(out=tmp_path / "run")
+    plan = demo_plan("tabletop", overrides={}, from_scratch=True, out=tmp_path / "run")
     done(plan, calls)
     ran, _, _ = done(replace(plan, **change), calls)
     assert ran == redone
@@ -110,7 +111,7 @@ def test_a_change_redoes_what_depends_on_it(
 def test_other_code_redoes_all(
     tmp_path: Path, calls: dict[str, tuple[bool, bool]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = DemoPlan(out=tmp_path / "run")
+    plan = demo_plan("tabletop", overrides={}, from_scratch=True, out=tmp_path / "run")
     done(plan, calls)
     monkeypatch.setattr(demo, "source_digest", lambda: "other")
     assert done(plan, calls)[0] == ALL
@@ -120,7 +121,7 @@ def test_other_code_redoes_all(
 def test_it_goes_on_where_it_stopped(
     tmp_path: Path, calls: dict[str, tuple[bool, bool]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = DemoPlan(out=tmp_path / "run")
+    plan = demo_plan("tabletop", overrides={}, from_scratch=True, out=tmp_path / "run")
 
     def stopped(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -136,7 +137,7 @@ def test_it_goes_on_where_it_stopped(
 def test_somebodys_data_is_not_overwritten(tmp_path: Path, calls: dict[str, tuple[bool, bool]]) -> None:
     write_data(tmp_path)
     with pytest.raises(FileExistsError, match="Choose another folder"):
-        done(DemoPlan(out=tmp_path), calls)
+        done(demo_plan("tabletop", overrides={}, from_scratch=True, out=tmp_path), calls)
     assert not calls
 
 
@@ -145,7 +146,7 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "shipped"
     folder.mkdir()
     (folder / "model.safetensors").write_bytes(b"first")
-    monkeypatch.setattr(demo, "SHIPPED", folder)
+    monkeypatch.setattr(tabletop, "WORLD", replace(tabletop.WORLD, checkpoint=folder))
     return folder
 
 
@@ -208,7 +209,7 @@ def test_a_narrow_terminal_shows_whole_progress_notes(monkeypatch: pytest.Monkey
     )  # fmt: skip
     monkeypatch.setattr(trainer, "train", lambda run, out, *, resume, overwrite, progress: progress(state))
     with console.progress_bar("training") as update:
-        TRAIN_STEP(DemoPlan(), False, True, lambda title: update)
+        TRAIN_STEP(demo_plan("tabletop", overrides={}), False, True, lambda title: update)
     line = written.getvalue().strip()
     assert "training" in line
     assert "100/100 %, step 12345, 1312 samples/s, wait 100%" in line
@@ -224,8 +225,10 @@ def test_a_bar_that_vanishes_leaves_nothing_in_a_file(monkeypatch: pytest.Monkey
 
 
 def test_the_shipped_checkpoint_is_small_and_says_where_it_comes_from() -> None:
-    assert sum(f.stat().st_size for f in SHIPPED.iterdir()) < 20e6
-    policy = load_policy(SHIPPED)
+    folder = tabletop.WORLD.checkpoint
+    assert folder is not None
+    assert sum(f.stat().st_size for f in folder.iterdir()) < 20e6
+    policy = load_policy(folder)
     assert policy.think == ("subtask", "box")
     EMBODIMENT.require_compatible(policy.embodiment, this="The world", that="the shipped checkpoint")
     origin, recipes = policy.provenance, []
@@ -235,4 +238,4 @@ def test_the_shipped_checkpoint_is_small_and_says_where_it_comes_from() -> None:
         parents = list(origin["parents"].values())
         origin = parents[0]["provenance"] if parents else None
     assert recipes[-1] == "tabletop-pretrain"
-    assert "/tmp" not in (SHIPPED / "provenance.json").read_text()
+    assert "/tmp" not in (folder / "provenance.json").read_text()

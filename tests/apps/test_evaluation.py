@@ -47,8 +47,6 @@ def test_a_checkpoint_of_several_robots_drives_the_worlds(monkeypatch: pytest.Mo
         return SimpleNamespace(processor=processor, think=(), actions_from="flow", malformed=0, embodiment=embodiment)
 
     monkeypatch.setattr(evaluation, "load_policy", load)
-    monkeypatch.setattr(evaluation, "load_world", lambda name: SimpleNamespace())
-    monkeypatch.setattr(evaluation, "split_options", lambda world, options: (options, {}))
     monkeypatch.setattr(evaluation, "make_environment", lambda name, **options: world)
     monkeypatch.setattr(evaluation, "evaluate", lambda policy, plan, out, **rest: policy.embodiment)
     found: Any = evaluation.evaluate_checkpoint(Path("mine"), replace(PLAN, wording="canonical"), Path("out"))

@@ -121,11 +121,11 @@ def test_unknown_verb_command_and_world(command: Command, line_checkpoint: Path,
     assert "unknown verb 'trian'. Did you mean 'train'?" in command("trian").sentence
     assert "unknown command 'inof'. Did you mean 'info'?" in command("data", "inof", tmp_path).sentence
     assert (
-        "Unknown environment 'lime'. Did you mean 'line'?"
+        "Unknown world 'lime'. Did you mean 'line'?"
         in command("eval", line_checkpoint, "--environment", "lime", "--out", tmp_path / "eval").sentence
     )
     assert (
-        "Unknown environment 'raech'. Did you mean 'reach'?"
+        "Unknown world 'raech'. Did you mean 'reach'?"
         in command("collect", "raech", "--out", tmp_path / "d").sentence
     )
 

@@ -71,13 +71,66 @@ def test_resume_goes_on_exactly(bench: Bench, workers: int) -> None:
         bench.loader(seed=9).load_state_dict(state)
 
 
-def test_sources_are_drawn_by_weight_within_a_batch(bench: Bench) -> None:
+def test_every_batch_has_each_source_by_its_weight(bench: Bench) -> None:
     loader = bench.loader(batch_size=16)
-    sources = torch.cat([next(loader).source for _ in range(40)])
-    assert 0.18 < (sources == 1).float().mean() < 0.32
-    batch = next(loader)
-    assert batch.action_valid is not None
-    assert torch.equal(batch.action_valid.any(-1).any(-1), batch.source == 0)
+    for batch in (next(loader) for _ in range(40)):
+        assert (batch.source == 1).sum() == 4  # weight 1 against 3
+        assert batch.action_valid is not None
+        assert torch.equal(batch.action_valid.any(-1).any(-1), batch.source == 0)
+
+
+@pytest.mark.parametrize("mix", [False, True])
+@pytest.mark.parametrize("ranks", [2, 3, 8])
+def test_ranks_make_their_rows_of_the_same_batch(bench: Bench, ranks: int, mix: bool) -> None:
+    looking = Source(name="looking", options={"objective": "boxes"})
+    bench.datasets["looking"] = bench.datasets["robot"]
+    mixture = Mixture(sources=(ROBOT, SCENES, looking), validation=0.3)
+    whole = bench.loader(mixture, rows_may_mix_views=mix)
+    parts = [bench.loader(mixture, rows_may_mix_views=mix, rank=r, ranks=ranks) for r in range(ranks)]
+    for k in (0, 1, 2, 57):
+        batch, slices = whole.batch(k), [part.batch(k) for part in parts]
+        assert torch.equal(torch.cat([s.row for s in slices]), torch.arange(8))  # type: ignore[misc]
+        assert {s.rows for s in slices} == {batch.rows} == {8}
+        for found in slices:
+            wanted = batch.map(lambda tensor, rows=found.row: tensor[rows])
+            length = found.text_ids.shape[1]
+            for name in ("image_valid", "state", "actions", "action_valid", "source", "embodiment", "control_hz"):
+                assert torch.equal(getattr(found, name), getattr(wanted, name)), name
+            for name in ("text_ids", "text_kind", "text_loss", "text_valid"):
+                assert torch.equal(getattr(found, name), getattr(wanted, name)[:, :length]), name
+            for role, image in wanted.images.items():
+                assert torch.equal(found.images.get(role, torch.zeros_like(image)), image)
+    with pytest.raises(ValueError, match="rank is 2 of 2"):
+        bench.loader(rank=2, ranks=2)
+
+
+def test_a_row_draws_from_its_own_generator(bench: Bench) -> None:
+    alone = Mixture(sources=(ROBOT,), validation=0.0)
+    small, large = (bench.loader(alone, batch_size=size).batch(5) for size in (3, 8))
+    assert torch.equal(small.state, large.state[:3])
+    assert torch.equal(small.text_ids, large.text_ids[:3, : small.text_ids.shape[1]])
+    assert len(large.state.unique(dim=0)) == 8
+
+
+def test_goals_are_later_frames_of_the_episode(bench: Bench) -> None:
+    data = bench.datasets["robot"]
+    bench.processor = Processor.build(ProcessorConfig(goal_roles=("wrist",)), [data], CORPUS)
+    loader = bench.loader(Mixture(sources=(ROBOT,), validation=0.0), batch_size=64)
+    later = []
+    for batch in (next(loader) for _ in range(4)):
+        assert list(batch.goal) == ["wrist"]
+        now, goal = (i[:, 0, 0, 0].numpy().astype(int) for i in (batch.images["wrist"], batch.goal["wrist"]))
+        ends = np.asarray(data.starts)[np.searchsorted(data.starts, now, side="right")]
+        assert ((goal >= now) & (goal < ends)).all()
+        later.append((goal - now + 0.5) / (ends - now))
+    assert 0.43 < np.concatenate(later).mean() < 0.57
+
+
+def test_a_state_of_other_rules_of_drawing_is_refused(bench: Bench) -> None:
+    state = bench.loader().state_dict()
+    del state["draws"]
+    with pytest.raises(ValueError, match="draws 1 but this one 2"):
+        bench.loader().load_state_dict(state)
 
 
 def test_validation_episodes_never_train(bench: Bench) -> None:

@@ -32,13 +32,17 @@ def check_shapes(
     embodiment: Int64[Tensor, "B"],
     source: Int64[Tensor, "B"],
     text_turn: Int64[Tensor, "B L"] | None,
+    image_valid: Bool[Tensor, "B V"],
+    goal: dict[str, UInt8[Tensor, "B h w 3"]],
+    control_hz: Float[Tensor, "B"],
+    row: Int64[Tensor, "B"],
 ) -> None:
     """Raises when the sizes disagree."""
 
 
 def check(batch: Batch) -> None:
     values = {f.name: getattr(batch, f.name) for f in dataclasses.fields(batch)}
-    check_shapes(**{k: v for k, v in values.items() if k not in ("views", "weights", "labels")})
+    check_shapes(**{k: v for k, v in values.items() if k not in ("rows", "weights", "labels")})
 
 
 def build(dataset: FakeDataset, **config: object) -> Processor:
@@ -69,6 +73,42 @@ def test_batch_has_the_contract_shapes() -> None:
     check(processor.observations([dataset.observation(3)], levels=("subtask",)))
     with pytest.raises(TypeCheckError):
         check(dataclasses.replace(batch, state=batch.state[:2]))
+
+
+def test_samples_of_other_views_share_a_batch_where_asked() -> None:
+    dataset = FakeDataset()
+    processor = build(dataset, weights=("chunk",), levels={})
+    rows = [sample(processor, dataset, 3), sample(processor, dataset, 3, "questions")]
+    with pytest.raises(ValueError, match="cannot share a batch"):
+        processor.collate(rows)
+    batch = processor.collate(rows, rows=(4, 16), mix_views=True)
+    check(batch)
+    assert batch.image_valid.tolist() == [[True, True], [True, False]]
+    assert batch.views == (True, True)
+    assert batch.images["wrist"][0].any()
+    assert not batch.images["wrist"][1].any()
+    assert batch.weights["chunk"][0].all()
+    assert not batch.weights["chunk"][1].any()
+    assert (batch.row.tolist(), batch.rows) == ([4, 5], 16)  # type: ignore[union-attr]
+    assert batch.control_hz.tolist() == [10.0, 10.0]  # type: ignore[union-attr]
+    piece = batch.map(lambda tensor: tensor[1:])
+    assert (piece.views, piece.image_valid.tolist(), piece.rows) == ((True, True), [[True, False]], 16)
+
+
+def test_goals_are_images_of_their_own() -> None:
+    dataset = FakeDataset()
+    processor = build(dataset, goal_roles=("scene",), levels={})
+    now, later = ({c: dataset.frames(c, np.array([r]))[0] for c in dataset.cameras} for r in (3, 17))
+    one = processor.sample(0, dataset, 3, now, np.random.default_rng(0), goal=later)
+    asked = dataclasses.replace(dataset.observation(3), goal=later)
+    for batch in (processor.collate([one]), processor.observations([asked])):
+        assert list(batch.goal) == ["scene"]
+        assert (batch.goal["scene"][..., 0] == 17).all()
+    assert not processor.observations([dataset.observation(3)]).goal
+    with pytest.raises(ValueError, match="missing from the observation's goal"):
+        processor.observations([dataclasses.replace(asked, goal={"wrist_camera": later["wrist_camera"]})])
+    with pytest.raises(ValueError, match="must be among image_roles"):
+        ProcessorConfig(goal_roles=("side",))
 
 
 def test_actions_are_normalised_padded_and_invertible() -> None:

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from visuomotor.contract import Annotation, Camera, Component, Embodiment, Scenario
-from visuomotor.simulation.interface import Environment, Expert
+from visuomotor.contract import Camera, Component, Embodiment, Scenario
+from visuomotor.simulation.interface import Environment, WorldSpec
 
 EMBODIMENT = Embodiment(
     name="point",
@@ -82,20 +82,6 @@ class PointEnvironment(Environment):
     def state(self) -> np.ndarray:
         return np.array([self.x], np.float32)
 
-    def annotate(self) -> Annotation:
-        raise NotImplementedError("the fake world is not annotated")
-
-    def expert(self, rng: np.random.Generator) -> Expert:
-        raise NotImplementedError("the fake world has no expert")
-
-
-def make(**options: Any) -> PointEnvironment:
-    return PointEnvironment(**options)
-
-
-def splits() -> tuple[str, ...]:
-    return ("train", "heldout_paraphrase")
-
 
 def scenarios(split: str, count: int, seed: int) -> list[Scenario]:
     words = {"train": None, "heldout_paraphrase": "please move over to the {}"}[split]
@@ -114,3 +100,13 @@ def scenarios(split: str, count: int, seed: int) -> list[Scenario]:
 
 def other_instruction(scenario: Scenario) -> str:
     return SENTENCES["left" if scenario.task == "right" else "right"]
+
+
+WORLD = WorldSpec(
+    name="fake",
+    make=PointEnvironment,
+    scenarios=scenarios,
+    robot=EMBODIMENT,
+    splits=("train", "heldout_paraphrase"),
+    other_instruction=other_instruction,
+)

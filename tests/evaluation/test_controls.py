@@ -41,7 +41,7 @@ def test_a_split_of_the_plan_is_no_control_and_no_controls_on_request() -> None:
 
 
 def test_a_world_without_other_sentences_borrows_another_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(fake_world, "other_instruction")
+    monkeypatch.setattr(fake_world, "WORLD", replace(fake_world.WORLD, other_instruction=None))
     wrong = by_condition(plan_jobs(PLAN))["wrong_instruction"]
     assert all(job.borrow.task != job.scenario.task for job in wrong)
 
@@ -54,8 +54,8 @@ def test_only_options_that_a_function_names_reach_it(monkeypatch: pytest.MonkeyP
         seen.append(vocabulary)
         return original(split, count, seed)
 
-    monkeypatch.setattr(fake_world, "scenarios", scenarios)
-    plan_jobs(replace(PLAN, control_episodes=0, options={"vocabulary": "full", "render_quality": "fast"}))
+    monkeypatch.setattr(fake_world, "WORLD", replace(fake_world.WORLD, scenarios=scenarios))
+    plan_jobs(replace(PLAN, control_episodes=0, options={"vocabulary": "full", "broken_seed": 7}))
     assert seen == ["full"]
 
 

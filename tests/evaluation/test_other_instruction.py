@@ -9,7 +9,8 @@ from visuomotor.simulation.interface import load_world, make_environment, make_s
 
 @pytest.mark.parametrize("distractors", [2, 4])
 def test_the_other_sentence_names_objects_that_stand_in_the_tabletop_scene(distractors: int) -> None:
-    other_instruction = load_world("tabletop").other_instruction  # type: ignore[attr-defined]
+    other_instruction = load_world("tabletop").other_instruction
+    assert other_instruction is not None
     environment = make_environment("tabletop", distractors=distractors)
     for scenario in make_scenarios("tabletop", "train", 15, 100_000):
         environment.reset(options={"scenario": scenario})

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,14 @@ import pytest
 
 from tests.evaluation import fake_world
 from tests.holding import leave_foreign_lock, snapshot
-from visuomotor.contract import ActionChunk, Embodiment, EvalPlan, Observation
+from tests.runtime.inline import InlinePool
+from visuomotor.contract import ActionChunk, Embodiment, EvalPlan, Observation, Scenario
 from visuomotor.evaluation import rollout
 from visuomotor.evaluation.results import RECORDS_FILE, EpisodeRecord, Results, append_record, read_records
 from visuomotor.evaluation.rollout import Progress, evaluate, make_shards, noise_seed
-from visuomotor.evaluation.workers import Setup, Worker
 from visuomotor.locks import FolderInUse
 from visuomotor.policy import Session
+from visuomotor.simulation import interface
 
 ROOT = Path(__file__).parents[2]
 
@@ -89,6 +91,12 @@ def test_controls_tell_a_policy_that_sees_and_listens(tmp_path: Path) -> None:
         assert record.text[0] == (0, "move -1" if "left" in record.instruction else "move +1")
 
 
+def test_the_pool_changes_nothing(tmp_path: Path) -> None:
+    evaluate(Listener(), PLAN, tmp_path / "processes", workers=2, videos=0)
+    evaluate(Listener(), PLAN, tmp_path / "inline", workers=3, videos=0, make_pool=InlinePool)
+    assert outcomes(tmp_path / "inline") == outcomes(tmp_path / "processes")
+
+
 def test_videos_are_kept_up_to_the_quota_and_play(tmp_path: Path) -> None:
     av = pytest.importorskip("av")
     results = evaluate(Listener(), CLEAN, tmp_path, workers=1, videos=1)
@@ -116,7 +124,7 @@ def test_a_killed_worker_is_replaced_and_nothing_is_lost(tmp_path: Path, caplog:
 def test_a_worker_that_hangs_is_replaced(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("visuomotor.evaluation.rollout.PATIENCE", 2.0)
+    monkeypatch.setattr("visuomotor.runtime.local.PATIENCE", 2.0)
     hang = replace(CLEAN, options={"crash_file": str(tmp_path / "crashed"), "hang": True})
     evaluate(Listener(), hang, tmp_path / "hung", workers=1, videos=0)
     evaluate(Listener(), CLEAN, tmp_path / "calm", workers=1, videos=0)
@@ -226,14 +234,12 @@ def test_a_full_disk_says_what_is_kept_and_how_to_go_on(tmp_path: Path, monkeypa
 
 
 def test_a_worker_that_cannot_start_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = rollout.start_worker
-
-    def start(setup: Setup) -> Worker:
-        return original(replace(setup, world="no_such_module"))
-
-    monkeypatch.setattr(rollout, "start_worker", start)
+    ghost = ModuleType("only_in_this_process")
+    ghost.make = type("make", (fake_world.PointEnvironment,), {"__module__": ghost.__name__})  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, ghost.__name__, ghost)
+    world = replace(fake_world.WORLD, make=ghost.make)  # type: ignore[attr-defined]
     with pytest.raises(RuntimeError, match="could not start"):
-        evaluate(Listener(), CLEAN, tmp_path, workers=1, videos=0)
+        evaluate(Listener(), CLEAN, tmp_path, world=world, workers=1, videos=0)
 
 
 def test_shards_and_seeds_depend_on_the_plan_alone() -> None:
@@ -246,10 +252,14 @@ def test_shards_and_seeds_depend_on_the_plan_alone() -> None:
     assert len({noise_seed(s, call) for s in (a, b) for call in range(50)}) == 100
 
 
-def test_the_environment_gets_its_own_options_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fake_world, "scenarios", lambda split, count, seed, tasks=None: [])
-    plan = replace(PLAN, options={"tasks": ["left"], "broken_seed": 7})
-    assert rollout._prepare(Listener(), plan, tmp_path)[1].options == {"broken_seed": 7}
+def test_the_environment_gets_its_own_options_only() -> None:
+    def scenarios(split: str, count: int, seed: int, tasks: str = "") -> list[Scenario]:
+        return fake_world.scenarios(split, count, seed)
+
+    world = replace(fake_world.WORLD, scenarios=scenarios)
+    assert interface.make_environment(world, tasks="left", broken_seed=7).broken_seed == 7
+    with pytest.raises(ValueError, match=r"no option 'task'\. Did you mean 'tasks'"):
+        interface.make_environment(world, task="left")
 
 
 HOW: list[dict[str, Any]] = [{}, {"resume": True}, {"overwrite": True}, {"overwrite": True, "break_lock": True}]

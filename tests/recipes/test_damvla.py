@@ -68,11 +68,11 @@ def test_worlds_have_their_own_robot_words_and_tasks() -> None:
     assert sawyer.config.action_dim == processor_config(sawyer).action_width == 4
     assert "hit the nail with the hammer" in sawyer.corpus
     assert find_recipe("cogact-nano")(data="sawyer", world="metaworld").corpus == sawyer.corpus != tabletop.corpus
-    with pytest.raises(ValueError, match="choose 'tabletop' or 'metaworld'"):
+    with pytest.raises(ValueError, match="Unknown world 'kitchen'"):
         find_recipe("cogact-nano")(world="kitchen")
     with pytest.raises(ValueError, match=r"'hamer'.*hammer"):
         find_recipe("cogact-nano")(world="metaworld", tasks="hammer, hamer")
-    with pytest.raises(ValueError, match="distractors is 2, but Meta-World"):
+    with pytest.raises(ValueError, match="no option 'distractors'"):
         find_recipe("cogact-nano")(world="metaworld", distractors=2)
     with pytest.raises(ValueError, match="no task 'fold'"):
         find_recipe("damvla-nano")(tasks="fold")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from visuomotor.contract import Annotation, Camera, Component, Embodiment, Scenario
-from visuomotor.simulation.interface import Environment
+from visuomotor.simulation.interface import Environment, WorldSpec
 
 LIMITS = (0.1, 0.1)
 EMBODIMENT = Embodiment(
@@ -130,5 +130,12 @@ def scenarios(split: str, count: int, seed: int, places: int = 2) -> list[Scenar
     ]
 
 
-def splits() -> tuple[str, ...]:
-    return ("train",)
+WORLD = WorldSpec(
+    name="fake",
+    make=make,
+    scenarios=scenarios,
+    robot=EMBODIMENT,
+    demonstrator=FakeEnvironment.expert,
+    annotator=FakeEnvironment.annotate,
+    shuffle=FakeEnvironment.shuffle,
+)

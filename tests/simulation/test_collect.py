@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 from tests.holding import leave_foreign_lock
+from tests.runtime.inline import InlinePool
 from visuomotor.data.lerobot import Dataset
 from visuomotor.locks import FolderInUse
 from visuomotor.simulation import interface
 from visuomotor.simulation.collect import CollectPlan, CollectProgress, collect
-from visuomotor.simulation.interface import load_world
 
 HERE = Path(__file__).parent
 EPISODES = 6
@@ -31,7 +31,9 @@ def fake() -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(interface.WORLDS, "fake", "fake_world")
         patch.syspath_prepend(str(HERE))
-        yield load_world("fake")
+        import fake_world  # type: ignore[import-not-found]
+
+        yield fake_world
 
 
 def plan_at(out: Path, **changes: Any) -> CollectPlan:
@@ -95,6 +97,11 @@ def test_the_number_of_workers_changes_nothing(reference: Path, tmp_path: Path) 
     assert [s.done for s in seen] == sorted(s.done for s in seen)
 
 
+def test_the_pool_changes_nothing(reference: Path, tmp_path: Path) -> None:
+    collect(plan_at(tmp_path / "set", workers=3), make_pool=InlinePool)
+    assert content(tmp_path / "set") == content(reference)
+
+
 def test_a_killed_worker_is_replaced_and_nothing_is_lost(
     reference: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -108,7 +115,7 @@ def test_a_killed_worker_is_replaced_and_nothing_is_lost(
 def test_a_worker_that_hangs_is_replaced(
     reference: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("visuomotor.simulation.workers.PATIENCE", 20.0)
+    monkeypatch.setattr("visuomotor.runtime.local.PATIENCE", 20.0)
     (tmp_path / "flag").touch()
     report = collect(plan_at(tmp_path / "set", options={"trouble": f"hang:{tmp_path / 'flag'}"}))
     assert report.crashes == 1

@@ -35,7 +35,7 @@ def expert_action(world: Any, goal: np.ndarray, position: np.ndarray) -> np.ndar
 def test_recorded_actions_are_the_experts_answer_to_the_recorded_state(world: Any) -> None:
     env, disturbed = world.make(), []
     for seed in range(10):
-        episode = record_demonstration(env, SUCCEEDS, 0.5, seed)
+        episode = record_demonstration(world.WORLD, env, SUCCEEDS, 0.5, seed)
         assert episode is not None
         executed = np.stack(env.executed)
         wanted = np.stack([expert_action(world, env.goal, state) for state in episode.state])
@@ -47,7 +47,7 @@ def test_recorded_actions_are_the_experts_answer_to_the_recorded_state(world: An
 
 def test_without_noise_the_executed_action_is_the_recorded_one(world: Any) -> None:
     env = world.make()
-    episode = record_demonstration(env, SUCCEEDS, 0.0, 0)
+    episode = record_demonstration(world.WORLD, env, SUCCEEDS, 0.0, 0)
     assert episode is not None
     np.testing.assert_array_equal(np.stack(env.executed), episode.actions)
 
@@ -73,11 +73,11 @@ def test_noise_needs_limits(world: Any) -> None:
 
 
 def test_a_failure_is_no_episode(world: Any) -> None:
-    assert record_demonstration(world.make(), FAILS, 0.0, 0) is None
+    assert record_demonstration(world.WORLD, world.make(), FAILS, 0.0, 0) is None
 
 
 def test_subtask_and_gripper_switch_come_from_the_expert(world: Any) -> None:
-    episode = record_demonstration(world.make(), SUCCEEDS, 0.0, 0)
+    episode = record_demonstration(world.WORLD, world.make(), SUCCEEDS, 0.0, 0)
     assert episode is not None
     subtasks = [annotation.subtask for annotation in episode.annotations]
     switches = [annotation.gripper_switch for annotation in episode.annotations]
@@ -88,18 +88,24 @@ def test_subtask_and_gripper_switch_come_from_the_expert(world: Any) -> None:
     assert len(episode.annotations) == len(episode.actions) == len(episode.images["top"])
 
 
-def test_scenes_need_an_environment_that_shuffles(world: Any) -> None:
+def test_scenes_are_the_same_for_the_same_seed(world: Any) -> None:
     env = world.make()
-    episode = record_scenes(env, SUCCEEDS, 5, 0)
-    again = record_scenes(env, SUCCEEDS, 5, 0)
+    episode = record_scenes(world.WORLD, env, SUCCEEDS, 5, 0)
+    again = record_scenes(world.WORLD, env, SUCCEEDS, 5, 0)
     np.testing.assert_array_equal(episode.state, again.state)
-    env.shuffle = None
-    with pytest.raises(ValueError, match="'fake' cannot shuffle"):
-        record_scenes(env, SUCCEEDS, 5, 0)
+
+
+def test_without_an_annotator_a_demonstration_has_no_annotations(world: Any) -> None:
+    bare = replace(world.WORLD, annotator=None)
+    whole, episode = (record_demonstration(w, world.make(), SUCCEEDS, 0.0, 0) for w in (world.WORLD, bare))
+    assert whole is not None
+    assert episode is not None
+    assert (len(whole.annotations), episode.annotations) == (len(whole.actions), ())
+    np.testing.assert_array_equal(episode.actions, whole.actions)
 
 
 def test_staging_gives_back_what_it_was_given(world: Any, tmp_path: Path) -> None:
-    episode = record_demonstration(world.make(), SUCCEEDS, 0.3, 0)
+    episode = record_demonstration(world.WORLD, world.make(), SUCCEEDS, 0.3, 0)
     assert episode is not None
     noisy = np.random.default_rng(0).integers(0, 256, (len(episode.actions), 16, 16, 3), np.uint8)
     episode = replace(episode, images={"top": noisy})
@@ -118,7 +124,7 @@ def test_staging_gives_back_what_it_was_given(world: Any, tmp_path: Path) -> Non
 
 
 def test_staged_videos_leave_no_images(world: Any, tmp_path: Path) -> None:
-    episode = record_demonstration(world.make(), SUCCEEDS, 0.0, 0)
+    episode = record_demonstration(world.WORLD, world.make(), SUCCEEDS, 0.0, 0)
     staging = Staging(tmp_path / "s")
     staging.create({"seed": 0})
     staging.write(0, SUCCEEDS, episode, Video(fps=10, codec="h264"))
@@ -134,6 +140,6 @@ def test_options_go_where_they_are_known() -> None:
     def scenarios(split: str, count: int, seed: int, vocabulary: str = "small", tasks: Any = None) -> None: ...
 
     options = {"vocabulary": "full", "tasks": ["push"], "lighting": 2, "cameras_px": 64}
-    for_make, for_scenarios = split_options(SimpleNamespace(make=make, scenarios=scenarios), options)  # type: ignore[arg-type]
+    for_make, for_scenarios = split_options(make, scenarios, options)
     assert for_make == {"vocabulary": "full", "lighting": 2, "cameras_px": 64}
     assert for_scenarios == {"vocabulary": "full", "tasks": ["push"]}

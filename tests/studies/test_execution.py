@@ -31,7 +31,7 @@ def rolled_out(monkeypatch: pytest.MonkeyPatch) -> list[EvalPlan]:
 
     monkeypatch.setattr(execution, "evaluate_checkpoint", evaluate)
     monkeypatch.setattr(execution, "checkpoint_hash", lambda path: "6040e9ac")
-    monkeypatch.setattr(execution, "load_policy", lambda path: SimpleNamespace(guidance=("guided",)))
+    monkeypatch.setattr(execution, "policy_for", lambda path, plan: SimpleNamespace(guidance=("guided",)))
     return found
 
 

@@ -6,43 +6,45 @@ Every step is a verb of its own; the demo only chains them, and reuses a step wh
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from visuomotor.apps.report import write_report
 from visuomotor.apps.steps import Steps, digest, source_digest
+from visuomotor.codec import update
 from visuomotor.evaluation.provenance import checkpoint_hash
 from visuomotor.evaluation.results import Results
 from visuomotor.locks import FolderLock
+from visuomotor.simulation.interface import load_world
+from visuomotor.simulation.options import named_options
+from visuomotor.simulation.recording import require_recordable
 
 if TYPE_CHECKING:
     from visuomotor.training.progress import Progress
 
-World = Literal["tabletop", "metaworld"]
 MANY_STEPS = 100_000  # the demo's training is limited by time
-SHIPPED = Path(__file__).parents[1] / "checkpoints" / "tabletop-nano"
 
 
 @dataclass(frozen=True, kw_only=True)
 class DemoPlan:
-    """How large the demo is.
+    """How large the demo is, in which world (a name or FILE.py:NAME).
 
-    scenes: single frames for grounding (tabletop only). minutes: of training.
+    scenes: single frames for grounding. minutes: of training.
     variation: options of the world in which it demonstrates, beside those of the evaluation.
     start: a checkpoint to begin from; None trains from nothing.
     overrides: fields of the recipe's run, as on the command line of `train`.
     """
 
-    world: World = "tabletop"
-    out: Path = Path("runs/demo")
-    recipe: str = "tabletop-nano"
+    world: str
+    out: Path
+    recipe: str = "cogact-nano"
     demonstrations: int = 400
-    scenes: int = 4000
-    minutes: float = 9
+    scenes: int = 0
+    minutes: float = 25
     action_noise: float = 0.2
     episodes: int = 100
     control_episodes: int = 30
     variation: dict[str, Any] = field(default_factory=dict)
-    splits: tuple[str, ...] = ("train", "heldout_combination")
+    splits: tuple[str, ...] = ("train",)
     start: str | None = None
     workers: int = 2
     seed: int = 0
@@ -147,12 +149,14 @@ def demo_run(plan: DemoPlan) -> Any:
     """The demo's training run: its recipe with the demo's data, start and overrides."""
     from visuomotor.recipes import find_recipe, override
 
+    recipe = find_recipe(plan.recipe)
     given: dict[str, Any] = {"data": str(plan.out / "data"), "minutes": plan.minutes, "steps": MANY_STEPS}
+    given |= named_options(recipe, {"world": plan.world})
     if plan.scenes:
         given["scenes"] = str(plan.out / "scenes")
     if plan.start:
         given["start"] = plan.start
-    return override(find_recipe(plan.recipe)(**given), plan.overrides)
+    return override(recipe(**given), plan.overrides)
 
 
 def train_step(plan: DemoPlan, resume: bool, overwrite: bool, watch: Watch) -> None:
@@ -192,29 +196,22 @@ def evaluate_step(plan: DemoPlan, resume: bool, overwrite: bool, watch: Watch) -
 
 
 def demo_plan(
-    world: World, *, full: bool = False, from_scratch: bool = False, overrides: dict[str, str], **given: Any
+    world: str, *, full: bool = False, from_scratch: bool = False, overrides: dict[str, str], **given: Any
 ) -> DemoPlan:
     """The demo of a world, small or full; `given` replaces single fields of the plan.
 
-    On the tabletop it starts from the shipped checkpoint, where there is one, unless `from_scratch`.
+    It starts from the checkpoint that comes with the world, where there is one, unless `from_scratch`.
+
+    Raises:
+        ValueError: an unknown world, or one that has no demonstrator, or no full demo.
     """
-    if world == "metaworld":
-        plan = DemoPlan(
-            world=world,
-            out=Path("runs/demo-metaworld"),
-            recipe="metaworld-pairs",
-            demonstrations=400,
-            scenes=0,
-            minutes=25,
-            splits=("train",),
-            overrides=overrides,
-        )
-    else:
-        plan = DemoPlan(overrides=overrides, variation={"anywhere": 0.4})
-        if full:
-            plan = replace(
-                plan, out=Path("runs/demo-full"), demonstrations=1500, scenes=10000, minutes=40, episodes=200
-            )
-        if not from_scratch and SHIPPED.exists():
-            plan = replace(plan, start=str(SHIPPED))
-    return replace(plan, **given)
+    spec = load_world(world)
+    require_recordable(spec, scenes=False)
+    if full and spec.full_demo is None:
+        raise ValueError(f"World {spec.name!r} has one size of demo; leave --full out, or set --demonstrations.")
+    start = None
+    if not from_scratch and spec.checkpoint is not None and spec.checkpoint.exists():
+        start = str(spec.checkpoint)
+    plan = DemoPlan(world=world, out=Path("runs") / f"demo-{spec.name}", start=start, overrides=overrides)
+    sizes = {**spec.demo, **(spec.full_demo or {})} if full else spec.demo
+    return replace(update(plan, sizes), **given)

@@ -14,7 +14,7 @@ class Options:
     """Record demonstrations of a simulated robot as a LeRobot v3 data set with annotations."""
 
     environment: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="WORLD")] = "tabletop"
-    """The world: tabletop or metaworld."""
+    """The world: tabletop, metaworld, or your own as FILE.py:NAME."""
     out: Path
     """Folder of the new data set."""
     episodes: int = 100

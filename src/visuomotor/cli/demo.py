@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Literal
 
 from visuomotor.cli.console import Number, PathOrNone, parse, progress_bar, say, table
 
@@ -14,7 +13,8 @@ class Options:
     """Demonstrate, train, evaluate, report. A step whose inputs did not change is reused. Other arguments set fields of
     the training run, as in `visuomotor train` (--stages.train.minutes 5)."""
 
-    world: Literal["tabletop", "metaworld"] = "tabletop"
+    world: str = "tabletop"
+    """The world: tabletop, metaworld, or your own as FILE.py:NAME."""
     full: bool = False
     """More data, more training, more episodes (about an hour)."""
     from_scratch: bool = False

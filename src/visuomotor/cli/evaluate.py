@@ -14,9 +14,10 @@ class Options:
     """Roll a checkpoint out in a simulator: success with 95 % Wilson intervals, controls, videos."""
 
     checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
-    """A checkpoint's folder, such as runs/train/checkpoints/step-000500, or a training's, whose newest it takes."""
+    """A checkpoint's folder, such as runs/train/checkpoints/step-000500, or a training's, whose newest it takes; or
+    your own policy as FILE.py:NAME."""
     environment: str = "tabletop"
-    """The world: tabletop or metaworld."""
+    """The world: tabletop, metaworld, or your own as FILE.py:NAME."""
     out: Path = Path("runs/eval")
     """Folder for results and videos."""
     episodes: int = 100

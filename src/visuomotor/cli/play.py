@@ -19,10 +19,10 @@ class Options:
     robot do it, move objects under its hand, stop it."""
 
     checkpoint: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[CHECKPOINT]")] = None
-    """A checkpoint's or a training's folder, or the address of a server that has one, ws://... (default: the small one
-    that comes with the package)."""
+    """A checkpoint's or a training's folder, the address of a server that has one, ws://..., or your own policy as
+    FILE.py:NAME (default: the checkpoint that comes with the world)."""
     env: str = "tabletop"
-    """The world: tabletop or metaworld."""
+    """The world: tabletop, metaworld, or your own as FILE.py:NAME."""
     port: int = 8080
     """Of the page, on this computer only; 0 takes any free one."""
     execute: int = 4
@@ -41,7 +41,6 @@ class Options:
 
 def run(arguments: list[str]) -> int:
     options = parse("play", Options, arguments)
-    from visuomotor.apps.demo import SHIPPED
     from visuomotor.apps.live.page import LivePage
     from visuomotor.apps.live.play import Play, PlaySettings
     from visuomotor.cli.values import newest, typed
@@ -49,21 +48,22 @@ def run(arguments: list[str]) -> int:
     from visuomotor.serving.config import read_safety_limits
     from visuomotor.serving.remote import open_policy
     from visuomotor.simulation.interface import load_world, make_environment, make_scenarios
-    from visuomotor.simulation.options import split_options
 
     limits = SafetyLimits() if options.safety_limits is None else read_safety_limits(options.safety_limits)
     settings = PlaySettings(
         execute=options.execute, preview=options.preview, speed=options.speed, limits=limits
     )  # fmt: skip
     given = {key: typed(value) for key, value in options.option.items()}
-    for_environment, for_scenarios = split_options(load_world(options.env), given)
-    environment = make_environment(options.env, **for_environment)
-    policy = open_policy(newest(options.checkpoint or str(SHIPPED)), environment.embodiment)
+    name = options.checkpoint or load_world(options.env).checkpoint
+    if name is None:
+        raise ValueError(f"No checkpoint comes with the world {options.env}; name one: visuomotor play CHECKPOINT.")
+    environment = make_environment(options.env, **given)
+    policy = open_policy(newest(str(name)), environment.embodiment)
     page = LivePage(lambda command: play.command(command), left=lambda: play.command({"do": "pause"}))
     play = Play(
         environment,
         policy,
-        lambda n: make_scenarios(options.env, "train", 1, options.seed + n, **for_scenarios)[0],
+        lambda n: make_scenarios(options.env, "train", 1, options.seed + n, **given)[0],
         page.publish,
         settings,
     )

@@ -12,8 +12,8 @@ from visuomotor.cli.console import Number, PathOrNone, parse, progress_bar, say,
 from visuomotor.cli.values import newest
 
 if TYPE_CHECKING:
-    from visuomotor.serving.remote import Acting
     from visuomotor.serving.robochallenge.jobs import JobReport
+    from visuomotor.session import PolicyLike
 
 USER = "ROBOCHALLENGE_USER"
 RobotName = Literal["aloha", "arx5", "franka", "ur5"]
@@ -111,7 +111,7 @@ def run(arguments: list[str]) -> int:
     return summarise(reports)
 
 
-def find_policy(options: Options) -> "tuple[Acting, str]":
+def find_policy(options: Options) -> "tuple[PolicyLike, str]":
     """What drives the robot, and the robot's name."""
     from visuomotor.models.dm0.robots import ROBOTS
     from visuomotor.serving.remote import open_policy

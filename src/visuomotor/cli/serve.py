@@ -22,7 +22,8 @@ class Options:
     """Serve a checkpoint to robots (openpi's protocol) and to benchmarks (vla-eval's), until Ctrl-C."""
 
     checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
-    """A checkpoint's folder, such as runs/train/checkpoints/step-000500, or a training's, whose newest it takes."""
+    """A checkpoint's folder, such as runs/train/checkpoints/step-000500, or a training's, whose newest it takes; or
+    your own policy as FILE.py:NAME."""
     host: str = "127.0.0.1"
     """Address to listen on; others than loopback want --api-keys and --tls, or --insecure."""
     openpi_port: Port = 8000
@@ -84,17 +85,15 @@ def run(arguments: list[str]) -> int:
     options = parse("serve", Options, arguments)
     config = _config(options)  # before torch is imported: a wrong option is told at once
     from visuomotor.apps.live.served import ServedPage
-    from visuomotor.policy import load_policy
     from visuomotor.serving.logs import configure
     from visuomotor.serving.observations import keys_for
+    from visuomotor.serving.remote import open_policy
     from visuomotor.serving.server import PolicyServer, serve
 
     configure(json_lines=options.log == "json", level=options.log_level)
     settings = {name: typed(value) for name, value in options.policy.items()}
     given = None if options.embodiment is None else Embodiment.load(options.embodiment)
-    policy = load_policy(
-        newest(options.checkpoint), embodiment=given, think=options.think, device=options.device, **settings
-    )
+    policy = open_policy(str(newest(options.checkpoint)), given, think=options.think, device=options.device, **settings)
     robot = policy.embodiment
     libero = "vla-eval" if options.vla_eval_layout else None
     keys = {

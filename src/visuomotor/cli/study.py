@@ -11,6 +11,7 @@ import tyro
 from visuomotor.cli.console import Number, PathOrNone, parse, progress_bar, say, table
 from visuomotor.cli.values import newest
 from visuomotor.locks import FolderLock
+from visuomotor.plugins import is_reference, load
 from visuomotor.spelling import did_you_mean
 
 
@@ -21,7 +22,7 @@ class Options:
     are its recipe's, or set fields of every arm's run, as in `visuomotor train`."""
 
     study: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
-    """The study."""
+    """The study, or your own as FILE.py:NAME."""
     data: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """Demonstrations to train on."""
     scenes: PathOrNone = None
@@ -54,7 +55,8 @@ class ExecutionOptions:
     an action, jerk where one chunk takes over from another. What is done already is reused."""
 
     checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
-    """A checkpoint's folder, such as runs/train/checkpoints/step-000500, or a training's, whose newest it takes."""
+    """A checkpoint's folder, such as runs/train/checkpoints/step-000500, or a training's, whose newest it takes; or
+    your own policy as FILE.py:NAME."""
     out: Path = Path("runs/execution")
     """Folder of the study."""
     executors: Annotated[tuple[str, ...], tyro.conf.arg(metavar="[NAME ...]")] = ()
@@ -62,7 +64,7 @@ class ExecutionOptions:
     latencies: tuple[float, ...] = (0, 50, 100, 200, 300)
     """Milliseconds from an observation to its chunk."""
     environment: str = "tabletop"
-    """The world: tabletop or metaworld."""
+    """The world: tabletop, metaworld, or your own as FILE.py:NAME."""
     tasks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="[STR ...]")] = ("lift",)
     """Tasks of the world; none given: all."""
     episodes: int = 50
@@ -102,7 +104,7 @@ def run_execution(arguments: list[str]) -> int:
 def run(arguments: list[str]) -> int:
     from visuomotor.cli.train import pairs, recipe_arguments
     from visuomotor.recipes import find_recipe
-    from visuomotor.studies import STUDIES, StudyPlan, run_study, summarise
+    from visuomotor.studies import STUDIES, Study, StudyPlan, run_study, summarise
     from visuomotor.studies.report import told, write_report
 
     if arguments[:1] == ["list"]:
@@ -113,10 +115,14 @@ def run(arguments: list[str]) -> int:
     if arguments[:1] == ["execution"]:
         return run_execution(arguments[1:])
     options, unknown = parse("study", Options, arguments, unknown=True)
-    if options.study not in STUDIES:
+    if is_reference(options.study):
+        study = load(options.study, Study, "a study")
+    elif options.study in STUDIES:
+        study = STUDIES[options.study]
+    else:
         hint = did_you_mean(options.study, STUDIES)
-        raise ValueError(f"there is no study {options.study!r}.{hint} Known: {', '.join(STUDIES)}.")
-    study = STUDIES[options.study].only(options.arms) if options.arms else STUDIES[options.study]
+        raise ValueError(f"there is no study {options.study!r}.{hint} Known: {', '.join(STUDIES)}, or FILE.py:NAME.")
+    study = study.only(options.arms) if options.arms else study
     own, fields = recipe_arguments(find_recipe(study.recipe), pairs(unknown))
     plan = StudyPlan(
         out=options.out, data=options.data, scenes=options.scenes, minutes=options.minutes, seeds=options.seeds,

@@ -23,6 +23,8 @@ class ProcessorConfig:
 
     horizon, action_width, state_width: T, A, S of the model.
     image_roles: camera roles in the model's order; `optional_roles` may be missing (a masked view).
+    goal_roles: camera roles of which samples carry a goal image: in training that of a frame drawn uniformly from the
+        rest of the episode (hindsight relabelling, as in Octo), at inference that of the observation.
     image_size: side in pixels to pad and resize to; None leaves images as they are stored.
     levels: {scaffold level: probability that its line is present in a training sample}.
     prompt: name of the text layout (text/layouts.py): "plain", the instruction in a line of its own; "dm0", the
@@ -68,6 +70,7 @@ class ProcessorConfig:
     state_width: int = 8
     image_roles: tuple[str, ...] = ("scene", "wrist")
     optional_roles: tuple[str, ...] = ()
+    goal_roles: tuple[str, ...] = ()
     image_size: int | None = None
     levels: dict[str, float] = field(default_factory=lambda: {"subtask": 0.5, "action": 1.0})
     prompt: str = "plain"
@@ -137,6 +140,8 @@ class ProcessorConfig:
             )
         if not self.image_roles:
             raise ValueError("image_roles is empty; a policy needs at least one camera role.")
+        if not set(self.goal_roles) <= set(self.image_roles):
+            raise ValueError(f"goal_roles {list(self.goal_roles)} must be among image_roles {list(self.image_roles)}.")
 
     @property
     def layout(self) -> type[TextLayout]:

@@ -1,7 +1,7 @@
 """Loader: an endless, resumable stream of batches from a mixture of data sets.
 
-The k-th batch depends only on (seed, k): which thread makes it, and what was drawn before, do not matter. So the
-whole state is k, and a resumed run sees the batches that an uninterrupted one would have seen.
+Row i of the k-th batch depends only on (seed, k, i): which thread or rank makes it, and what was drawn before, do not
+matter. So the whole state is k, and a resumed run sees the batches that an uninterrupted one would have seen.
 """
 
 import json
@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from visuomotor.data.phases import NEEDS
 from visuomotor.data.prepared import Prepared
 from visuomotor.data.processor import Objective, Processor
 from visuomotor.data.sample import Sample
+from visuomotor.data.shares import RowDraws, Shares
 from visuomotor.data.statistics import describe, is_scenes
 from visuomotor.text.scaffold import LEVEL_NEEDS
 from visuomotor.text.scene_questions import check_kinds
@@ -34,11 +35,13 @@ __all__ = ["Loader", "held_out"]
 
 log = logging.getLogger(__name__)
 Split = Literal["train", "validation"]
+DRAWS = 2  # version of the rules by which rows are drawn; a run that began with others cannot go on
 AHEAD = 4  # batches prefetched per worker
 MAX_REDRAWS = 100
 WARNINGS = 3  # bad samples that are logged
 CACHE_BYTES = 2 << 30
 CACHE_FOLDER = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "visuomotor" / "frames"
+_Pictures = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]  # {camera: image} of a frame, and of its goal
 BAD_SAMPLE = (ValueError, OSError, EOFError, IndexError, KeyError)
 
 
@@ -77,14 +80,33 @@ class _Stream:
     cameras: tuple[str, ...] = ()
     annotated: bool = False  # its text needs annotations
     images: Any = None  # the data set, or its copy that reads decoded frames
+    goals: tuple[str, ...] = ()  # cameras of goal images
+
+
+class _Draw(NamedTuple):
+    """A frame that was drawn, and the later one that is its goal."""
+
+    stream: _Stream
+    row: int
+    goal: int
+
+
+def _draw(stream: _Stream, frame: float, later: float) -> _Draw:
+    """A frame and its goal, both uniform; `frame` and `later` are in [0, 1)."""
+    row = goal = int(stream.rows[int(frame * len(stream.rows))])
+    if stream.goals and isinstance(stream.prepared, Prepared):
+        goal += int(later * (stream.prepared.end[row] - row))
+    return _Draw(stream, row, goal)
 
 
 class Loader(Iterator[Batch]):
-    """Batches of `batch_size` samples; each row draws its source by weight, then a frame uniformly.
+    """Batches of `batch_size` samples. Each source has its share of any run of rows; a row draws a frame uniformly.
 
-    Sources of other views or another objective never share a batch: the group is drawn first, by its total weight.
+    Sources with different views never share a batch, unless `rows_may_mix_views`: then batches, instead of rows, are
+    divided among the sets of views.
 
     Args:
+        batch_size: samples of the global batch, of which rank `rank` of `ranks` makes its slice.
         datasets: {source name: data set}, one for each source of the mixture.
         workers: prefetch threads; 0 makes each batch when it is asked for.
         split: "train" or "validation" (episodes held out by `held_out`, share `mixture.validation`); a source with
@@ -92,6 +114,7 @@ class Loader(Iterator[Batch]):
         bad_samples: "stop" raises ValueError naming source, row and cause; "quarantine" counts the sample in
             `bad_count`, appends it to the JSON-lines file `quarantine`, and draws another row deterministically.
         cache: folder for decoded frames, used for data sets of at most 2 GiB decoded; None decodes as it draws.
+        rows_may_mix_views: for models that read `Batch.image_valid` row by row.
 
     `Source.options["objective"]` is "robot" (default), "grounding", "boxes", "questions" (with "kinds", {kind: weight})
     or "conversation" (whose data set is a `Conversations`).
@@ -111,10 +134,17 @@ class Loader(Iterator[Batch]):
         bad_samples: Literal["stop", "quarantine"] = "stop",
         quarantine: Path | None = None,
         cache: Path | None = CACHE_FOLDER,
+        rows_may_mix_views: bool = False,
+        rank: int = 0,
+        ranks: int = 1,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; it must be at least 1.")
+        if not 0 <= rank < ranks <= batch_size:
+            raise ValueError(f"rank is {rank} of {ranks} with batch_size {batch_size}; each rank needs a row.")
         self.processor, self.batch_size, self.seed, self.workers = processor, batch_size, seed, workers
+        self.rows_may_mix_views = rows_may_mix_views
+        self._slice = (batch_size * rank // ranks, batch_size * (rank + 1) // ranks)
         self.bad_samples, self.quarantine = bad_samples, quarantine
         self.wait_seconds, self.bad_count = 0.0, 0
         self._reported: set[tuple[int, int]] = set()
@@ -130,7 +160,8 @@ class Loader(Iterator[Batch]):
                 f"The mixture has a source without {split} episodes: episodes {sizes}, validation share "
                 f"{mixture.validation}. Add episodes or change the share."
             )
-        self._groups = _groups(streams)
+        self._groups = _groups(streams, mix_views=rows_may_mix_views)
+        self._group_shares = Shares([sum(s.weight for s in members) for members, _ in self._groups])
         self._next = 0
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="loader") if workers else None
         self._ahead: deque[Future[Batch]] = deque()
@@ -154,30 +185,29 @@ class Loader(Iterator[Batch]):
         return batch
 
     def batch(self, k: int) -> Batch:
-        """The k-th batch."""
-        rng = np.random.default_rng((self.seed, k))
-        streams, weights = self._groups[self._choose_group(rng)]
-        chosen = rng.choice(len(streams), size=self.batch_size, p=weights)
-        draws = rng.random(self.batch_size)
-        rows = [int(draws[i] * len(streams[s].rows)) for i, s in enumerate(chosen)]
-        picks = [(streams[s], int(streams[s].rows[r])) for s, r in zip(chosen, rows, strict=True)]
-        images = self._images(picks)
-        samples = []
-        for i, (stream, row) in enumerate(picks):
-            samples.append(self._sample(stream, row, images[i], rng, (self.seed, k, i)))
-        return self.processor.collate(samples)
+        """The k-th batch, or this rank's rows of it."""
+        first, last = self._slice
+        group, before = (int(found[0]) for found in self._group_shares.at(np.array([k])))
+        streams, shares = self._groups[group]
+        chosen, _ = shares.at(before * self.batch_size + np.arange(first, last))
+        rows = RowDraws(self.seed, k, first, last)
+        draws = [_draw(streams[s], *place) for s, *place in zip(chosen, rows.frame, rows.goal, strict=True)]
+        pictures = self._pictures(draws)
+        samples = [self._sample(draw, pictures[i], rows.generator(i)) for i, draw in enumerate(draws)]
+        return self.processor.collate(samples, rows=(first, self.batch_size), mix_views=self.rows_may_mix_views)
 
     def state_dict(self) -> dict[str, int]:
         """What resume needs: the number of batches handed out (and what they depend on)."""
-        return {"batch": self._next, "seed": self.seed, "batch_size": self.batch_size}
+        return {"batch": self._next, "seed": self.seed, "batch_size": self.batch_size, "draws": DRAWS}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Go on after the batches that `state` counts; ValueError when seed or batch size differ."""
-        for name in ("seed", "batch_size"):
-            if state[name] != getattr(self, name):
+        """Go on after the batches that `state` counts; ValueError when seed, batch size or rules of drawing differ."""
+        for name, value in self.state_dict().items():
+            saved = state.get(name, 1)  # states of the first rules do not name them
+            if name != "batch" and saved != value:
                 raise ValueError(
-                    f"The saved loader has {name} {state[name]} but this one {getattr(self, name)}, so its batches "
-                    f"would differ; resume with the same value or start a new run."
+                    f"The saved loader has {name} {saved} but this one {value}, so its batches would differ; resume "
+                    f"with the same value or start a new run."
                 )
         self._drop_ahead()
         self._next = state["batch"]
@@ -193,60 +223,43 @@ class Loader(Iterator[Batch]):
             future.cancel()
         self._ahead.clear()
 
-    def _choose_group(self, rng: np.random.Generator) -> int:
-        if len(self._groups) == 1:
-            return 0
-        totals = np.array([sum(s.weight for s in streams) for streams, _ in self._groups])
-        return int(rng.choice(len(totals), p=totals / totals.sum()))
-
-    def _images(self, picks: list[tuple[_Stream, int]]) -> list[dict[str, np.ndarray] | None]:
-        """Per pick {camera: image}, read in one call per source and camera; None where that call failed."""
-        images: list[dict[str, np.ndarray] | None] = [None] * len(picks)
-        for stream in {id(s): s for s, _ in picks if s.cameras}.values():
-            slots = [i for i, (s, _) in enumerate(picks) if s is stream]
-            rows = np.array([picks[i][1] for i in slots])
+    def _pictures(self, draws: list[_Draw]) -> list[_Pictures | None]:
+        """Images of each draw, read in one call per source and camera; None where that call failed."""
+        pictures: list[_Pictures | None] = [None] * len(draws)
+        for stream in {id(d.stream): d.stream for d in draws if d.stream.cameras}.values():
+            slots = [i for i, draw in enumerate(draws) if draw.stream is stream]
             try:
-                read = _read(stream, rows, self.processor.config.image_size)
+                read = _read([draws[i] for i in slots], self.processor.config.image_size)
                 if stream.annotated and isinstance(stream.prepared, Prepared):
-                    stream.prepared.load_annotations(rows)
+                    stream.prepared.load_annotations(np.array([draws[i].row for i in slots]))
             except BAD_SAMPLE:
                 continue  # each row is tried alone, so that the error names the one that is bad
-            for j, i in enumerate(slots):
-                images[i] = {camera: frames[j] for camera, frames in read.items()}
-        return images
+            for i, found in zip(slots, read, strict=True):
+                pictures[i] = found
+        return pictures
 
-    def _sample(
-        self,
-        stream: _Stream,
-        row: int,
-        images: dict[str, np.ndarray] | None,
-        rng: np.random.Generator,
-        key: tuple[int, int, int],
-    ) -> Sample:
-        for attempt in range(MAX_REDRAWS):
+    def _sample(self, draw: _Draw, pictures: _Pictures | None, rng: np.random.Generator) -> Sample:
+        """The sample of a draw; a bad one is replaced by the next draw of the same row, if it does not stop the run."""
+        stream = draw.stream
+        for _ in range(MAX_REDRAWS):
             try:
                 if isinstance(stream.dataset, Conversations):
-                    return self._conversation(stream, row, rng)
-                if images is None:
-                    images = {
-                        camera: frames[0]
-                        for camera, frames in _read(stream, np.array([row]), self.processor.config.image_size).items()
-                    }
-                kinds = stream.source.options.get("kinds")
+                    return self._conversation(stream, draw.row, rng)
+                images, goal = pictures or _read([draw], self.processor.config.image_size)[0]
                 return self.processor.sample(
                     stream.embodiment,
                     stream.dataset,
-                    row,
+                    draw.row,
                     images,
                     rng,
                     stream.objective,
                     source=stream.index,
-                    kinds=kinds,
+                    kinds=stream.source.options.get("kinds"),
+                    goal=goal,
                 )
             except BAD_SAMPLE as error:
-                self._bad(stream, row, error)
-            row = int(stream.rows[np.random.default_rng((*key, attempt)).integers(len(stream.rows))])
-            images = None
+                self._bad(stream, draw.row, error)
+            draw, pictures = _draw(stream, rng.random(), rng.random()), None
         raise ValueError(f"Source {stream.source.name!r} gave {MAX_REDRAWS} bad samples in a row; repair the data set.")
 
     def _conversation(self, stream: _Stream, row: int, rng: np.random.Generator) -> Sample:
@@ -312,9 +325,12 @@ def _open(
     _require_annotations(source, dataset, needed | _weighed_annotations(processor, objective))
     if "kinds" in source.options:
         check_kinds(source.options["kinds"])
-    cameras = {c.role: c.name for c in dataset.require_embodiment().cameras}
+    names = {c.role: c.name for c in dataset.require_embodiment().cameras}
     views = processor.sample_views(embodiment, objective)
-    present = [role for role, there in zip(processor.config.image_roles, views, strict=True) if there]
+
+    def cameras(views: tuple[bool, ...]) -> tuple[str, ...]:
+        return tuple(names[role] for role, there in zip(processor.config.image_roles, views, strict=True) if there)
+
     stream = _Stream(
         index=index,
         source=source,
@@ -325,9 +341,10 @@ def _open(
         rows=rows,
         prepared=processor.prepared(dataset, embodiment),
         embodiment=embodiment,
-        cameras=tuple(cameras[role] for role in present),
+        cameras=cameras(views),
         annotated=bool(needed),
         images=_with_cache(dataset, cache, processor.config.image_size),
+        goals=cameras(processor.goal_views(embodiment)) if objective == "robot" else (),
     )
     return [stream]
 
@@ -401,22 +418,21 @@ def _with_cache(dataset: Any, folder: Path | None, side: int | None) -> Any:
         return dataset
 
 
-def _read(stream: _Stream, rows: np.ndarray, side: int | None) -> dict[str, np.ndarray]:
-    """{camera: uint8[n, h, w, 3]} of `rows`, at the model's size where the processor sets one."""
-    images = {camera: stream.images.frames(camera, rows) for camera in stream.cameras}
-    return images if side is None else {camera: fit(pixels, side) for camera, pixels in images.items()}
+def _read(draws: list[_Draw], side: int | None) -> list[_Pictures]:
+    """Images of draws of the same stream, at the model's size where the processor sets one."""
+    stream, rows = draws[0].stream, np.array([draw.row for draw in draws])
+    goals = np.array([draw.goal for draw in draws])
+    sets = []
+    for cameras, wanted in ((stream.cameras, rows), (stream.goals, goals)):
+        images = {camera: stream.images.frames(camera, wanted) for camera in cameras}
+        sets.append(images if side is None else {camera: fit(pixels, side) for camera, pixels in images.items()})
+    now, later = sets
+    return [({c: now[c][i] for c in now}, {c: later[c][i] for c in later}) for i in range(len(draws))]
 
 
-def _groups(streams: list[_Stream]) -> list[tuple[list[_Stream], np.ndarray]]:
-    """Streams by present views and objective, each with its share inside the group.
-
-    A batch comes from one group: views are constant within it, and texts are of similar length, so little is padding.
-    """
-    found: dict[tuple[tuple[bool, ...], Objective], list[_Stream]] = {}
+def _groups(streams: list[_Stream], *, mix_views: bool) -> list[tuple[list[_Stream], Shares]]:
+    """Streams whose samples may share a batch, and the division of its rows among them."""
+    groups: dict[tuple[bool, ...], list[_Stream]] = {}
     for stream in streams:
-        found.setdefault((stream.views, stream.objective), []).append(stream)
-    groups = []
-    for members in found.values():
-        weights = np.array([s.weight for s in members], dtype=np.float64)
-        groups.append((members, weights / weights.sum()))
-    return groups
+        groups.setdefault(() if mix_views else stream.views, []).append(stream)
+    return [(members, Shares([s.weight for s in members])) for members in groups.values()]

@@ -154,6 +154,7 @@ class Processor:
         *,
         source: int = 0,
         kinds: Mapping[str, float] | None = None,
+        goal: dict[str, np.ndarray] | None = None,
     ) -> Sample:
         """One training sample.
 
@@ -163,6 +164,7 @@ class Processor:
             objective: "robot" (actions and scaffold text), "grounding" (questions on the boxes, no actions), "boxes"
                 (the first view alone, and where things are in it: what a model learns to look with) or "questions"
                 (the first view alone, `kinds` of questions by weight).
+            goal: images of a later row, of the cameras of `goal_roles`.
 
         Raises:
             ValueError: missing camera, NaN in state or action, missing annotation, text longer than max_text.
@@ -210,6 +212,8 @@ class Processor:
             weights=weights,
             labels=labels,
             text_turn=scaffold.turns_of(pieces),
+            goal=self._goal(dataset_index, goal or {}, lambda: prepared.place(row)),
+            control_hz=self.embodiments[dataset_index].control_hz,
         )
 
     def sample_views(self, embodiment: int, objective: Objective) -> tuple[bool, ...]:
@@ -220,9 +224,11 @@ class Processor:
         first = views.index(True)
         return tuple(i == first for i in range(len(views)))
 
-    def collate(self, samples: Sequence[Sample]) -> Batch:
-        """Batch of samples with the same present views; text is padded right to a multiple of 8."""
-        return collate(samples, self.config.image_roles, self.tokenizer.pad_id)
+    def collate(
+        self, samples: Sequence[Sample], *, rows: tuple[int, int] | None = None, mix_views: bool = False
+    ) -> Batch:
+        """Batch of samples; see `data.sample.collate`."""
+        return collate(samples, self.config.image_roles, self.tokenizer.pad_id, rows=rows, mix_views=mix_views)
 
     def observations(
         self,
@@ -259,6 +265,8 @@ class Processor:
                     embodiment=embodiment,
                     labels=self._sentence(known.get("subtask") or observation.instruction),
                     text_turn=scaffold.turns_of(pieces),
+                    goal=self._goal(embodiment, observation.goal, lambda: "the observation's goal"),
+                    control_hz=robot.control_hz,
                 )
             )
         return self.collate(samples)
@@ -372,6 +380,15 @@ class Processor:
 
     def _sentence(self, text: str) -> dict[str, np.ndarray]:
         return {} if self.sentences is None else {"sentence": self.sentences(text)}
+
+    def goal_views(self, embodiment: int) -> tuple[bool, ...]:
+        """Views of an embodiment of which a sample carries a goal image."""
+        pairs = zip(self.config.image_roles, self.views[embodiment], strict=True)
+        return tuple(there and role in self.config.goal_roles for role, there in pairs)
+
+    def _goal(self, embodiment: int, images: dict[str, np.ndarray], place: Any) -> dict[str, np.ndarray]:
+        """Goal images by role, prepared as images are at inference; empty where there is no goal."""
+        return self._pictures(embodiment, images, None, self.goal_views(embodiment), place=place)[1] if images else {}
 
     def _pictures(
         self,

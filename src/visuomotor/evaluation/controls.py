@@ -1,16 +1,15 @@
 """Conditions of an evaluation: the clean splits, and the controls that tell whether a policy sees and listens."""
 
-import inspect
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
 from visuomotor.contract import EvalPlan, Scenario
 from visuomotor.evaluation.results import task_name
-from visuomotor.simulation.interface import World, load_world, make_scenarios
-from visuomotor.simulation.options import split_options
+from visuomotor.simulation.interface import WorldSpec, load_world, make_scenarios
+from visuomotor.simulation.options import named_options
 
 CONTROLS = ("wrong_instruction", "black_cameras", "heldout_paraphrase", "heldout_combination")
 KNOWN_CONTROLS = (*CONTROLS, "no_instruction")
@@ -37,8 +36,10 @@ class Job:
         return self.condition, self.index
 
 
-def plan_jobs(plan: EvalPlan, controls: Sequence[str] = CONTROLS) -> list[Job]:
+def plan_jobs(plan: EvalPlan, controls: Sequence[str] = CONTROLS, world: WorldSpec | None = None) -> list[Job]:
     """All rollouts of a plan: `plan.episodes` of each split, then `plan.control_episodes` of each control.
+
+    `world` is the one that `plan.environment` names, by default.
 
     Wrong instruction, no instruction and black cameras repeat scenarios of the first split, so they are paired with
     it. A held-out split runs as a control only where the world has it and the plan does not name it.
@@ -53,13 +54,13 @@ def plan_jobs(plan: EvalPlan, controls: Sequence[str] = CONTROLS) -> list[Job]:
         raise ValueError(f"Unknown controls {unknown}; choose from {', '.join(KNOWN_CONTROLS)}.")
     if not plan.splits or plan.episodes < 1:
         raise ValueError(f"Nothing to evaluate: splits {list(plan.splits)}, {plan.episodes} episodes.")
-    world = load_world(plan.environment)
-    missing = [split for split in plan.splits if split not in world.splits()]
+    world = load_world(world or plan.environment)
+    missing = [split for split in plan.splits if split not in world.splits]
     if missing:
-        raise ValueError(f"{plan.environment} has no split {missing}; it has {', '.join(world.splits())}.")
+        raise ValueError(f"{plan.environment} has no split {missing}; it has {', '.join(world.splits)}.")
     jobs: list[Job] = []
     for split in plan.splits:
-        found = _scenarios(plan, split, plan.episodes)
+        found = _scenarios(plan, world, split, plan.episodes)
         jobs += [Job(condition=split, index=i, scenario=s) for i, s in enumerate(found)]
     clean = [job.scenario for job in jobs if job.condition == plan.splits[0]]
     for name in controls if plan.control_episodes else ():
@@ -90,21 +91,15 @@ def spread(scenarios: Sequence[Scenario], count: int) -> list[Scenario]:
     return turns[:count]
 
 
-def _scenarios(plan: EvalPlan, split: str, count: int) -> list[Scenario]:
-    _, options = split_options(load_world(plan.environment), plan.options)
-    return make_scenarios(plan.environment, split, count, plan.seed, **options)
+def _scenarios(plan: EvalPlan, world: WorldSpec, split: str, count: int) -> list[Scenario]:
+    return make_scenarios(world, split, count, plan.seed, **plan.options)
 
 
-def _known(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    names = inspect.signature(function).parameters
-    return {name: value for name, value in options.items() if name in names}
-
-
-def _control_jobs(name: str, plan: EvalPlan, world: World, clean: Sequence[Scenario]) -> list[Job]:
+def _control_jobs(name: str, plan: EvalPlan, world: WorldSpec, clean: Sequence[Scenario]) -> list[Job]:
     if name.startswith("heldout_"):
-        if name in plan.splits or name not in world.splits():
+        if name in plan.splits or name not in world.splits:
             return []
-        found = _scenarios(plan, name, plan.control_episodes)
+        found = _scenarios(plan, world, name, plan.control_episodes)
         return [Job(condition=name, index=i, scenario=s, control=True) for i, s in enumerate(found)]
     jobs = []
     for index, scenario in enumerate(spread(clean, plan.control_episodes)):
@@ -123,11 +118,10 @@ def _control_jobs(name: str, plan: EvalPlan, world: World, clean: Sequence[Scena
 
 
 def _other_sentence(
-    world: World, scenario: Scenario, clean: Sequence[Scenario], options: Mapping[str, Any]
+    world: WorldSpec, scenario: Scenario, clean: Sequence[Scenario], options: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The sentence of another task: one possible in the same scene where the world knows it, else any other task's."""
-    choose = getattr(world, "other_instruction", None)
-    if choose is not None:
-        return {"instruction": choose(scenario, **_known(choose, options))}
+    if (choose := world.other_instruction) is not None:
+        return {"instruction": choose(scenario, **named_options(choose, options))}
     others = [s for s in clean if s.task != scenario.task]
     return {"borrow": others[scenario.seed % len(others)]} if others else {}

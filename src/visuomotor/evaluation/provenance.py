@@ -7,6 +7,8 @@ from typing import Any
 
 from visuomotor.codec import encode
 from visuomotor.contract import EvalPlan
+from visuomotor.plugins import file_of, is_reference
+from visuomotor.session import PolicyLike
 from visuomotor.simulation.interface import Environment
 from visuomotor.versions import commit, installed
 
@@ -14,12 +16,11 @@ PACKAGES = ("mujoco", "metaworld", "gymnasium", "torch", "numpy")
 SUCCESS = "first success: an episode counts as soon as its scenario's own task is achieved once within max_steps"
 
 
-def describe_run(policy: Any, plan: EvalPlan, environment: Environment) -> dict[str, Any]:
+def describe_run(policy: PolicyLike, path: Path | None, plan: EvalPlan, environment: Environment) -> dict[str, Any]:
     """Checkpoint with hash, code and environment versions, rendering, seeds, limits and cameras; all JSON."""
-    path = getattr(policy, "path", None)
     return {
         "checkpoint": None if path is None else str(path),
-        "checkpoint_hash": None if path is None else checkpoint_hash(Path(path)),
+        "checkpoint_hash": None if path is None else checkpoint_hash(path),
         "checkpoint_provenance": encode(getattr(policy, "provenance", {})),
         "code_version": code_version(),
         "environment": plan.environment,
@@ -34,10 +35,12 @@ def describe_run(policy: Any, plan: EvalPlan, environment: Environment) -> dict[
     }
 
 
-def checkpoint_hash(folder: Path) -> str:
-    """SHA-256 over names and contents of a checkpoint folder's files, first 16 digits."""
+def checkpoint_hash(path: Path) -> str:
+    """SHA-256 over names and contents of a checkpoint folder's files, or of a policy's FILE.py, first 16 digits."""
     digest = hashlib.sha256()
-    for file in sorted(f for f in folder.iterdir() if f.is_file() and f.name != "provenance.json"):
+    own = is_reference(str(path))
+    files = [file_of(str(path))] if own else [f for f in path.iterdir() if f.is_file() and f.name != "provenance.json"]
+    for file in sorted(files):
         digest.update(file.name.encode())
         with file.open("rb") as stream:
             while block := stream.read(1 << 20):

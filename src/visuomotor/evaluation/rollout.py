@@ -16,11 +16,10 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from visuomotor.contract import ActionChunk, Embodiment, EvalPlan, Observation, Scenario
+from visuomotor.contract import ActionChunk, EvalPlan, Observation, Scenario
 from visuomotor.evaluation.controls import CONTROLS, Job, plan_jobs, require_disjoint
 from visuomotor.evaluation.provenance import describe_run
 from visuomotor.evaluation.results import (
@@ -32,15 +31,15 @@ from visuomotor.evaluation.results import (
     read_records,
     summarise,
 )
-from visuomotor.evaluation.workers import Answer, Report, Round, Setup, Start, Worker, start_worker
+from visuomotor.evaluation.workers import Answer, Report, RolloutWorker, Round, Setup, Start
 from visuomotor.execution.chunking import ChunkRequest
 from visuomotor.execution.controller import guidance_of, make_executor
 from visuomotor.execution.safety import SafetyFilter
 from visuomotor.locks import FolderLock
-from visuomotor.session import Session
-from visuomotor.simulation.interface import WORLDS, load_world, make_environment
-from visuomotor.simulation.options import split_options
-from visuomotor.simulation.workers import PATIENCE
+from visuomotor.runtime.local import LocalPool
+from visuomotor.runtime.pool import Finished, MakePool, WorkerPool
+from visuomotor.session import PolicyLike, Session
+from visuomotor.simulation.interface import WorldSpec, make_environment, world_for_workers
 
 logger = logging.getLogger(__name__)
 
@@ -48,23 +47,6 @@ LOCKSTEP = 8  # episodes that one worker runs at once
 SHARD = 4 * LOCKSTEP  # most jobs of a shard
 FILMED_FACTOR = 4  # a condition films at most this many times the videos it keeps of each outcome
 PLAN_FILE = "plan.json"
-
-
-class RolloutPolicy(Protocol):
-    """What `evaluate` needs of a policy (see Policy)."""
-
-    @property
-    def embodiment(self) -> Embodiment: ...
-
-    def infer(
-        self,
-        observations: list[Observation],
-        sessions: list[Session],
-        seeds: list[int],
-        requests: list[ChunkRequest | None] = ...,
-    ) -> list[ActionChunk]:
-        """`requests` of real-time chunking are given only where an executor has some."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,10 +60,13 @@ class Progress:
 
 
 def evaluate(
-    policy: RolloutPolicy,
+    policy: PolicyLike,
     plan: EvalPlan,
     out: Path,
     *,
+    world: WorldSpec | None = None,
+    origin: Path | None = None,
+    make_pool: MakePool = LocalPool,
     workers: int = 2,
     videos: int = 4,
     controls: Sequence[str] = CONTROLS,
@@ -93,6 +78,9 @@ def evaluate(
 ) -> Results:
     """Roll `policy` out as planned; writes results.jsonl (each episode at once), results.json and videos to `out`.
 
+    `world` is the one that `plan.environment` names, for a world that has no name in this library and no file;
+    `make_pool` makes the workers.
+    `origin`: the checkpoint or FILE.py:NAME of the policy, recorded with its hash (default: its `path`, if any).
     `videos` successes and as many failures are kept per condition. `training_scenarios` (the data set's `scenario`
     infos) must not share a seed with the plan. `resume` continues an interrupted evaluation of the same plan.
     Raises ValueError when policy and environment are of different embodiments, FileExistsError when `out` already
@@ -102,9 +90,9 @@ def evaluate(
     out = Path(out)
     if workers < 1:
         raise ValueError(f"An evaluation needs at least 1 worker; given {workers}.")
-    jobs = plan_jobs(plan, controls)
+    jobs = plan_jobs(plan, controls, world)
     require_disjoint(jobs, training_scenarios)
-    run, setup = _prepare(policy, plan, out)
+    run, setup = _prepare(policy, plan, world or plan.environment, origin, out)
     run["conditions"] = list(dict.fromkeys(job.condition for job in jobs))
     wanted = {job.key for job in jobs}
     with FolderLock(out, nested=True, break_lock=break_lock):
@@ -112,7 +100,7 @@ def evaluate(
         done = {(r.condition, r.index): r for r in records if (r.condition, r.index) in wanted}
         session = _Session(policy, setup, jobs, done, videos, progress)
         try:
-            session.run(workers)
+            session.run(make_pool, workers)
             results = summarise(run, session.records.values())
             results.save(out)
         except OSError as error:
@@ -137,7 +125,9 @@ def make_shards(jobs: Sequence[Job]) -> list[list[Job]]:
     return [list(jobs[start : start + size]) for start in range(0, len(jobs), size)]
 
 
-def _prepare(policy: RolloutPolicy, plan: EvalPlan, out: Path) -> tuple[dict[str, Any], Setup]:
+def _prepare(
+    policy: PolicyLike, plan: EvalPlan, world: str | WorldSpec, origin: Path | None, out: Path
+) -> tuple[dict[str, Any], Setup]:
     """Check that policy, executor and environment fit, before anything starts."""
     if not 0 <= plan.latency < math.inf:
         raise ValueError(f"The latency is {plan.latency} s; give 0 or more seconds.")
@@ -147,9 +137,8 @@ def _prepare(policy: RolloutPolicy, plan: EvalPlan, out: Path) -> tuple[dict[str
             f"The executor {plan.executor!r} needs a policy with {guidance!r} guidance, which this one does not have; "
             f"choose asynchronous or receding_horizon."
         )
-    options, _ = split_options(load_world(plan.environment), plan.options)
-    environment = make_environment(plan.environment, **options)
-    path = getattr(policy, "path", None)
+    environment = make_environment(world, **plan.options)
+    path = origin or getattr(policy, "path", None)
     try:
         policy.embodiment.require_compatible(
             environment.embodiment,
@@ -158,12 +147,12 @@ def _prepare(policy: RolloutPolicy, plan: EvalPlan, out: Path) -> tuple[dict[str
         )
         executor = make_executor(plan.executor, environment.embodiment, execute=plan.execute)
         SafetyFilter(environment.embodiment, mode=plan.safety)
-        run = describe_run(policy, plan, environment)
+        run = describe_run(policy, path, plan, environment)
     finally:
         environment.close()
     setup = Setup(
-        world=WORLDS[plan.environment],
-        options=options,
+        world=world_for_workers(world),
+        options=plan.options,
         execute=executor.execute,
         max_steps=plan.max_steps,
         out=out,
@@ -211,9 +200,7 @@ class _Slot:
 class _Lane:
     """A worker with its shard: jobs that wait, and slots that run."""
 
-    worker: Worker
-    started: bool = False
-    sent: float = field(default_factory=time.monotonic)
+    worker: int
     waiting: deque[Job] = field(default_factory=deque)
     slots: dict[int, _Slot] = field(default_factory=dict)
 
@@ -222,20 +209,12 @@ class _Lane:
         return [slot.job for slot in self.slots.values()] + list(self.waiting)
 
 
-def _end_hung(lanes: Iterable[_Lane]) -> None:
-    """Kill workers that have been silent for too long; their death is then noticed like any other."""
-    for lane in lanes:
-        if time.monotonic() - lane.sent > PATIENCE and lane.worker.process.is_alive():
-            logger.warning("A rollout worker was silent for %.0f s and is ended", PATIENCE)
-            lane.worker.process.kill()
-
-
 class _Session:
     """One call of `evaluate`: hands shards to workers, answers their looks, records what they finish."""
 
     def __init__(
         self,
-        policy: RolloutPolicy,
+        policy: PolicyLike,
         setup: Setup,
         jobs: Sequence[Job],
         done: dict[tuple[str, int], EpisodeRecord],
@@ -254,38 +233,30 @@ class _Session:
             self.filmed[record.condition] += record.video is not None
             self.kept[record.condition, record.success] += record.video is not None
 
-    def run(self, workers: int) -> None:
+    def run(self, make_pool: MakePool, workers: int) -> None:
         """Until every job is recorded. All workers are gone when it returns or raises."""
-        lanes = [_Lane(worker=start_worker(self.setup)) for _ in range(min(workers, len(self.queue)))]
         self._report_progress()
-        try:
+        lanes = [_Lane(worker=index) for index in range(min(workers, len(self.queue)))]
+        with make_pool(RolloutWorker, (self.setup,), len(lanes)) as pool:
             for lane in lanes:
-                self._proceed(lane, Report())
-            while busy := {lane.worker.connection: lane for lane in lanes if lane.slots}:
-                for connection in wait(list(busy), timeout=PATIENCE / 10):
-                    self._receive(busy[connection])  # type: ignore[index]
-                _end_hung(busy.values())
-        finally:
-            for lane in lanes:
-                lane.worker.stop()
+                self._proceed(pool, lane, Report())
+            while pool.busy:
+                finished = pool.next()
+                self._proceed(pool, lanes[finished.worker], self._report(lanes[finished.worker], finished))
 
-    def _receive(self, lane: _Lane) -> None:
-        try:
-            report = lane.worker.connection.recv()
-        except (EOFError, OSError):
-            self._replace_worker(lane)
-            report = Report()
-        else:
-            if not lane.started:  # its first words; the round it was sent is on its way
-                lane.started = True
-                return
-        if report.fatal:
+    def _report(self, lane: _Lane, finished: Finished) -> Report:
+        """The worker's report; an empty one when it died, after its jobs are queued again."""
+        if finished.error is not None:
+            kind, text = type(finished.error).__name__, finished.error
             raise RuntimeError(
-                f"A rollout worker failed ({report.fatal}); what was recorded is kept in {self.setup.out}."
-            )
-        self._proceed(lane, report)
+                f"A rollout worker failed ({kind}: {text}); what was recorded is kept in {self.setup.out}."
+            ) from finished.error
+        if finished.died is not None:
+            self._queue_again(lane, finished.died)
+            return Report()
+        return finished.value
 
-    def _proceed(self, lane: _Lane, report: Report) -> None:
+    def _proceed(self, pool: WorkerPool, lane: _Lane, report: Report) -> None:
         """Record what is finished, answer what waits, fill the free slots, and send it all as the next round."""
         for slot, record in report.finished.items():
             self._record(lane.slots.pop(slot), record)
@@ -298,14 +269,8 @@ class _Session:
                 job = lane.waiting.popleft()
                 lane.slots[slot] = _Slot(job=job, session=Session(executed=self.setup.execute))
                 starts[slot] = Start(job=job, film=self._film(job.condition))
-        if not answers and not starts:
-            return
-        try:
-            lane.worker.connection.send(Round(answers=answers, starts=starts))
-            lane.sent = time.monotonic()
-        except OSError:
-            self._replace_worker(lane)
-            self._proceed(lane, Report())
+        if answers or starts:
+            pool.submit(Round(answers=answers, starts=starts), lane.worker)
 
     def _infer(
         self, lane: _Lane, looks: dict[int, Observation], requests: dict[int, ChunkRequest]
@@ -374,21 +339,11 @@ class _Session:
         self.records[slot.job.key] = record
         self._report_progress()
 
-    def _replace_worker(self, lane: _Lane) -> None:
+    def _queue_again(self, lane: _Lane, died: str) -> None:
         """A worker died: each of its jobs runs once more, alone in its shard; what dies twice is a recorded failure."""
-        lane.worker.process.join(timeout=5)
-        if not lane.started:
-            raise RuntimeError(
-                f"A rollout worker could not start (exit code {lane.worker.process.exitcode}). A script that calls "
-                "evaluate needs `if __name__ == '__main__':` around it, because workers import the script."
-            )
         running = [slot.job for slot in lane.slots.values()]
         scenarios = ", ".join(f"{job.condition} {job.index} ({job.scenario.task})" for job in running)
-        logger.warning(
-            "A rollout worker died (exit code %s) during %s; starting a fresh one.",
-            lane.worker.process.exitcode,
-            scenarios,
-        )
+        logger.warning("A rollout worker died (%s) during %s; starting a fresh one.", died, scenarios)
         waiting = list(lane.waiting)
         slots, lane.slots, lane.waiting = lane.slots, {}, deque()
         for slot in slots.values():
@@ -399,8 +354,6 @@ class _Session:
                 self.queue.appendleft([slot.job])
         if waiting:
             self.queue.append(waiting)
-        lane.worker.stop()
-        lane.worker, lane.started = start_worker(self.setup), False
 
     def _report_progress(self) -> None:
         if self.progress is not None:

@@ -1,4 +1,4 @@
-"""Worker processes: each steps several environments in lockstep and sends what the policy must look at.
+"""Workers of an evaluation: each steps several environments in lockstep and returns the observations for the policy.
 
 A worker answers every `Round` with one `Report`, so that the main process gets one batch of observations per worker
 and round. Workers never load the policy.
@@ -7,14 +7,9 @@ and round. Workers never load the policy.
 import contextlib
 import logging
 import math
-import multiprocessing
-import signal
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from importlib import import_module
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +23,19 @@ from visuomotor.evaluation.video import Caption, Frame, stride, write_sheet, wri
 from visuomotor.execution.chunking import ChunkError, ChunkRequest
 from visuomotor.execution.controller import Controller, make_executor
 from visuomotor.execution.safety import SafetyFilter
-from visuomotor.simulation.interface import Environment
+from visuomotor.simulation.interface import Environment, WorldSpec, make_environment
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """What every rollout of an evaluation has in common. `world` is the module that makes the environment.
+    """What every rollout of an evaluation has in common.
 
     `latency`: seconds of the world's clock after which a chunk is there.
     """
 
-    world: str
+    world: str | WorldSpec
     options: dict[str, Any]
     execute: int
     max_steps: int | None
@@ -87,7 +82,6 @@ class Report:
     looks: dict[int, Observation] = field(default_factory=dict)
     requests: dict[int, ChunkRequest] = field(default_factory=dict)
     finished: dict[int, EpisodeRecord] = field(default_factory=dict)
-    fatal: str | None = None
 
 
 class Rollout:
@@ -170,7 +164,7 @@ class Rollout:
         self.simulation_seconds += time.perf_counter() - began
         self.step += 1
         self.success = self.success or bool(info["success"])
-        self.progress = max(self.progress, float(info["progress"]))
+        self.progress = max(self.progress, float(info.get("progress", self.success)))
         for name, done in info.get("stages", {}).items():
             self.stages[name] = max(self.stages.get(name, 0.0), float(done))
         self.ended = self.success or terminated or truncated or self.step >= self.limit
@@ -263,28 +257,19 @@ class Rollout:
         return f"videos/{name}.mp4", f"videos/{name}.png"
 
 
-def run_worker(connection: Connection, setup: Setup) -> None:
-    """The worker process: answers rounds until it is told to stop (None) or the main process is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle
-    make = import_module(setup.world).make
-    rollouts: dict[int, Rollout] = {}
-    try:
-        connection.send(Report())  # it has started
-        while (received := connection.recv()) is not None:
-            connection.send(_run_round(received, rollouts, setup, make))
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        pass
-    finally:
-        for rollout in rollouts.values():
-            rollout.environment.close()
+class RolloutWorker:
+    """Lives in a worker: environments by slot, and the rollouts in them. Called with every Round."""
 
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+        self.rollouts: dict[int, Rollout] = {}
 
-def _run_round(received: Round, rollouts: dict[int, Rollout], setup: Setup, make: Any) -> Report:
-    looks, requests, finished = {}, {}, {}
-    try:
+    def __call__(self, received: Round) -> Report:
+        looks, requests, finished = {}, {}, {}
+        rollouts = self.rollouts
         for slot, start in received.starts.items():
             if slot not in rollouts:
-                rollouts[slot] = Rollout(setup, make(**setup.options))
+                rollouts[slot] = Rollout(self.setup, make_environment(self.setup.world, **self.setup.options))
             rollouts[slot].start(start)
         for slot, answer in received.answers.items():
             rollouts[slot].advance(answer)
@@ -297,43 +282,9 @@ def _run_round(received: Round, rollouts: dict[int, Rollout], setup: Setup, make
                         requests[slot] = request
             if rollout.ended:
                 finished[slot] = rollout.record()
-    except Exception as error:
-        logger.exception("A rollout worker failed")
-        return Report(fatal=f"{type(error).__name__}: {error}")
-    return Report(looks=looks, requests=requests, finished=finished)
+        return Report(looks=looks, requests=requests, finished=finished)
 
-
-@dataclass(frozen=True, kw_only=True)
-class Worker:
-    """The main process's end of one worker process."""
-
-    process: BaseProcess
-    connection: Connection
-
-    def stop(self) -> None:
-        """Ask the worker to end, and make sure that it does."""
-        with contextlib.suppress(OSError, ValueError):
-            self.connection.send(None)
-        self.connection.close()
-        self.process.join(timeout=5)
-        if self.process.is_alive():
-            self.process.kill()
-            self.process.join()
-
-
-def start_worker(setup: Setup) -> Worker:
-    """A fresh worker process. It shares neither the policy's threads nor a graphics context with this process.
-
-    Where the system has it, a server process that has imported the libraries once makes the workers: a worker then
-    starts in a fraction of a second, also when it replaces one that died.
-    """
-    if "forkserver" in multiprocessing.get_all_start_methods():
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([__name__])
-    else:
-        context = multiprocessing.get_context("spawn")
-    mine, theirs = context.Pipe()
-    process = context.Process(target=run_worker, args=(theirs, setup), daemon=True, name="visuomotor-rollout")
-    process.start()
-    theirs.close()
-    return Worker(process=process, connection=mine)
+    def close(self) -> None:
+        """Close the environments."""
+        for rollout in self.rollouts.values():
+            rollout.environment.close()

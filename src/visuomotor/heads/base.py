@@ -117,10 +117,14 @@ class ActionHead(nn.Module, ABC):
     """Makes action chunks of a context.
 
     request          what it reads of the backbone
+    terms            names of its loss terms
+    unit_time        times are flow times in [0, 1], else steps of a noise schedule, integers
     chunk_guidance   kinds of nn.guidance.Guidance that `sample` takes
     """
 
     request: ContextRequest
+    terms: tuple[str, ...]
+    unit_time: bool = False
     chunk_guidance: tuple[str, ...] = ()
 
     def insert(self, batch: Batch) -> Float[Tensor, "B N W"] | None:

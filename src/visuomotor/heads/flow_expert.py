@@ -88,6 +88,8 @@ class FlowExpert(ActionHead):
     """Terms "flow" (squared velocity error) and, with a progress token, "progress"."""
 
     request = ContextRequest(keys=True)
+    terms = ("flow",)
+    unit_time = True
     chunk_guidance = GUIDANCE
 
     def __init__(self, config: FlowExpertConfig) -> None:

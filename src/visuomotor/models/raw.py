@@ -33,7 +33,6 @@ def raw_batch(
     zeros = torch.zeros(batch, dtype=torch.int64, device=ids.device)
     return Batch(
         images={str(i): images[:, i] for i, there in enumerate(present) if there},
-        views=tuple(present),
         image_valid=view_mask,
         text_ids=ids,
         text_valid=text_mask,

@@ -2,14 +2,13 @@
 
 import functools
 import importlib
-import importlib.util
 import inspect
 from collections.abc import Callable
-from pathlib import Path
-from types import ModuleType
+from types import FunctionType
 from typing import Any
 
 from visuomotor.contract import Run
+from visuomotor.plugins import is_reference, load
 from visuomotor.recipes.overrides import override
 from visuomotor.spelling import did_you_mean
 
@@ -40,8 +39,8 @@ def find_recipe(name: str) -> Recipe:
     Raises:
         ValueError: there is no such recipe or function; says the nearest. FileNotFoundError: no such file.
     """
-    if ".py" in name:
-        return _checked(name, _from_file(name))
+    if is_reference(name):
+        return _checked(name, load(name, FunctionType, "a recipe"))
     module, function = RECIPES.get(name.replace("_", "-"), (None, ""))
     if module is None:
         known = ", ".join(RECIPES)
@@ -54,33 +53,6 @@ def find_recipe(name: str) -> Recipe:
 def list_recipes() -> dict[str, str]:
     """{name: first line of its docstring}."""
     return {name: (inspect.getdoc(find_recipe(name)) or "").partition("\n")[0] for name in RECIPES}
-
-
-def _from_file(name: str) -> Recipe:
-    path, _, function = name.rpartition(":") if ":" in name else (name, "", "")
-    file = Path(path)
-    if not file.is_file():
-        raise FileNotFoundError(f"There is no file {file} (recipe {name!r}); give FILE.py:function.")
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"{file} is not a Python file; give FILE.py:function.")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    own = _functions(module)
-    if not function and len(own) == 1:
-        return next(iter(own.values()))
-    if function not in own:
-        hint = did_you_mean(function, own)
-        raise ValueError(f"{file} has no function {function!r}.{hint} Its functions: {', '.join(own) or 'none'}.")
-    return own[function]
-
-
-def _functions(module: ModuleType) -> dict[str, Recipe]:
-    return {
-        name: value
-        for name, value in inspect.getmembers(module, inspect.isfunction)
-        if value.__module__ == module.__name__ and not name.startswith("_")
-    }
 
 
 def _checked(name: str, recipe: Recipe) -> Recipe:

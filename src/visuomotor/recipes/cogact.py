@@ -6,14 +6,15 @@ from visuomotor.contract import Mixture, ProcessorSource, Run, Source, Stage
 from visuomotor.data.config import ProcessorConfig
 from visuomotor.data.lerobot import Dataset
 from visuomotor.models import make_config
-from visuomotor.recipes.worlds import WIDTHS, World, evaluation, require_robot_of, sentences
+from visuomotor.recipes.worlds import evaluation, require_robot_of, sentences
+from visuomotor.simulation.interface import load_world
 
 __all__ = ["cogact", "cogact_nano"]
 
 
 def cogact_nano(
     data: str = "runs/demo/data",
-    world: World = "tabletop",
+    world: str = "tabletop",
     tasks: str | None = None,
     distractors: int | None = None,
     steps: int = 4000,
@@ -22,17 +23,17 @@ def cogact_nano(
     image_size: int = 96,
     horizon: int = 16,
     learning_rate: float = 1e-3,
-    vocabulary: str = "small",
+    vocabulary: str | None = None,
     start: str | None = None,
     seed: int = 0,
 ) -> Run:
-    """Nano CogACT on demonstrations of the tabletop or of Meta-World, for a laptop without a GPU.
+    """Nano CogACT on demonstrations of a simulated world, for a laptop without a GPU.
 
     It learns from actions alone and is not told the robot's state, both as published; unlike there it has both cameras.
 
-    data: demonstrations; tasks: those that it is rolled out on, with commas between them (default: all of the
-    tabletop's vocabulary, and of Meta-World those that reach, take hold and act, "grasps");
-    distractors: things on the table beside those that a task names, None for the tabletop's own number;
+    data: demonstrations; world: tabletop, metaworld or FILE.py:NAME;
+    tasks: those that it is rolled out on, with commas between them (default: all of the tabletop's vocabulary, and of
+    Meta-World those that reach, take hold and act, "grasps"); distractors, vocabulary: options of the tabletop;
     start: a checkpoint whose weights and processor it goes on from.
 
     Raises:
@@ -40,17 +41,17 @@ def cogact_nano(
     """
     plan = evaluation(world, tasks=tasks, distractors=distractors, vocabulary=vocabulary)
     require_robot_of(world, data)
-    width = WIDTHS[world]
+    robot = load_world(world).robot
     sides = {"dinov2.image_size": image_size, "siglip.image_size": image_size}
-    chunk = {"action_model.horizon": horizon, "action_model.action_dim": width}
-    config = make_config("cogact", "nano", **sides, **chunk)
-    processor = {"state_width": width, "levels": {}, "past_end": "still"}
-    robot = Source(name="robot", path=data, options={"cache": [image_size, image_size]})
+    chunk = {"action_model.horizon": horizon, "action_model.action_dim": robot.action_dim}
+    config = make_config("cogact", "nano", num_views=len(robot.cameras), **sides, **chunk)
+    processor = {"image_roles": robot.roles, "state_width": max(1, robot.state_dim), "levels": {}, "past_end": "still"}
+    source = Source(name="robot", path=data, options={"cache": [image_size, image_size]})
     stage = Stage(
         name="train",
         steps=steps,
         minutes=minutes,
-        mixture=Mixture(sources=(robot,)),
+        mixture=Mixture(sources=(source,)),
         batch_size=batch_size,
         trains={"*": learning_rate},
         optimiser="muon",

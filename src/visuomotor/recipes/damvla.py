@@ -7,14 +7,13 @@ from visuomotor.contract import Run
 from visuomotor.data.weighting import Signal, WeightingConfig
 from visuomotor.models.damvla import DAMVLAConfig, switches
 from visuomotor.recipes.cogact import cogact_nano
-from visuomotor.recipes.worlds import World
 
 __all__ = ["damvla_nano"]
 
 
 def damvla_nano(
     data: str = "runs/demo/data",
-    world: World = "tabletop",
+    world: str = "tabletop",
     tasks: str | None = None,
     distractors: int | None = None,
     combination: str = "full",
@@ -26,11 +25,11 @@ def damvla_nano(
     image_size: int = 96,
     horizon: int = 16,
     learning_rate: float = 1e-3,
-    vocabulary: str = "small",
+    vocabulary: str | None = None,
     start: str | None = None,
     seed: int = 0,
 ) -> Run:
-    """Nano DAM-VLA on demonstrations of the tabletop or of Meta-World, for a laptop without a GPU.
+    """Nano DAM-VLA on demonstrations of a simulated world, for a laptop without a GPU.
 
     world, tasks, distractors: as in cogact-nano.
     combination: of the switches VT, ACW, TW, DAM, DL, as published: base (none, which is CogACT), vt-acw, vt-acw-tw,

@@ -6,28 +6,14 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol
 
-from visuomotor.contract import ActionChunk, Embodiment, Observation
+from visuomotor.contract import ActionChunk, Observation
 from visuomotor.serving.metrics import ServingMetrics
-from visuomotor.session import Session
+from visuomotor.session import PolicyLike, Session
 
-__all__ = ["Answer", "Batcher", "Overloaded", "Serves"]
+__all__ = ["Answer", "Batcher", "Overloaded"]
 
 log = logging.getLogger("visuomotor.serving")
-
-
-class Serves(Protocol):
-    """What can be served: a Policy, or anything with its `infer`."""
-
-    embodiment: Embodiment
-
-    def infer(
-        self,
-        observations: Sequence[Observation],
-        sessions: Sequence[Session | None] | None = None,
-        seeds: Sequence[int] | None = None,
-    ) -> list[ActionChunk]: ...
 
 
 class Overloaded(RuntimeError):
@@ -64,7 +50,7 @@ class Batcher:
 
     def __init__(
         self,
-        policy: Serves,
+        policy: PolicyLike,
         metrics: ServingMetrics,
         clients: Callable[[], int],
         *,
@@ -152,7 +138,7 @@ class Batcher:
                 return
 
 
-def _forward(policy: Serves, batch: Sequence[_Request]) -> list[ActionChunk | Exception]:
+def _forward(policy: PolicyLike, batch: Sequence[_Request]) -> list[ActionChunk | Exception]:
     """A chunk or an error for each request; runs on the policy's thread."""
     try:
         observations = [request.observation for request in batch]

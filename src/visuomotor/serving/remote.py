@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from visuomotor_client import PolicyClient
@@ -11,33 +11,36 @@ from visuomotor_client import PolicyClient
 from visuomotor.codec import decode
 from visuomotor.contract import ActionChunk, Observation
 from visuomotor.embodiment import Embodiment
-from visuomotor.session import Session
+from visuomotor.plugins import is_reference
+from visuomotor.session import PolicyLike, Session, own_policy
 
-__all__ = ["API_KEY", "FAILURES", "Acting", "RemotePolicy", "open_policy"]
+__all__ = ["API_KEY", "FAILURES", "RemotePolicy", "open_policy"]
 
 API_KEY = "VISUOMOTOR_API_KEY"
 FAILURES = (ValueError, RuntimeError, OSError)  # of a policy, here or behind a network
 
 
-class Acting(Protocol):
-    """What drives a robot: a Policy, or anything that infers as one does."""
+def open_policy(
+    name: str,
+    robot: Embodiment | None = None,
+    *,
+    think: Sequence[str] | None = None,
+    device: str = "cpu",
+    **settings: Any,
+) -> PolicyLike:
+    """The policy in a checkpoint's folder, your own in FILE.py:NAME, or the one that a server at ws:// or wss:// has.
 
-    @property
-    def embodiment(self) -> Embodiment: ...
-
-    def infer(
-        self, observations: Sequence[Observation], sessions: Sequence[Session | None] | None = None
-    ) -> list[ActionChunk]: ...
-
-
-def open_policy(name: str, robot: Embodiment | None = None) -> Acting:
-    """The policy in a checkpoint's folder, or the one that a server at ws:// or wss:// has; its API key comes from the
-    environment variable VISUOMOTOR_API_KEY. `robot`: the one that a checkpoint is to drive, None for its own."""
+    A server's API key comes from the environment variable VISUOMOTOR_API_KEY. `robot`: the one that is to be driven,
+    None for the policy's own. The others are settings of the policy; see `load_policy` and `own_policy`.
+    """
     if name.startswith(("ws://", "wss://")):
         return RemotePolicy(name, api_key=os.environ.get(API_KEY))
+    if is_reference(name):
+        chosen = {"think": think, "device": None if device == "cpu" else device}
+        return own_policy(name, robot, **settings, **{key: value for key, value in chosen.items() if value is not None})
     from visuomotor.policy import load_policy
 
-    return load_policy(Path(name), embodiment=robot)
+    return load_policy(Path(name), embodiment=robot, think=think, device=device, **settings)
 
 
 class RemotePolicy:
@@ -63,13 +66,19 @@ class RemotePolicy:
             )
 
     def infer(
-        self, observations: Sequence[Observation], sessions: Sequence[Session | None] | None = None
+        self,
+        observations: Sequence[Observation],
+        sessions: Sequence[Session | None] | None = None,
+        seeds: Sequence[int] | None = None,
     ) -> list[ActionChunk]:
         """One chunk per observation, as a Policy gives; a session that has just begun begins one on the server.
 
         Raises:
             PolicyError: the server refused a request. ConnectionError, TimeoutError: it is gone, or does not answer.
+            ValueError: seeds are given, which only the server can choose (`visuomotor serve --seed`).
         """
+        if seeds is not None:
+            raise ValueError("A policy behind a server draws its own noise, so it takes no seeds.")
         chunks = []
         for i, observation in enumerate(observations):
             session = None if sessions is None else sessions[i]

@@ -28,11 +28,11 @@ from websockets.http11 import Request, Response
 from visuomotor.contract import Observation
 from visuomotor.serving import openpi, vla_eval
 from visuomotor.serving.access import authorised, from_a_web_page
-from visuomotor.serving.batching import Serves
 from visuomotor.serving.config import ServeConfig
 from visuomotor.serving.connection import GOING_AWAY, Inbox
 from visuomotor.serving.observations import ObservationKeys, keys_for
 from visuomotor.serving.service import Service
+from visuomotor.session import PolicyLike
 
 __all__ = ["PolicyServer", "serve"]
 
@@ -51,7 +51,9 @@ class PolicyServer:
     keys: {protocol: ObservationKeys}, where those derived from the embodiment are not the clients'.
     """
 
-    def __init__(self, policy: Serves, config: ServeConfig, *, keys: dict[str, ObservationKeys] | None = None) -> None:
+    def __init__(
+        self, policy: PolicyLike, config: ServeConfig, *, keys: dict[str, ObservationKeys] | None = None
+    ) -> None:
         self.config = config
         self.service = Service(policy, config)
         self.service.safety().log_missing()  # limits that do not fit are refused now

@@ -14,13 +14,13 @@ import visuomotor
 from visuomotor.contract import Embodiment, Observation
 from visuomotor.execution.chunking import ChunkError, check_chunk
 from visuomotor.execution.safety import SafetyFilter
-from visuomotor.serving.batching import Answer, Batcher, Overloaded, Serves
+from visuomotor.serving.batching import Answer, Batcher, Overloaded
 from visuomotor.serving.config import ServeConfig
 from visuomotor.serving.connection import Inbox
 from visuomotor.serving.metrics import ServingMetrics
 from visuomotor.serving.observations import ObservationKeys
 from visuomotor.serving.watching import Exchange, Watcher
-from visuomotor.session import Session
+from visuomotor.session import PolicyLike, Session
 
 __all__ = ["Service"]
 
@@ -36,7 +36,7 @@ class Service:
     stopped: why all robots are stopped; None: they are not.
     """
 
-    def __init__(self, policy: Serves, config: ServeConfig) -> None:
+    def __init__(self, policy: PolicyLike, config: ServeConfig) -> None:
         self.policy, self.config = policy, config
         self.ready = asyncio.Event()
         self.stopping = False

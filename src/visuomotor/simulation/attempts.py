@@ -6,17 +6,16 @@ import json
 import logging
 import time
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from visuomotor.contract import Scenario
+from visuomotor.runtime.pool import Finished, MakePool, WorkerPool
 from visuomotor.simulation.collect_plan import SCENES_PER_EPISODE, CollectPlan, CollectProgress, Progress
-from visuomotor.simulation.interface import Environment, load_world, make_scenarios
-from visuomotor.simulation.options import split_options
+from visuomotor.simulation.interface import WorldSpec, load_world, make_environment, make_scenarios, world_for_workers
+from visuomotor.simulation.options import named_options
 from visuomotor.simulation.recording import record_demonstration, record_scenes
 from visuomotor.simulation.staging import Attempt, Staging, Video
-from visuomotor.simulation.workers import Finished, WorkerPool
 from visuomotor.versions import commit, installed
 
 logger = logging.getLogger(__name__)
@@ -27,13 +26,19 @@ TRIES = 2  # how often a scenario is given to a worker when workers die with it
 class AttemptMaker:
     """One run of the workers. `crashes` counts the processes that died."""
 
-    def __init__(self, plan: CollectPlan, staging: Staging, progress: Progress | None) -> None:
+    def __init__(
+        self,
+        plan: CollectPlan,
+        world: str | WorldSpec,
+        staging: Staging,
+        progress: Progress | None,
+        make_pool: MakePool,
+    ) -> None:
         self._plan, self._staging, self._progress = plan, staging, progress
         self._start, self._tries = time.monotonic(), dict[int, int]()
-        self._world = load_world(plan.environment)
-        _, options = split_options(self._world, plan.options)
+        self._world, self._make_pool = world_for_workers(world), make_pool
         count = plan.wanted if plan.scenes else plan.wanted * plan.max_attempts_factor
-        self._scenarios = make_scenarios(plan.environment, plan.split, count, plan.seed, **options)
+        self._scenarios = make_scenarios(world, plan.split, count, plan.seed, **plan.options)
         self._attempts = staging.attempts()
         self.crashes = 0
         for index, attempt in self._attempts.items():
@@ -52,11 +57,10 @@ class AttemptMaker:
         self.tell("recording")
         waiting = iter([index for index in range(len(self._scenarios)) if index not in self._attempts])
         if (missing := self._missing()) > 0:
-            # The module's name, not the environment's: it means the same world in a new process.
-            arguments = (self._plan, getattr(self._world, "__name__", ""), self._staging.root)
-            with WorkerPool(Recorder, arguments, min(self._plan.workers, missing)) as pool:
+            arguments = (self._plan, self._world, self._staging.root)
+            with self._make_pool(Recorder, arguments, min(self._plan.workers, missing)) as pool:
                 self._fill(pool, waiting)
-                while pool.jobs:
+                while pool.busy:
                     self._take(pool, pool.next())
                     self._fill(pool, waiting)
         if (missing := self._missing()) > 0:
@@ -85,8 +89,9 @@ class AttemptMaker:
     def _fill(self, pool: WorkerPool, waiting: Iterator[int]) -> None:
         # A scenario is handed out only while it is needed even if all those under way succeed. So the scenarios tried
         # are always the first ones, the last of them is a success, and their number does not depend on timing.
-        while pool.idle and self._missing(len(pool.jobs)) > 0 and (index := next(waiting, None)) is not None:
-            pool.submit((index, self._scenarios[index]))
+        for worker in pool.idle:
+            if self._missing(pool.busy) > 0 and (index := next(waiting, None)) is not None:
+                pool.submit((index, self._scenarios[index]), worker)
 
     def _take(self, pool: WorkerPool, finished: Finished) -> None:
         index, scenario = finished.job
@@ -96,17 +101,17 @@ class AttemptMaker:
                 raise finished.error
             kind = ValueError if isinstance(finished.error, ValueError) else RuntimeError
             raise kind(f"Collecting {where} failed: {finished.error}") from finished.error
-        if finished.exit_code is not None:
+        if finished.died is not None:
             self.crashes += 1
             self._tries[index] = self._tries.get(index, 1) + 1
-            died = f"A worker process died (exit code {finished.exit_code}) in {where}"
+            died = f"A worker process died ({finished.died}) in {where}"
             if self._tries[index] > TRIES:
                 raise RuntimeError(
                     f"{died}, as one did before. Finished attempts are kept in {self._staging.root}: go on with "
                     f"--resume, and with fewer workers if memory ran out."
                 )
             logger.warning("%s; a new one tries it again.", died)
-            pool.submit(finished.job)
+            pool.submit(finished.job, finished.worker)
             return
         self._attempts[index] = finished.value
         self.tell("recording")
@@ -127,11 +132,10 @@ class AttemptMaker:
 class Recorder:
     """Lives in a worker process: an environment, and the attempts that are made in it."""
 
-    def __init__(self, plan: CollectPlan, world_module: str, staging: Path) -> None:
-        self._plan, self._staging = plan, Staging(staging)
-        world: Any = import_module(world_module)
-        options, _ = split_options(world, plan.options)
-        self._env: Environment = world.make(**{"render_quality": plan.render_quality, **options})
+    def __init__(self, plan: CollectPlan, world: str | WorldSpec, staging: Path) -> None:
+        self._plan, self._staging, self._world = plan, Staging(staging), load_world(world)
+        quality = named_options(self._world.make, {"render_quality": plan.render_quality})
+        self._env = make_environment(self._world, **{**quality, **plan.options})
         self._staging.describe(
             {
                 "embodiment": self._env.embodiment.to_json(),
@@ -145,11 +149,15 @@ class Recorder:
         plan, env = self._plan, self._env
         if plan.scenes:
             count = min(SCENES_PER_EPISODE, plan.scenes - index * SCENES_PER_EPISODE)
-            episode = record_scenes(env, scenario, count, plan.seed)
+            episode = record_scenes(self._world, env, scenario, count, plan.seed)
         else:
-            episode = record_demonstration(env, scenario, plan.action_noise, plan.seed)
+            episode = record_demonstration(self._world, env, scenario, plan.action_noise, plan.seed)
         video = Video(fps=env.embodiment.control_hz, codec=plan.codec) if plan.storage == "video" else None
         return self._staging.write(index, scenario, episode, video)
+
+    def close(self) -> None:
+        """Close the environment."""
+        self._env.close()
 
 
 def _plain(scenario: Scenario) -> str:

@@ -17,8 +17,12 @@ from visuomotor.codec import decode
 from visuomotor.contract import Embodiment
 from visuomotor.data.lerobot import DatasetWriter
 from visuomotor.locks import FolderLock
+from visuomotor.runtime.local import LocalPool
+from visuomotor.runtime.pool import MakePool
 from visuomotor.simulation.attempts import AttemptMaker
 from visuomotor.simulation.collect_plan import CollectPlan, CollectProgress, CollectReport, Progress
+from visuomotor.simulation.interface import WorldSpec, load_world
+from visuomotor.simulation.recording import require_recordable
 from visuomotor.simulation.staging import Attempt, Staging, write_json
 
 __all__ = ["CollectPlan", "CollectProgress", "CollectReport", "collect"]
@@ -29,6 +33,8 @@ RECORD = "collect.json"
 def collect(
     plan: CollectPlan,
     *,
+    world: WorldSpec | None = None,
+    make_pool: MakePool = LocalPool,
     resume: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -36,13 +42,17 @@ def collect(
 ) -> CollectReport:
     """Collect what is planned and write the data set, with its record `collect.json`, at `plan.out`.
 
+    `world` is the one that `plan.environment` names, for a world that has no name in this library and no file;
+    `make_pool` makes the workers.
     Raises FileExistsError when something is there already and neither `resume` nor `overwrite` is set, ValueError
-    when what is there was made by another plan, RuntimeError when too few attempts succeed or a scenario kills its
-    workers, OSError on a full disk. Whatever the error, finished attempts stay and `resume` continues with them.
+    when what is there was made by another plan or the world lacks a demonstrator (for scenes: shuffle, annotator),
+    RuntimeError when too few attempts succeed or a scenario kills its workers, OSError on a full disk. Whatever the
+    error, finished attempts stay and `resume` continues with them.
     FolderInUse (see `FolderLock`, also for `break_lock`): another process or thread writes at `plan.out`.
     """
     if resume and overwrite:
         raise ValueError("Choose resume (continue what is there) or overwrite (begin anew), not both.")
+    require_recordable(load_world(world or plan.environment), scenes=plan.scenes > 0)
     staging = Staging(plan.out.with_name(plan.out.name + ".staging"))
     with (
         FolderLock(plan.out, beside=True, break_lock=break_lock),
@@ -50,16 +60,22 @@ def collect(
     ):
         if resume and (record := _finished(plan, staging)) is not None:
             return _report(plan.out, record)
-        return _collect(plan, staging, resume, overwrite, progress)
+        return _collect(plan, world or plan.environment, make_pool, staging, resume, overwrite, progress)
 
 
 def _collect(
-    plan: CollectPlan, staging: Staging, resume: bool, overwrite: bool, progress: Progress | None
+    plan: CollectPlan,
+    world: str | WorldSpec,
+    make_pool: MakePool,
+    staging: Staging,
+    resume: bool,
+    overwrite: bool,
+    progress: Progress | None,
 ) -> CollectReport:
     maker: AttemptMaker | None = None
     try:
         _prepare(plan, staging, resume, overwrite)
-        maker = AttemptMaker(plan, staging, progress)
+        maker = AttemptMaker(plan, world, staging, progress, make_pool)
         attempts = maker.run()
         maker.tell("assembling")
         record = _record(plan, attempts, staging.world())

@@ -1,24 +1,28 @@
-"""One small interface for every environment: gymnasium-compatible, Embodiment attached, images only on request.
+"""Interface of worlds and of their environments: gymnasium-compatible, Embodiment attached, images only on request.
 
     env = make_environment("tabletop", render_quality="fast")
     state, info = env.reset(options={"scenario": scenario})
     observation = env.observe()                      # renders the embodiment's cameras
     state, reward, terminated, truncated, info = env.step(action)   # renders nothing
 
-`info` of reset and step: {"success": bool (so far), "progress": float 0-1, "instruction": str}, and where the world
-tells them "stages", {name: how much of it is done, 0-1} in order.
+`info` of step: {"success": bool (so far)}, and optionally "progress", 0-1 (default: 1 with success), and "stages",
+{name: share of it that is done, 0-1} in order.
 `terminated` is True on success or on a final failure; `truncated` at `max_steps`.
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Protocol
 
 import gymnasium
 import numpy as np
 
 from visuomotor.contract import Annotation, Embodiment, Observation, Scenario
+from visuomotor.plugins import is_reference, load
+from visuomotor.simulation.options import split_options
 from visuomotor.spelling import did_you_mean
 
 
@@ -37,7 +41,7 @@ class Environment(gymnasium.Env[np.ndarray, np.ndarray]):
 
     name: str
     embodiment: Embodiment
-    render_quality: str
+    render_quality: str = "default"
     max_steps: int
     instruction: str
 
@@ -59,53 +63,76 @@ class Environment(gymnasium.Env[np.ndarray, np.ndarray]):
     def state(self) -> np.ndarray:
         """The present state float32[s] in robot units."""
 
-    @abstractmethod
-    def annotate(self) -> Annotation:
-        """Boxes, end-effector point, progress and contact of the present state; subtask '' (the expert knows it)."""
-
-    @abstractmethod
-    def expert(self, rng: np.random.Generator) -> Expert:
-        """A scripted expert for the present scenario; `rng` varies its style (speed, height, grasp offset)."""
-
     def observe(self) -> Observation:
         return Observation(images=self.images(), state=self.state(), instruction=self.instruction)
 
 
-class World(Protocol):
-    """What a simulation package offers: the module named in WORLDS has these three functions."""
+@dataclass(frozen=True, kw_only=True)
+class WorldSpec:
+    """What a world has. Optional parts are None where it lacks them, and what needs them refuses in a sentence.
 
-    def make(self, **options: Any) -> Environment:
-        """A new environment."""
-        ...
+        WORLD = WorldSpec(name="rooms", make=Rooms, scenarios=scenarios, robot=EMBODIMENT)
 
-    def scenarios(self, split: str, count: int, seed: int, **options: Any) -> list[Scenario]:
-        """`count` scenarios of a split, balanced over tasks, the same for the same arguments."""
-        ...
+    make, scenarios   (**options) -> Environment; (split, count, seed, **options) -> `count` scenarios, balanced over
+                      tasks, the same for the same arguments. An option goes to those that name it
+    splits            names of the splits, `train` first
+    robot             the environment's robot, with default options
+    sentences         (**options) -> instructions that a tokenizer for this world is trained on
+    demonstrator      (environment, generator) -> Expert for the present scenario; the generator varies its style
+    annotator         (environment) -> Annotation of the present state, with an empty subtask, which the expert knows
+    shuffle           (environment, generator): lay the objects anew, for pictures of unrelated scenes
+    other_instruction (scenario, **options) -> sentence of another task that is possible in the same scene
+    evaluation        fields in which an EvalPlan for this world differs from the default: splits, execute, options
+    checkpoint        a policy for this world that comes with it
+    demo, full_demo   fields in which its demo's plan (apps/demo.py) differs from the default, and those of a larger one
+    """
 
-    def splits(self) -> tuple[str, ...]:
-        """Names of the splits, `train` first."""
-        ...
+    name: str
+    make: Callable[..., Environment]
+    scenarios: Callable[..., list[Scenario]]
+    robot: Embodiment
+    splits: tuple[str, ...] = ("train",)
+    sentences: Callable[..., Iterable[str]] | None = None
+    demonstrator: Callable[[Any, np.random.Generator], Expert] | None = None
+    annotator: Callable[[Any], Annotation] | None = None
+    shuffle: Callable[[Any, np.random.Generator], object] | None = None
+    other_instruction: Callable[..., str] | None = None
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
+    checkpoint: Path | None = None
+    demo: Mapping[str, Any] = field(default_factory=dict)
+    full_demo: Mapping[str, Any] | None = None
 
 
-WORLDS = {
+WORLDS = {  # modules that have a WORLD
     "tabletop": "visuomotor.simulation.tabletop",
     "metaworld": "visuomotor.simulation.metaworld",
 }
 
 
-def load_world(name: str) -> World:
-    """The simulation module behind an environment name."""
-    if name not in WORLDS:
-        hint = did_you_mean(name, WORLDS)
-        raise ValueError(f"Unknown environment {name!r}.{hint} Available: {', '.join(sorted(WORLDS))}.")
-    return import_module(WORLDS[name])  # type: ignore[return-value]
+def load_world(world: str | WorldSpec) -> WorldSpec:
+    """The world of a name, or of FILE.py:NAME; a WorldSpec is returned as it is."""
+    if isinstance(world, WorldSpec):
+        return world
+    if is_reference(world):
+        return load(world, WorldSpec, "a world")
+    if world not in WORLDS:
+        hint = did_you_mean(world, WORLDS)
+        raise ValueError(f"Unknown world {world!r}.{hint} Available: {', '.join(sorted(WORLDS))}, or FILE.py:NAME.")
+    return import_module(WORLDS[world]).WORLD
 
 
-def make_environment(name: str, **options: Any) -> Environment:
-    """Make the named environment; options go to the world's `make`."""
-    return load_world(name).make(**options)
+def world_for_workers(world: str | WorldSpec) -> str | WorldSpec:
+    """`world` as a new process can load it: a reference as it is, since a file's functions need not be picklable."""
+    return world if isinstance(world, str) and is_reference(world) else load_world(world)
 
 
-def make_scenarios(name: str, split: str, count: int, seed: int, **options: Any) -> list[Scenario]:
-    """Scenarios of the named environment (see World.scenarios)."""
-    return load_world(name).scenarios(split, count, seed, **options)
+def make_environment(world: str | WorldSpec, /, **options: Any) -> Environment:
+    """Make a world's environment; those of the world's options that are for its scenarios are left out."""
+    spec = load_world(world)
+    return spec.make(**split_options(spec.make, spec.scenarios, options)[0])
+
+
+def make_scenarios(world: str | WorldSpec, split: str, count: int, seed: int, /, **options: Any) -> list[Scenario]:
+    """Scenarios of a world (see WorldSpec); those of its options that are for the environment are left out."""
+    spec = load_world(world)
+    return spec.scenarios(split, count, seed, **split_options(spec.make, spec.scenarios, options)[1])

@@ -1,19 +1,21 @@
-"""Which of a world's options are for its environment and which for its scenarios."""
+"""Options of a world: for its environment, for its scenarios, or for both."""
 
 import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from visuomotor.simulation.interface import World
 from visuomotor.spelling import did_you_mean
 
 
-def split_options(world: World, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """`options` as (for `world.make`, for `world.scenarios`); an option that both know goes to both.
+def split_options(
+    make: Callable[..., Any], scenarios: Callable[..., Any], options: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """`options` as (for `make`, for `scenarios`); an option that both name goes to both.
 
     An option that neither names goes to those that take any; a ValueError says when there is none.
     """
     named, takes_any = [], []
-    for function in (world.make, world.scenarios):
+    for function in (make, scenarios):
         parameters = inspect.signature(function).parameters.values()
         named.append({p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)})
         takes_any.append(any(p.kind is p.VAR_KEYWORD for p in parameters))
@@ -29,3 +31,9 @@ def split_options(world: World, options: dict[str, Any]) -> tuple[dict[str, Any]
             if taken:
                 part[name] = value
     return split
+
+
+def named_options(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of `options` that the function names."""
+    names = inspect.signature(function).parameters
+    return {name: value for name, value in options.items() if name in names}

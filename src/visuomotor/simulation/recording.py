@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from visuomotor.contract import Annotation, Embodiment, Episode, Scenario
-from visuomotor.simulation.interface import Environment
+from visuomotor.simulation.interface import Environment, WorldSpec
 
 BURST_START = 0.08  # chance per step that a disturbance begins
 BURST_STEPS = (2, 6)  # its length, steps, inclusive
@@ -38,20 +38,39 @@ class ActionNoise:
         return np.where(self._scale > 0, moved, action).astype(np.float32)
 
 
-def record_demonstration(env: Environment, scenario: Scenario, action_noise: float, seed: int) -> Episode | None:
+def require_recordable(world: WorldSpec, *, scenes: bool) -> None:
+    """ValueError where the world lacks a part without which nothing can be recorded."""
+    parts = ("shuffle", "annotator") if scenes else ("demonstrator",)
+    missing = [name for name in parts if getattr(world, name) is None]
+    if missing:
+        what = "pictures of scenes" if scenes else "demonstrations"
+        raise ValueError(
+            f"World {world.name!r} has no {' and no '.join(missing)}, so no {what} can be collected in it; give its "
+            f"WorldSpec one, or collect in another world. Evaluation and play need neither."
+        )
+
+
+def record_demonstration(
+    world: WorldSpec, env: Environment, scenario: Scenario, action_noise: float, seed: int
+) -> Episode | None:
     """The expert's episode of `scenario`, None when it did not succeed. Recorded actions are the expert's own.
 
-    Frame t holds state, images and annotation before action t. `seed` varies the expert's style and the noise.
+    Frame t holds state, images and, where the world has an annotator, annotation before action t. `seed` varies the
+    expert's style and the noise.
     """
+    assert world.demonstrator is not None
     env.reset(options={"scenario": scenario})
-    expert = env.expert(np.random.default_rng([seed, scenario.seed, 0]))
+    expert = world.demonstrator(env, np.random.default_rng([seed, scenario.seed, 0]))
     noise = ActionNoise(env.embodiment, action_noise, np.random.default_rng([seed, scenario.seed, 1]))
     frames, closed, info = _Frames(), None, {}
     for _ in range(env.max_steps):
         action = np.asarray(expert.act(), np.float32)
         grasp = _closed(env.embodiment, action)
         switched = closed is not None and grasp != closed
-        frames.add(env, action, replace(env.annotate(), subtask=expert.subtask, gripper_switch=switched))
+        annotation = None
+        if world.annotator is not None:
+            annotation = replace(world.annotator(env), subtask=expert.subtask, gripper_switch=switched)
+        frames.add(env, action, annotation)
         closed = grasp
         _, _, terminated, truncated, info = env.step(noise(action))
         if terminated or truncated:
@@ -62,17 +81,16 @@ def record_demonstration(env: Environment, scenario: Scenario, action_noise: flo
     return frames.episode(env.instruction, record)
 
 
-def record_scenes(env: Environment, scenario: Scenario, count: int, seed: int) -> Episode:
+def record_scenes(world: WorldSpec, env: Environment, scenario: Scenario, count: int, seed: int) -> Episode:
     """`count` unrelated frames with boxes of all objects: the objects lie anew in each. No words, zero actions."""
-    shuffle = getattr(env, "shuffle", None)
-    if shuffle is None:
-        raise ValueError(f"Environment {env.name!r} cannot shuffle its objects, so it has no grounding scenes.")
+    assert world.shuffle is not None
+    assert world.annotator is not None
     env.reset(options={"scenario": scenario})
     rng = np.random.default_rng([seed, scenario.seed, 2])
     frames, idle = _Frames(), np.zeros(env.embodiment.action_dim, np.float32)
     for _ in range(count):
-        shuffle(rng)
-        frames.add(env, idle, env.annotate())
+        world.shuffle(env, rng)
+        frames.add(env, idle, world.annotator(env))
     return frames.episode("", {"kind": "scenes", "scenario": dataclasses.asdict(scenario), "seed": seed})
 
 
@@ -85,10 +103,10 @@ class _Frames:
         self._images: dict[str, list[np.ndarray]] = {}
         self._annotations: list[Annotation] = []
 
-    def add(self, env: Environment, action: np.ndarray, annotation: Annotation) -> None:
+    def add(self, env: Environment, action: np.ndarray, annotation: Annotation | None) -> None:
         self._states.append(np.array(env.state(), np.float32))
         self._actions.append(np.array(action, np.float32))
-        self._annotations.append(annotation)
+        self._annotations += [] if annotation is None else [annotation]
         for camera, image in env.images().items():
             self._images.setdefault(camera, []).append(np.array(image))
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from visuomotor.apps.evaluation import evaluate_checkpoint
+from visuomotor.apps.evaluation import evaluate_checkpoint, policy_for
 from visuomotor.apps.steps import Steps, digest, source_digest
 from visuomotor.codec import encode
 from visuomotor.contract import EvalPlan
@@ -15,7 +15,6 @@ from visuomotor.evaluation.results import RECORDS_FILE, Motion, Results, read_re
 from visuomotor.evaluation.statistics import Rate, compare_paired, holm
 from visuomotor.execution.controller import EXECUTORS, guidance_of
 from visuomotor.locks import FolderLock
-from visuomotor.policy import load_policy
 from visuomotor.studies.engine import Watch
 
 __all__ = ["ExecutionPlan", "ExecutorResult", "run_execution_study", "table"]
@@ -80,7 +79,8 @@ def run_execution_study(plan: ExecutionPlan, watch: Watch, *, break_lock: bool =
 
 
 def _run_executors(plan: ExecutionPlan, watch: Watch) -> list[ExecutorResult]:
-    known = load_policy(plan.checkpoint).guidance
+    wanted = _evaluation(plan, REFERENCE, 0.0)
+    known = getattr(policy_for(plan.checkpoint, wanted), "guidance", ())
     refused = [name for name in plan.executors if guidance_of(name) not in (None, *known)]
     if refused:
         others = [name for name in plan.executors if name not in refused]
@@ -121,9 +121,8 @@ def _folder(plan: ExecutionPlan, executor: str, latency: float) -> Path:
     return plan.out / f"{executor}-{latency:g}ms"
 
 
-def _roll_out(plan: ExecutionPlan, executor: str, latency: float, watch: Watch) -> None:
-    folder = _folder(plan, executor, latency)
-    wanted = EvalPlan(
+def _evaluation(plan: ExecutionPlan, executor: str, latency: float) -> EvalPlan:
+    return EvalPlan(
         environment=plan.environment,
         episodes=plan.episodes,
         control_episodes=0,
@@ -134,6 +133,10 @@ def _roll_out(plan: ExecutionPlan, executor: str, latency: float, watch: Watch) 
         policy={"num_samples": plan.num_samples} if plan.num_samples > 1 else {},
         options={"tasks": list(plan.tasks)} if plan.tasks else {},
     )
+
+
+def _roll_out(plan: ExecutionPlan, executor: str, latency: float, watch: Watch) -> None:
+    folder, wanted = _folder(plan, executor, latency), _evaluation(plan, executor, latency)
 
     def work(resume: bool, overwrite: bool) -> None:
         show = watch(f"{executor} at {latency:g} ms")

@@ -88,8 +88,9 @@ def text_of(pieces: Pieces) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def turns_of(pieces: Pieces) -> np.ndarray | None:
     """int64[L], None when the text is one."""
-    turns = np.repeat(np.array([p.turn for p in pieces], dtype=np.int64), [len(p.ids) for p in pieces])
-    return turns if turns.any() else None
+    if not any(p.turn for p in pieces):
+        return None
+    return np.repeat(np.array([p.turn for p in pieces], dtype=np.int64), [len(p.ids) for p in pieces])
 
 
 def parse_levels(text: str) -> dict[str, str]:

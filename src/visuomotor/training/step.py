@@ -1,6 +1,5 @@
 """One optimiser step: forward, backward, the check that everything is finite, clipping, update."""
 
-import dataclasses
 import hashlib
 import math
 from collections import Counter
@@ -54,19 +53,7 @@ def precision_context(precision: str, device: torch.device) -> AbstractContextMa
 def split(batch: Batch, pieces: int) -> list[Batch]:
     """The batch in equal pieces along its samples."""
     size = batch.size // pieces
-
-    def part(value: Any, start: int) -> Any:
-        if isinstance(value, Tensor):
-            return value[start : start + size]
-        if isinstance(value, dict):
-            return {k: part(v, start) for k, v in value.items()}
-        return value
-
-    fields = [f.name for f in dataclasses.fields(batch)]
-    return [
-        dataclasses.replace(batch, **{name: part(getattr(batch, name), i * size) for name in fields})
-        for i in range(pieces)
-    ]
+    return [batch.map(lambda tensor, start=i * size: tensor[start : start + size]) for i in range(pieces)]
 
 
 def accumulate_gradients(

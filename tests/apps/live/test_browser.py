@@ -9,13 +9,12 @@ from typing import NamedTuple
 import pytest
 
 from tests.apps.live.browser import CHROMIUM, Browser
-from visuomotor.apps.demo import SHIPPED
 from visuomotor.apps.live.page import LivePage
 from visuomotor.apps.live.play import Play, PlaySettings
 from visuomotor.cli.play import serve_in_background
 from visuomotor.policy import load_policy
 from visuomotor.simulation.interface import make_scenarios
-from visuomotor.simulation.tabletop import TabletopEnvironment
+from visuomotor.simulation.tabletop import WORLD, TabletopEnvironment
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (Debian: apt install chromium)")
 
@@ -42,7 +41,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Open]:
     scenes = make_scenarios("tabletop", "train", 3, 100_000)
     play = Play(
         environment,
-        load_policy(SHIPPED),
+        load_policy(WORLD.checkpoint or ""),
         lambda n: scenes[n % 3],
         page.publish,
         PlaySettings(preview=0.1, speed=10),

@@ -158,7 +158,7 @@ def make_batch() -> Callable[..., Batch]:
         }
         return Batch(
             images=images,
-            views=(True,) * views,
+            image_valid=torch.ones(size, views, dtype=torch.bool),
             text_ids=torch.randint(3, 40, (size, length), generator=generator),
             text_valid=valid,
             text_kind=valid * int(TextKind.PROMPT),

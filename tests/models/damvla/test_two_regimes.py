@@ -76,7 +76,7 @@ def batch_of(frames: Frames, rows: Tensor) -> Batch:
     valid = frames.valid[rows]
     chunk = torch.from_numpy(chunk_weight(HORIZON, CONFIG.gamma)) * valid.any(-1)
     return Batch(
-        images={}, views=(True,), text_ids=ids, text_valid=ids == 0, text_kind=ids, text_loss=ids > 0,
+        images={}, image_valid=ids == 0, text_ids=ids, text_valid=ids == 0, text_kind=ids, text_loss=ids > 0,
         state=frames.seen[rows], actions=frames.actions[rows], action_valid=valid, embodiment=ids[:, 0],
         source=ids[:, 0], weights={"trajectory": frames.trajectory[rows], "chunk": chunk},
         labels={"router": frames.label[rows]},

@@ -172,7 +172,7 @@ def make_texts(texts: list[tuple[list[int], list[int]]], views: int = 2, **field
     images = torch.randint(256, (views, rows, 30, 40, 3), dtype=torch.uint8, generator=generator)
     data = {
         "images": {f"view{i}": image for i, image in enumerate(images)},
-        "views": (True,) * views,
+        "image_valid": torch.ones(rows, views, dtype=torch.bool),
         "text_ids": ids,
         "text_valid": valid.bool(),
         "text_kind": kind,

@@ -3,7 +3,6 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from tests.data.fakes import CORPUS, SENTENCES, FakeDataset, embodiment
 from visuomotor.contract import Batch
@@ -40,7 +39,7 @@ def make_batch(embodiments: tuple[int, ...] = (0, 1, 0), views: tuple[bool, ...]
     roles = [role for role, there in zip(("scene", "wrist"), views, strict=True) if there]
     return Batch(
         images={role: torch.randint(0, 256, (size, 32, 32, 3), dtype=torch.uint8) for role in roles},
-        views=views,
+        image_valid=torch.tensor([views] * size),
         text_ids=text,
         text_valid=text == 0,
         text_kind=text,
@@ -55,12 +54,7 @@ def make_batch(embodiments: tuple[int, ...] = (0, 1, 0), views: tuple[bool, ...]
 
 
 def row(batch: Batch, index: int) -> Batch:
-    def cut(value: object) -> object:
-        if isinstance(value, dict):
-            return {k: cut(v) for k, v in value.items()}
-        return value[index : index + 1] if isinstance(value, Tensor) else value
-
-    return dataclasses.replace(batch, **{f.name: cut(getattr(batch, f.name)) for f in dataclasses.fields(batch)})
+    return batch.map(lambda tensor: tensor[index : index + 1])
 
 
 def test_a_mixed_batch_is_what_each_robot_gets_alone() -> None:
@@ -114,7 +108,9 @@ def test_fresh_film_hears_no_sentence() -> None:
 
 def test_an_absent_camera_is_zeros_behind_its_encoder() -> None:
     model, batch = perturbed(make(**ROBOTS)).eval(), make_batch()
-    scene = dataclasses.replace(batch, images={"scene": batch.images["scene"]}, views=(True, False))
+    scene = dataclasses.replace(
+        batch, images={"scene": batch.images["scene"]}, image_valid=batch.image_valid * torch.tensor([True, False])
+    )
     before = model.encode(scene).cond
     with torch.no_grad():
         model.obs_projector.weight[:, 128:] = 0.0

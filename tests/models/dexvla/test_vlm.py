@@ -1,5 +1,7 @@
 """Our towers and layout against transformers' own Qwen2-VL, with its processor's patches and its M-RoPE positions."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -74,7 +76,7 @@ def test_the_sequence_is_padded_on_the_left_and_positions_are_mrope(dexvla: DexV
 def test_a_text_without_its_image_items_is_refused(dexvla: DexVLA, batch: Batch) -> None:
     one = {role: image for role, image in list(batch.images.items())[:1]}
     with pytest.raises(ValueError, match=r"2, 2, 2.*1 views"):
-        arrange(Batch(**{**vars(batch), "images": one}), dexvla.config.image_id, dexvla.config.image_grid)
+        arrange(replace(batch, images=one), dexvla.config.image_id, dexvla.config.image_grid)
 
 
 @pytest.mark.parametrize("size", [(240, 320), (56, 56), (480, 640), (20, 30), (30, 31)])

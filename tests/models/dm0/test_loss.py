@@ -340,7 +340,9 @@ def test_given_actions_are_told_clean_and_not_counted(
         monkeypatch.setattr("visuomotor.heads.flow_expert.integers", lambda n, shape, *_, d=delay: torch.full(shape, d))
         seen: list[tuple[torch.Tensor, torch.Tensor]] = []
         embed = model.head._embed
-        monkeypatch.setattr(model.head, "_embed", lambda x, t, *a, e=embed, s=seen: s.append((x, t)) or e(x, t, *a))
+        monkeypatch.setattr(
+            model.head, "_embed", lambda x, t, *a, e=embed, s=seen, **k: s.append((x, t)) or e(x, t, *a, **k)
+        )
         term = fixed(model, batch).terms["flow"]
         monkeypatch.undo()
         ((x, t),) = seen

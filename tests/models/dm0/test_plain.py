@@ -28,7 +28,7 @@ def test_equals_the_plain_way_with_absent_views(
     noise = torch.randn(3, 4, 3)
     expected = EagerDM0(model).sample(images, mask, batch.text_ids, batch.text_valid, noise, 4)
     kept = {name: image for i, (name, image) in enumerate(batch.images.items()) if i in present}
-    seen = replace(batch, images=kept, views=tuple(i in present for i in range(3)))
+    seen = replace(batch, images=kept, image_valid=torch.tensor([[i in present for i in range(3)]] * batch.size))
     found = model.sample(seen, noise=noise[:, None], steps=4).actions[:, 0]
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
 

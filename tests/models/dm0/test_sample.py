@@ -184,7 +184,12 @@ def test_velocity_is_differentiable_in_the_noisy_chunk(make_model: Make, make_ba
 @pytest.mark.parametrize("state_token", ["none", "prefix", "expert"])
 def test_text_alone_is_learnt_and_answered(make_model: Make, make_batch: MakeBatch, state_token: str) -> None:
     model, batch = make_model(state_token=state_token), make_batch()
-    talk = replace(batch, images={}, views=(False, False), action_valid=torch.zeros_like(batch.action_valid))
+    talk = replace(
+        batch,
+        images={},
+        image_valid=torch.zeros(batch.size, 2, dtype=torch.bool),
+        action_valid=torch.zeros_like(batch.action_valid),
+    )
     losses = model.loss(talk)
     assert torch.isfinite(losses.total)
     assert losses.terms["flow"].count == 0

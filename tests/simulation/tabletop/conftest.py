@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from visuomotor.contract import Scenario
-from visuomotor.simulation.tabletop import TabletopEnvironment, make
+from visuomotor.simulation.tabletop import TabletopEnvironment
 
 
 def scenario(task: str, seed: int = 0, **options: object) -> Scenario:
@@ -14,7 +14,7 @@ def scenario(task: str, seed: int = 0, **options: object) -> Scenario:
 
 @pytest.fixture(scope="session")
 def env() -> Iterator[TabletopEnvironment]:
-    made = make(vocabulary="full", distractors=2)
+    made = TabletopEnvironment(vocabulary="full", distractors=2)
     yield made
     made.close()
 

@@ -11,9 +11,10 @@ from visuomotor.simulation.tabletop import EMBODIMENT
 
 ROLLOUT = """
 import hashlib, numpy as np
-from visuomotor.simulation.tabletop import make
+from visuomotor.simulation.tabletop import TabletopEnvironment
 from visuomotor.contract import Scenario
-env = make(vocabulary="full", distractors=2, lighting=True, background=True, camera_pose=True, object_yaw=True)
+varied = dict(lighting=True, background=True, camera_pose=True, object_yaw=True)
+env = TabletopEnvironment(vocabulary="full", distractors=2, **varied)
 digest = hashlib.sha256()
 for seed in (3, 4):
     env.reset(options={"scenario": Scenario(environment="tabletop", task="put_in(red cup, left bowl)", seed=seed)})

@@ -15,8 +15,8 @@ from visuomotor.apps.live.frames import ChunkShown, Latency, end_effector_path, 
 from visuomotor.contract import Observation, Scenario
 from visuomotor.execution.chunking import RecedingHorizon
 from visuomotor.execution.safety import SafetyFilter, SafetyLimits
-from visuomotor.serving.remote import FAILURES, Acting
-from visuomotor.session import Session
+from visuomotor.serving.remote import FAILURES
+from visuomotor.session import PolicyLike, Session
 from visuomotor.simulation.interface import Environment
 
 __all__ = ["Play", "PlaySettings"]
@@ -60,7 +60,7 @@ class Play:
     def __init__(
         self,
         environment: Environment,
-        policy: Acting,
+        policy: PolicyLike,
         scenarios: Callable[[int], Scenario],
         publish: Callable[[dict[str, Any]], None],
         settings: PlaySettings | None = None,

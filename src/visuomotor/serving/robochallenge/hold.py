@@ -19,7 +19,10 @@ class Hold:
     horizon: int = 5
 
     def infer(
-        self, observations: Sequence[Observation], sessions: Sequence[Session | None] | None = None
+        self,
+        observations: Sequence[Observation],
+        sessions: Sequence[Session | None] | None = None,
+        seeds: Sequence[int] | None = None,
     ) -> list[ActionChunk]:
         """One chunk per observation, as a Policy gives."""
         return [

@@ -10,13 +10,13 @@ import numpy as np
 from visuomotor.contract import Observation
 from visuomotor.execution.chunking import check_chunk
 from visuomotor.execution.safety import SafetyFilter, SafetyLimits
-from visuomotor.serving.remote import FAILURES, Acting
+from visuomotor.serving.remote import FAILURES
 from visuomotor.serving.robochallenge.connection import PlatformError
 from visuomotor.serving.robochallenge.conventions import ROBOTS, Convention, Layout
 from visuomotor.serving.robochallenge.platform import ENDED, Job, Platform
 from visuomotor.serving.robochallenge.robot import Robot, RobotState
 from visuomotor.serving.robochallenge.tasks import TASKS, Execution, table30
-from visuomotor.session import Session
+from visuomotor.session import PolicyLike, Session
 
 __all__ = ["JobLoop", "JobReport", "JobSettings"]
 
@@ -98,7 +98,7 @@ class JobLoop:
     def __init__(
         self,
         platform: Platform,
-        policy: Acting,
+        policy: PolicyLike,
         convention: Convention,
         settings: JobSettings | None = None,
         *,

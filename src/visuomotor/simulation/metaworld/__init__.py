@@ -1,44 +1,23 @@
-"""Meta-World as a world of this library: `make`, `scenarios`, `splits`, `other_instruction`.
+"""Meta-World as a world of this library.
 
 Tasks are the benchmark's 50 names without their version ("drawer-open"), and ten pair tasks ("pair:drawer-open") that
 start with their joint midway, so that only the words tell what to do.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from visuomotor.contract import Scenario
+from visuomotor.simulation.interface import WorldSpec
+from visuomotor.simulation.metaworld.environment import MetaWorldEnvironment, sawyer_embodiment
 from visuomotor.simulation.metaworld.pairs import PREFIX, pair_of
 from visuomotor.simulation.metaworld.sentences import SENTENCES, opposite
 from visuomotor.simulation.metaworld.tasks import resolve_tasks
 
-if TYPE_CHECKING:
-    from visuomotor.simulation.metaworld.environment import MetaWorldEnvironment
-
-__all__ = ["make", "other_instruction", "scenarios", "splits"]
+__all__ = ["WORLD", "other_instruction", "scenarios", "splits"]
 
 _SEEDS = 2**20  # starts per seed; seeds of two calls with different `seed` never meet
-
-
-def make(
-    render_quality: str = "fast",
-    cameras_px: int = 128,
-    tasks: str | Sequence[str] | None = None,
-    action_repeat: int = 2,
-    max_steps: int = 200,
-) -> "MetaWorldEnvironment":
-    """A new environment for `tasks` (names, "a,b", "pairs", None = all 50); see `environment.MetaWorldEnvironment`."""
-    from visuomotor.simulation.metaworld.environment import MetaWorldEnvironment
-
-    return MetaWorldEnvironment(
-        render_quality=render_quality,
-        cameras_px=cameras_px,
-        tasks=tasks,
-        action_repeat=action_repeat,
-        max_steps=max_steps,
-    )
 
 
 def splits() -> tuple[str, ...]:
@@ -76,3 +55,23 @@ def other_instruction(scenario: Scenario) -> str:
     words = SENTENCES[other]
     choices = words.heldout if scenario.split == "heldout_paraphrase" else words.train
     return choices[int(draw.integers(len(choices)))]
+
+
+def sentences() -> list[str]:
+    """The training sentences of all tasks."""
+    return [text for task in SENTENCES.values() for text in task.train]
+
+
+WORLD = WorldSpec(
+    name="metaworld",
+    make=MetaWorldEnvironment,
+    scenarios=scenarios,
+    robot=sawyer_embodiment(),
+    splits=splits(),
+    sentences=sentences,
+    demonstrator=MetaWorldEnvironment.expert,
+    annotator=MetaWorldEnvironment.annotate,
+    other_instruction=other_instruction,
+    evaluation={"options": {"tasks": "grasps"}},
+    demo={"recipe": "metaworld-pairs"},
+)
