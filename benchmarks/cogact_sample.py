@@ -17,11 +17,11 @@ import torch
 from timing import circumstances, count, interleaved
 from torch import Tensor
 from torch.nn import functional as F
+from visuomotor.models.cogact.vlm import prepare_images
 
 from visuomotor.contract import Batch
 from visuomotor.models import make_config
 from visuomotor.models.cogact import CogACT
-from visuomotor.models.cogact.vlm import prepare_images
 from visuomotor.nn.diffusion import squared_cosine
 from visuomotor.nn.masks import causal_attention
 

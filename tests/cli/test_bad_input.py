@@ -125,8 +125,7 @@ def test_unknown_verb_command_and_world(command: Command, line_checkpoint: Path,
         in command("eval", line_checkpoint, "--environment", "lime", "--out", tmp_path / "eval").sentence
     )
     assert (
-        "Unknown world 'raech'. Did you mean 'reach'?"
-        in command("collect", "raech", "--out", tmp_path / "d").sentence
+        "Unknown world 'raech'. Did you mean 'reach'?" in command("collect", "raech", "--out", tmp_path / "d").sentence
     )
 
 

@@ -35,6 +35,7 @@ _MODELS = {
     "cogact": ("visuomotor.models.cogact", "CogACT", "CogACTConfig"),
     "damvla": ("visuomotor.models.damvla", "DAMVLA", "DAMVLAConfig"),
     "pi0": ("visuomotor.models.pi0", "Pi0", "Pi0Config"),
+    "oft": ("visuomotor.models.oft", "OFT", "OFTConfig"),
     "dexvla": ("visuomotor.models.dexvla", "DexVLA", "DexVLAConfig"),
     "dexvla-expert": ("visuomotor.models.dexvla.expert", "DexVLAExpert", "DexVLAExpertConfig"),
 }

@@ -5,12 +5,13 @@ from visuomotor.text.chat import ChatLayout
 from visuomotor.text.cogact_prompt import CogACTLayout
 from visuomotor.text.dm0 import DM0Layout
 from visuomotor.text.layout import TextLayout
+from visuomotor.text.openvla_oft import OFTLayout
 from visuomotor.text.plain import PlainLayout
 
 __all__ = ["LAYOUTS", "find_layout"]
 
 LAYOUTS: dict[str, type[TextLayout]] = {
-    layout.name: layout for layout in (PlainLayout, DM0Layout, ChatLayout, CogACTLayout)
+    layout.name: layout for layout in (PlainLayout, DM0Layout, ChatLayout, CogACTLayout, OFTLayout)
 }
 
 
