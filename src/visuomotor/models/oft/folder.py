@@ -14,7 +14,7 @@ from torch import Tensor
 
 from visuomotor.models.files import read_json, read_safetensors
 from visuomotor.models.oft.checkpoint import Precision, PublishedOFT, load, published_tensors, written_tensors
-from visuomotor.models.oft.config import LLAMA2_HF, SIZES
+from visuomotor.models.oft.config import LLAMA2_HF
 from visuomotor.models.oft.model import OFT
 from visuomotor.models.report import TensorReport
 
@@ -37,7 +37,8 @@ def read_folder(
     folder: Path | str,
     dataset: str | None = None,
     *,
-    size: str = "base",
+    horizon: int = 8,
+    images: int = 2,
     num_heads: int | None = None,
     vision_heads: int = 16,
     precision: Precision = "file",
@@ -45,7 +46,7 @@ def read_folder(
     """Read a folder.
 
     dataset    name in dataset_statistics.json, also without its ending `_no_noops`; None: the only one
-    size       the preset whose horizon and views are the model's, which no file states: "base" is LIBERO's
+    horizon, images   no file states them: 8 and 2 for LIBERO, 25 and 3 for ALOHA, 5 and 1 for Bridge
     num_heads  of the language model; None: heads as wide as LLaMA-2's
 
     Raises:
@@ -61,9 +62,9 @@ def read_folder(
         precision,
         num_heads=num_heads or width // LLAMA2_HF.head_dim,
         vision_heads=vision_heads,
-        horizon=SIZES[size].horizon,
+        horizon=horizon,
         action_dim=tensors["action_head.model.fc2.weight"].shape[0],
-        images=SIZES[size].num_views,
+        images=images,
     )
     return PublishedFolder(published=PublishedOFT(model, statistics["action"]), statistics=statistics, report=report)
 
