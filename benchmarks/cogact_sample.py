@@ -50,19 +50,19 @@ def observation(model: CogACT, length: int) -> Batch:
 
 def feature(model: CogACT, batch: Batch, head: Tensor) -> Tensor:
     """The cognition feature [1, 1, C] by generating a token; `head` [vocabulary, C] is the output layer."""
-    vlm = model.vlm
-    _, patches = vlm.view_tokens(*prepare_images(batch.images["camera"], model.config.image_size))
-    text = vlm.llm.embed_tokens(batch.text_ids)
+    vision, llm = model.backbone.vision, model.backbone.llm
+    patches, _ = vision(vision.prepare(batch.images["camera"]))
+    text = llm.embed_tokens(batch.text_ids)
     x = torch.cat([text[:, :1], patches, text[:, 1:]], dim=1)
     kept: list[Tensor] = []
-    states, _ = vlm.llm(x, causal_attention(torch.ones(x.shape[:2], dtype=torch.bool)), hidden=kept)
+    states, _ = llm(x, causal_attention(torch.ones(x.shape[:2], dtype=torch.bool)), hidden=kept)
     int(F.linear(states, head)[0, -1].argmax())
     return states[:, -1:]
 
 
 def plainly(model: CogACT, batch: Batch, noise: Tensor, head: Tensor) -> Tensor:
     """A chunk [1, T, A] from noise in the published way."""
-    action, x = model.action_model, noise
+    action, x = model.head.model, noise
     kept = squared_cosine(action.config.diffusion_steps).alpha_bar.tolist()
     z = feature(model, batch, head)
     stride = action.config.diffusion_steps // model.config.denoise_steps
@@ -89,7 +89,7 @@ def main() -> None:
     sizes = {"llm.layers": options.layers, "llm.convolution": 0, **widths}
     config = make_config("cogact", "nano", num_views=1, **sizes)
     model = CogACT(config).eval()
-    torch.nn.init.normal_(model.action_model.final_layer.linear.weight, std=0.02)  # a fresh one predicts zeros
+    torch.nn.init.normal_(model.head.model.final_layer.linear.weight, std=0.02)  # a fresh one predicts zeros
     batch, noise = observation(model, options.text_length), torch.randn(1, 1, config.horizon, config.action_dim)
     head = torch.randn(config.vocab_size, config.llm.width)
 

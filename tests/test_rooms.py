@@ -56,6 +56,32 @@ def imported_rooms(path: Path) -> set[str]:
     return rooms
 
 
+def imported_modules(path: Path, modules: set[str]) -> set[str]:
+    """Those of `modules` that a file imports, inside functions and for type checkers too."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            members = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= members & modules or {str(node.module)}
+    return names & modules
+
+
+def circles(imports: dict[str, set[str]]) -> list[set[str]]:
+    """Groups of modules that import each other, directly or by way of others."""
+    reached = {}
+    for start in imports:
+        seen, front = set(), set(imports[start])
+        while front:
+            seen |= front
+            front = set().union(*(imports[name] for name in front)) - seen
+        reached[start] = seen
+    circular = [name for name in imports if name in reached[name]]
+    groups = [{other for other in circular if name in reached[other] and other in reached[name]} for name in circular]
+    return [group for i, group in enumerate(groups) if group not in groups[:i]]
+
+
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -66,6 +92,23 @@ def test_a_room_imports_only_what_the_design_allows(path: Path) -> None:
         return
     forbidden = imported_rooms(path) - ALLOWED[room] - {room}
     assert not forbidden, f"{path.relative_to(PACKAGE)} may not import {sorted(forbidden)}"
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    paths = {}
+    for path in FILES:
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        paths[".".join(parts).removesuffix(".__init__")] = path
+    imports = {name: imported_modules(path, set(paths)) - {name} for name, path in paths.items()}
+    assert not circles(imports)
+
+
+def test_circles_are_found_at_any_length() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": set()}) == []
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}, "e": {"f"}, "f": {"e"}}) == [
+        {"a", "b", "c"},
+        {"e", "f"},
+    ]
 
 
 def test_the_design_says_the_same() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from tests.data.fakes import CORPUS, SENTENCES, FakeDataset, embodiment
 from tests.text.test_llama import write_model
+from visuomotor.data.augment import AugmentConfig
 from visuomotor.data.processor import Processor, ProcessorConfig
 from visuomotor.embodiment import Embodiment
 from visuomotor.text.layout import TextRequest
@@ -110,9 +111,30 @@ def test_nothing_else_fits_into_the_text() -> None:
         ProcessorConfig(prompt="cogact", levels={}, tags=True)
     with pytest.raises(ValueError, match="past_end is 'stop'"):
         ProcessorConfig(past_end="stop")  # type: ignore[arg-type]
+
+
+def test_questions_on_images_are_those_of_prismatic_models(tmp_path: Path) -> None:
+    llama = TextTokenizer.from_llama(write_model(tmp_path / "llama"))
+    for words in (None, llama):
+        processor, dataset = build(words)
+        tokens, layout = processor.tokenizer, processor.layout
+        pieces = layout.exchange("What is up?", "the can")
+        ids = np.concatenate([piece.ids for piece in pieces])
+        assert tokens.decode(ids) == "In: What is up?\nOut: the can"
+        assert (ids[0], ids[-1], layout.answer_end) == (tokens.begin_id, tokens.eos_id, tokens.eos_id)
+        assert [piece.target for piece in pieces] == [False, False, True]
+        open_end = layout.exchange("What is up?", None)
+        assert [piece.ids.tolist() for piece in open_end] == [piece.ids.tolist() for piece in pieces[:2]]
+        assert len(layout.exchange("What is up?", "the can", first=False)) == 2
     processor, dataset = build()
-    with pytest.raises(ValueError, match="has no answer"):
-        sample(processor, dataset, 3, "grounding")
+    one = sample(processor, dataset, 3, "grounding")
+    assert one.text_loss.any()
+    turns = one.text_turn
+    assert turns[0] == 0  # all questions see the BOS of the first, which stands in front of the images
+    assert (turns[1:] > 0).all()
+    turning, _ = build(augment=AugmentConfig(crop=0.1))
+    with pytest.raises(ValueError, match="do not move boxes"):
+        sample(turning, dataset, 3, "grounding")
 
 
 def test_words_without_action_tokens_write_no_action_line(tmp_path: Path) -> None:

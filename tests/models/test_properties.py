@@ -12,7 +12,17 @@ from visuomotor.contract import Batch, Losses, TextKind
 from visuomotor.models import make_config, make_model
 from visuomotor.models.vla import VLA
 
-PRESETS = [("dm0", "nano"), ("pi0", "nano"), ("pi0", "nano-pi05"), ("oft", "nano")]
+PRESETS = [
+    ("dm0", "nano"),
+    ("pi0", "nano"),
+    ("pi0", "nano-pi05"),
+    ("cogact", "nano"),
+    ("damvla", "nano"),
+    ("oft", "nano"),
+]
+# A draw's condition is dropped by chance, and decoupling has a meaning where a text loss trains the backbone.
+DETERMINED = {"text_output": "tied", "action_model.unconditional_dropout": 0.0}
+OPTIONS = {"cogact": DETERMINED, "damvla": DETERMINED}
 SIZE, ROLES = 3, ("scene", "wrist")
 Preset = tuple[str, str]
 
@@ -20,7 +30,7 @@ Preset = tuple[str, str]
 def build(preset: Preset, **overrides: Any) -> VLA:
     """The preset with weights from a fixed seed; zero matrices, as of fresh output layers, are filled."""
     torch.manual_seed(0)
-    model = make_model(preset[0], make_config(*preset, **overrides))
+    model = make_model(preset[0], make_config(*preset, **{**OPTIONS.get(preset[0], {}), **overrides}))
     assert isinstance(model, VLA)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -257,5 +267,5 @@ def test_guidance_pulls_tied_actions_to_their_target(preset: Preset, kind: str) 
 
 
 def test_unknown_options_are_refused_with_the_nearest_name(preset: Preset) -> None:
-    with pytest.raises(ValueError, match="horizon"):
-        make_config(*preset, horizn=4)
+    with pytest.raises(ValueError, match="denoise_steps"):
+        make_config(*preset, denoise_step=4)

@@ -1,5 +1,6 @@
 """From data to a policy that acts: nano from nothing, and the published settings with a LLaMA tokenizer."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ from transformers import LlamaConfig, LlamaModel
 
 from tests.data.recording import write
 from tests.text.test_llama import write_model
-from visuomotor.contract import Observation
+from visuomotor.contract import Mixture, Observation, Run, Source
+from visuomotor.data.conversations import Conversation, write_conversations
 from visuomotor.data.lerobot import Dataset
 from visuomotor.models.fit import processor_config
 from visuomotor.policy import load_policy
 from visuomotor.recipes import find_recipe, override
+from visuomotor.training.metrics import read_metrics
 from visuomotor.training.trainer import train
 
 TINY = {
@@ -58,6 +61,39 @@ def test_nano_trains_resumes_and_acts(data: str, tmp_path: Path) -> None:
     assert first.shape == (4, 6)
     np.testing.assert_array_equal(first, again)
     assert not np.allclose(first, other)
+
+
+def talking(data: str, tmp_path: Path, **config: str) -> Run:
+    """A nano run with conversations beside the robot."""
+    images = [np.full((28, 28, 3), 30 * i, dtype=np.uint8) for i in range(8)]
+    talk = (Conversation(turns=(("Which zebra?", f"zebra {i % 2}"),), images=(x,)) for i, x in enumerate(images))
+    path = write_conversations(iter(list(talk)), tmp_path / "talk")
+    run = override(
+        find_recipe("cogact-nano")(data=data, steps=2, batch_size=6),
+        {**TINY, **config, "processor.image_roles": "scene", "stages.train.log_every": "1"},
+    )
+    (robot,) = run.stages["train"].mixture.sources
+    robot = replace(robot, options={})
+    sources = (robot, Source(name="talk", path=str(path), options={"objective": "conversation"}))
+    stage = replace(run.stages["train"], mixture=Mixture(sources=sources), validate_every=0)
+    return replace(run, stages={"train": stage})
+
+
+def test_with_an_output_layer_it_learns_to_answer(data: str, tmp_path: Path) -> None:
+    options = {"config.text_output": "own", "config.gradient_decoupling": "true"}
+    last = train(talking(data, tmp_path, **options), tmp_path / "run", threads=1)
+    lines = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert any("loss/text" in line for line in lines)
+    policy = load_policy(last)
+    ask = Conversation(turns=(("Which zebra?", ""),), images=(np.full((28, 28, 3), 30, dtype=np.uint8),))
+    (answer,) = policy.answer([ask], max_new_tokens=3)
+    assert answer == answer.strip()
+    assert np.isfinite(policy.infer([look(data)])[0].actions).all()
+
+
+def test_questions_without_an_output_layer_are_refused(data: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="Source 'talk' has questions and answers, but this model has no output layer"):
+        train(talking(data, tmp_path), tmp_path / "run", threads=1)
 
 
 def test_published_settings_with_public_words(data: str, tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ class FakeModel(Model):
     """actions = head(relu(trunk(state)) + noise); terms "action" and "text" with different counts."""
 
     name = "fake"
+    writes = True
 
     def __init__(self, config: FakeConfig) -> None:
         super().__init__()

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from visuomotor.training import checkpoint
-from visuomotor.training.checkpoint import prune, read_weights, set_last, transplant, write_folder
+from visuomotor.models import read_checkpoint
+from visuomotor.training.checkpoint import prune, set_last, transplant, write_folder
 from visuomotor.training.ema import MovingAverage
 
 
@@ -93,10 +94,10 @@ def test_last_must_point_at_whole_folders(tmp_path: Path) -> None:
 
 def test_unreadable_weights_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="is not a checkpoint"):
-        read_weights(tmp_path)
+        read_checkpoint(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"short")
     with pytest.raises(ValueError, match="truncated"):
-        read_weights(tmp_path)
+        read_checkpoint(tmp_path)
 
 
 def test_moving_average_follows_and_swaps() -> None:

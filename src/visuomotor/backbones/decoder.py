@@ -31,6 +31,7 @@ class Reading:
     images_after    text tokens in front of the views: 0, or 1 for models that begin with BOS
     output          layer over the vocabulary: "tied" to the embedding, of its "own", or "none": no text is predicted
     split           a token convolution does not mix views with text
+    action_tokens   discrete action tokens have a loss term of their own
     film_padding    towers that read the text read its padding, too (as published code does in training)
 
     Raises:
@@ -41,6 +42,7 @@ class Reading:
     images_after: int = 0
     output: Literal["tied", "own", "none"] = "tied"
     split: bool = True
+    action_tokens: bool = True
     film_padding: bool = False
     words: WordIds = field(default_factory=WordIds)
 
@@ -235,7 +237,7 @@ class DecoderBackbone(Backbone):
     def text_terms(self, context: Context) -> dict[str, Term]:
         if not self.writes:
             return {}
-        return text_terms(self._logits, context, action_tokens=self.reading.words.actions is not None)
+        return text_terms(self._logits, context, action_tokens=self.reading.action_tokens)
 
     def generate(self, context: Context, length: int, stop_id: int | None = None) -> Int64[Tensor, "B G"]:
         """Up to `length` greedy tokens; each row stops after its own `stop_id` (default newline) and is padded.

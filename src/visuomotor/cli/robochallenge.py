@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from visuomotor.cli import robochallenge_mock
 from visuomotor.cli.console import Number, PathOrNone, parse, progress_bar, say, table
+from visuomotor.cli.robochallenge_mock import RobotName, TextOrNone, Type
 from visuomotor.cli.values import newest
 
 if TYPE_CHECKING:
@@ -16,9 +18,6 @@ if TYPE_CHECKING:
     from visuomotor.session import PolicyLike
 
 USER = "ROBOCHALLENGE_USER"
-RobotName = Literal["aloha", "arx5", "franka", "ur5"]
-Type = Literal["joint", "pos", "leftjoint", "leftpos", "rightjoint", "rightpos"]
-TextOrNone = Annotated[str | None, tyro.conf.arg(metavar="TEXT")]
 FloatOrNone = Annotated[float | None, tyro.conf.arg(metavar="FLOAT")]
 
 
@@ -70,9 +69,7 @@ class Options:
 
 def run(arguments: list[str]) -> int:
     if arguments[:1] == ["mock"]:
-        from visuomotor.cli.robochallenge_mock import run as run_mock
-
-        return run_mock(arguments[1:])
+        return robochallenge_mock.run(arguments[1:])
     options = parse("robochallenge", Options, arguments)
     from visuomotor.execution.safety import SafetyLimits
     from visuomotor.serving.config import read_safety_limits

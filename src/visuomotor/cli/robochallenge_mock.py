@@ -6,7 +6,10 @@ from typing import Annotated, Literal
 import tyro
 
 from visuomotor.cli.console import Number, parse, say
-from visuomotor.cli.robochallenge import RobotName, TextOrNone, Type
+
+RobotName = Literal["aloha", "arx5", "franka", "ur5"]
+Type = Literal["joint", "pos", "leftjoint", "leftpos", "rightjoint", "rightpos"]
+TextOrNone = Annotated[str | None, tyro.conf.arg(metavar="TEXT")]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,15 +29,14 @@ class ProcessorConfig:
     levels: {scaffold level: probability that its line is present in a training sample}.
     prompt: name of the text layout (text/layouts.py): "plain", the instruction in a line of its own; "dm0", the
         published DM0's; "qwen2_vl", the chat layout of DexVLA (text/chat.py), whose only level is the sub-task, the
-        reasoning of every sample (1) or of none (0); "cogact", behind which nothing is written; "openvla_oft", in
-        which a query stands for each number of the chunk.
+        reasoning of every sample (1) or of none (0); "cogact", which has no levels; "openvla_oft", in which a query
+        stands for each number of the chunk.
     action_reference: "embodiment" keeps what the data says; "chunk_start" learns absolute components as differences
         to the state at the start of the chunk; `state_of` pairs action with state components of other names, and
         `wrap_angles` takes angles the short way round (the servers of published models do not).
     progress: samples carry how far the task is, now and at the chunk's end (for models with a progress token).
     weights: names of the loss weights per step that samples carry (data/weighting.py: "trajectory", "chunk", "move",
-        "mani", "emphasis"); dm0 multiplies its flow loss by all of them, cogact by the last three, damvla by what its
-        switches make of the first two.
+        "mani", "emphasis"); models multiply their action loss by all of them, damvla the first two by its switches.
     router: samples carry the label "router", whether the robot manipulates now; `weighting`: how both are made.
     action_normalization, state_normalization: "embodiment" takes what each component says; "min_max" and "z_score" are
         DexVLA's (data/normalization.py), for all of them. Its head bounds actions to [-1, 1], where min_max puts them.

@@ -299,6 +299,7 @@ class DiffusionTransformerHead(ActionHead):
     """An action model that is told the last state of the prompt, CogACT's cognition feature. Term "diffusion"."""
 
     request = ContextRequest(layers=(-1,), at="prompt")
+    terms = ("diffusion",)
     chunk_guidance = NOISE_GUIDANCE
 
     def __init__(self, config: DiffusionTransformerConfig) -> None:

@@ -109,7 +109,8 @@ def _draw(policy: Policy, dataset: Dataset, episodes: list[slice], rollouts: lis
     for axis, frames in zip(axes[0], episodes, strict=False):
         said, label = [], []
         for batch in _batches(policy, dataset, np.arange(frames.start, frames.stop)):
-            said.append(policy.model.head.route(policy.model.encode(batch)).probability)
+            with torch.no_grad():
+                said.append(policy.model.head.route(policy.model.encode(batch)).probability)
             label.append(batch.labels["router"])
         chance, positive = torch.cat(said).cpu().numpy(), torch.cat(label).cpu().numpy()
         axis.fill_between(np.arange(len(positive)), positive, step="mid", color="0.88", label="label")

@@ -1,9 +1,7 @@
 """One stage of a run: optimiser, schedule, loader, and the loop over steps."""
 
 import time
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,6 +12,7 @@ from visuomotor.training.ema import MovingAverage
 from visuomotor.training.lora import add_adapters, merge_adapters
 from visuomotor.training.optimiser import Schedule, make_optimiser
 from visuomotor.training.progress import Progress, Rate
+from visuomotor.training.run_state import RunState
 from visuomotor.training.sources import SourceLosses
 from visuomotor.training.step import (
     PRECISIONS,
@@ -24,9 +23,6 @@ from visuomotor.training.step import (
     require_finite,
 )
 from visuomotor.training.validation import validate
-
-if TYPE_CHECKING:
-    from visuomotor.training.trainer import Trainer
 
 __all__ = ["StageTraining", "check_stage"]
 
@@ -57,11 +53,11 @@ def check_stage(name: str, stage: Stage) -> None:
 
 
 class StageTraining:
-    """One stage. `state`: where it goes on after an interruption, (facts, averaged weights), or None."""
+    """One stage of `run`. `restore`: name of the step that it goes on from after an interruption."""
 
-    def __init__(self, trainer: "Trainer", stage: Stage, *, restore: str | None = None) -> None:
-        self.trainer, self.stage, self.name = trainer, stage, stage.name
-        self.model, self.device, self.position = trainer.model, trainer.device, trainer.position
+    def __init__(self, run: RunState, stage: Stage, *, restore: str | None = None) -> None:
+        self.run, self.stage, self.name = run, stage, stage.name
+        self.model, self.device, self.position = run.model, run.device, run.position
         if stage.lora:
             add_adapters(self.model, stage)
         self.model.checkpoint_activations(stage.checkpoint_activations)
@@ -72,10 +68,10 @@ class StageTraining:
         self.autocast = precision_context(stage.precision, self.device)
         self.generator = torch.Generator(self.device)
         source = assembly.DataSource(
-            datasets=trainer.datasets,
-            processor=trainer.processor,
-            bad_samples=trainer.bad_samples,
-            quarantine=trainer.out / "quarantine.jsonl",
+            datasets=run.datasets,
+            processor=run.processor,
+            bad_samples=run.bad_samples,
+            quarantine=run.out / "quarantine.jsonl",
         )
         self.loader = assembly.train_loader(stage, source)
         if restore is not None:
@@ -92,7 +88,7 @@ class StageTraining:
         self.rate.add(self.position.samples, self.loader.wait_seconds)
         try:
             while not self.schedule.done(self.position.stage_step):
-                if self.trainer.stop_wanted():
+                if self.run.stop_wanted():
                     self._save()
                     return False
                 result = self._step()
@@ -147,10 +143,10 @@ class StageTraining:
         if self.validation and (_due(step, stage.validate_every) or done):
             self._validate()
         if _due(step, stage.checkpoint_every) and not done:
-            self.trainer.save(self)
-        if self.trainer.progress is not None:
+            self.save()
+        if self.run.progress is not None:
             self.rate.add(self.position.samples, self.loader.wait_seconds)
-            self.trainer.progress(self._progress(result.loss))
+            self.run.progress(self._progress(result.loss))
 
     def _log(self) -> None:
         entry = {
@@ -160,9 +156,9 @@ class StageTraining:
             **self.meter.entry(self.loader.wait_seconds),
             **metrics.flatten(self.sources.means(), "source_loss/"),
             **{f"lr/{g['part']}{'.muon' if g.get('muon') else ''}": g["lr"] for g in self.optimiser.param_groups},
-            "seconds": round(self.trainer.seconds(), 2),
+            "seconds": round(self.run.seconds(), 2),
         }
-        self.trainer.record(entry)
+        self.run.record(entry)
         self.meter.reset(self.loader.wait_seconds)
 
     def _validate(self) -> None:
@@ -173,17 +169,17 @@ class StageTraining:
                 seed=self.stage.seed,
                 device=self.device,
                 autocast=self.autocast,
-                processor=self.trainer.processor,
+                processor=self.run.processor,
                 sources=[s.name for s in self.stage.mixture.sources],
             )
         entry = {"step": self.position.step, "stage": self.name, **metrics.flatten(found, "validation/")}
-        self.trainer.record(entry)
+        self.run.record(entry)
         self.meter.reset(self.loader.wait_seconds)
 
     def _progress(self, loss: float) -> Progress:
         samples_per_second, data_wait = self.rate.value()
         fraction = self.schedule.fraction(self.position.stage_step)
-        stages, index = self.trainer.stages, self.position.stage
+        stages, index = self.run.stages, self.position.stage
         later = sum(s.steps * s.batch_size for s in stages[index + 1 :]) / max(samples_per_second, 1e-9)
         return Progress(
             step=self.position.step,
@@ -205,32 +201,30 @@ class StageTraining:
         position = self.position
         position.ended = {**position.ended, self.name: checkpoint.step_name(position.step)}
         position.stage, position.stage_step = position.stage + 1, 0
-        self.trainer.save(self)
+        self.save()
 
     def _save(self) -> None:
         """Save where the stage stands. One without a step has changed nothing, so it starts again when resumed."""
         if self.position.stage_step == 0:
             merge_adapters(self.model)
-        self.trainer.save(self)
+        self.save()
 
     def saved_weights(self) -> AbstractContextManager[None]:
         """Context in which the model holds what is evaluated and saved."""
         return self.average.applied() if self.average is not None else nullcontext()
 
-    def shadow(self) -> Mapping[str, Tensor]:
-        """Averaged weights, empty without averaging."""
-        return self.average.shadow if self.average is not None else {}
-
-    def facts(self) -> dict[str, Any]:
-        """JSON of what resume needs beside tensors."""
-        return {
+    def save(self) -> None:
+        """Save the run with this stage's optimiser, averages and counters."""
+        facts = {
             "loader": self.loader.state_dict(),
             "schedule": self.schedule.state_dict(),
             "average_updates": self.average.updates if self.average is not None else 0,
         }
+        shadow = self.average.shadow if self.average is not None else {}
+        self.run.save(self.stage, self.optimiser, facts, self.saved_weights(), shadow)
 
     def _restore(self, name: str) -> None:
-        folder = checkpoint.state_folder(self.trainer.out, name)
+        folder = checkpoint.state_folder(self.run.out, name)
         facts, shadow = checkpoint.load_state(folder, self.model, self.optimiser)
         self.loader.load_state_dict(facts["loader"])
         self.schedule.load_state_dict(facts["schedule"])

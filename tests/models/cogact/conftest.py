@@ -93,18 +93,12 @@ def read(
 
 def rows_of(batch: Batch, *chosen: int) -> Batch:
     """Some rows of a batch, without the padding of their texts."""
-    index = list(chosen)
-    length = int(batch.text_valid[index].sum(1).max())
-    texts = ("text_ids", "text_valid", "text_kind", "text_loss", "text_turn")
-    others = ("state", "embodiment", "source", "actions", "action_valid", "image_valid")
-    found = {name: getattr(batch, name) for name in (*texts, *others) if getattr(batch, name) is not None}
-    return replace(
-        batch,
-        **{name: t[index, :length] if name in texts else t[index] for name, t in found.items()},
-        images={name: image[index] for name, image in batch.images.items()},
-        weights={name: t[index] for name, t in batch.weights.items()},
-        labels={name: t[index] for name, t in batch.labels.items()},
-    )
+    index = torch.tensor(chosen)
+    rows = batch.map(lambda t: t[index])
+    length = int(rows.text_valid.sum(1).max())
+    texts = {name: getattr(rows, name)[:, :length] for name in ("text_ids", "text_valid", "text_kind", "text_loss")}
+    roles = [role for role, there in zip(rows.images, rows.present.any(0).tolist(), strict=True) if there]
+    return replace(rows, **texts, images={role: rows.images[role] for role in roles})
 
 
 TINY = {

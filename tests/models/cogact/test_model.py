@@ -71,7 +71,8 @@ def test_views_stand_one_after_the_other(make_model: Make, make_batch: MakeBatch
     model, batch = make_model(), make_batch(views=2)
     request = ContextRequest(layers=(-1,), at="prompt", features=("prefix",))
     found = model.backbone.observe(batch, request)
-    pixels = [replace(batch, images={name: image}, views=(True,)) for name, image in batch.images.items()]
+    one_view = {"image_valid": batch.image_valid[:, :1]}
+    pixels = [replace(batch, images={name: image}, **one_view) for name, image in batch.images.items()]
     one, other = (model.backbone.observe(view, request) for view in pixels)
     assert found.features["prefix"].shape == (3, 2 * 5, 16)
     torch.testing.assert_close(

@@ -1,9 +1,14 @@
+import json
 import logging
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from tests.models.cogact.conftest import TINY
+from visuomotor.models import make_config, make_model, name_table, read_checkpoint
 from visuomotor.models.cogact import ActionModel, ActionModelConfig, action_model_from_published
 
 CONFIG = ActionModelConfig(width=16, depth=3, heads=4, token_size=12, horizon=5, action_dim=3)
@@ -53,3 +58,26 @@ def test_an_unconditional_vector_of_the_wired_width_is_replaced_aloud(
     torch.testing.assert_close(found.sample(z, noise, guidance=1), model.sample(z, noise, guidance=1), atol=0, rtol=0)
     with pytest.raises(ValueError, match=r"z_embedder\.uncondition"):
         action_model_from_published({**published, "z_embedder.uncondition": torch.ones(1, 7)}, num_heads=4)
+
+
+@pytest.mark.parametrize("name", ["cogact", "damvla"])
+def test_checkpoints_of_the_second_format_are_renamed(name: str, tmp_path: Path) -> None:
+    """Their tensors had the names of published files behind the name of the part."""
+    config = make_config(name, "nano", **TINY, text_output="own")
+    model = make_model(name, config)
+    names = name_table(name)
+    old = {published: tensor.detach() for published, tensor in names.state(model).items()}
+    stems = {published.split(".")[0] for published in old}
+    assert stems == {"vlm", "action_model", *(("gripper_model", "router") if name == "damvla" else ())}
+    assert {".".join(n.split(".")[1:3]) for n in old if n.startswith("vlm.")} == {
+        "vision_backbone.dino_featurizer", "vision_backbone.siglip_featurizer", "projector.projector",
+        "llm_backbone.llm",
+    }  # fmt: skip
+    save_file(old, tmp_path / "model.safetensors")
+    for written in (1, 2):
+        (tmp_path / "config.json").write_text(json.dumps({"format": written, "model": name}))
+        found = read_checkpoint(tmp_path)
+        assert found.keys() == model.state_dict().keys()
+        assert all(torch.equal(tensor, found[n]) for n, tensor in model.state_dict().items())
+    (tmp_path / "config.json").write_text(json.dumps({"format": 3, "model": name}))
+    assert read_checkpoint(tmp_path).keys() == old.keys()

@@ -242,3 +242,26 @@ def test_what_a_batch_lacks_is_said(make_damvla: Make, weighed: Weighed) -> None
     with pytest.raises(ValueError, match=r"set processor.weights to \['chunk', 'trajectory'\]"):
         make_damvla().loss(replace(batch, weights={"chunk": batch.weights["chunk"]}))
     make_damvla(acw=False, tw=False).loss(replace(batch, weights={}))
+
+
+def test_heads_may_be_decoupled_where_text_is_learnt(make_damvla: Make, weighed: Weighed) -> None:
+    found = []
+    for on in (False, True):
+        model = make_damvla(text_output="own", gradient_decoupling=on)
+        losses = model.loss(weighed(), generator=seeded())
+        losses.total.backward()
+        found.append((losses.total.detach(), gradients(model)))
+    assert torch.equal(found[0][0], found[1][0])
+    assert any(value for name, value in found[0][1].items() if name.startswith("backbone.vision.dinov2"))
+    assert all(value is None for name, value in found[1][1].items() if name.startswith("backbone."))
+    assert any(value for name, value in found[1][1].items() if name.startswith("head.router"))
+
+
+def test_rows_without_actions_cost_the_heads_nothing(make_damvla: Make, weighed: Weighed) -> None:
+    model, batch, seen = make_damvla(), weighed(), []
+    assert batch.action_valid is not None
+    batch.action_valid[1] = False
+    for head in model.head.heads:
+        head.blocks[0].register_forward_hook(lambda _, given, __: seen.append(len(given[0])))
+    model.loss(batch)
+    assert seen == [4, 4]

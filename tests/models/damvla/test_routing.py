@@ -11,6 +11,7 @@ from visuomotor.models.cogact import CogACT
 from visuomotor.models.damvla import DAMVLA
 from visuomotor.models.damvla.head import Routed
 from visuomotor.models.damvla.parts import Router
+from visuomotor.nn.guidance import Guidance, prefix_weights
 
 Make = Callable[..., DAMVLA]
 Weighed = Callable[..., Batch]
@@ -117,7 +118,9 @@ def test_each_head_is_told_its_own_tokens(make_damvla: Make, weighed: Weighed) -
 @torch.no_grad()
 def test_a_missing_view_leaves_its_place(make_damvla: Make, weighed: Weighed) -> None:
     model, both = make_damvla(num_views=2), weighed(views=2)
-    one = replace(both, images={"camera1": both.images["camera1"]}, views=(False, True))
+    one = replace(
+        both, images={"camera1": both.images["camera1"]}, image_valid=both.image_valid * torch.tensor([False, True])
+    )
     arm = look(model, one).conditions[0]
     tokens = model.encode(one).features["prefix"]
     torch.testing.assert_close(arm[:, 0, 24:], torch.cat([torch.zeros(3, 16), tokens[:, 0]], dim=-1))
@@ -181,3 +184,31 @@ def test_the_host_waits_for_the_choice_alone(make_damvla: Make, weighed: Weighed
         prefix = model.encode(batch)
         model.sample(batch, prefix=prefix, noise=NOISE)
         assert count(lambda: model.sample(batch, noise=NOISE)).synchronising == waits  # noqa: B023
+
+
+@torch.no_grad()
+def test_rows_with_other_views_are_as_if_each_were_alone(make_damvla: Make, weighed: Weighed) -> None:
+    model, batch = make_damvla(num_views=2), weighed(views=2)
+    batch = replace(batch, image_valid=torch.tensor([[True, True], [False, True], [True, False]]))
+    together = look(model, batch)
+    for row in range(3):
+        alone = look(model, rows_of(batch, row))
+        for a, b in zip(alone.conditions, together.conditions, strict=True):
+            torch.testing.assert_close(a[0], b[row], atol=1e-5, rtol=1e-5)
+    none = replace(batch, images={}, image_valid=torch.zeros(3, 2, dtype=torch.bool))
+    assert not look(model, none).conditions[0][..., 24:].any()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("options", [{}, {"routing": "soft"}, {"dam": False, "dl": False}])
+def test_a_chunk_goes_on_from_the_one_that_runs(make_damvla: Make, weighed: Weighed, options: dict) -> None:
+    model, batch = make_damvla(**options), weighed()
+    free = model.sample(batch, noise=NOISE).actions
+    weights = prefix_weights(2, 2, 4)[None, :, None].repeat(3, 1, 3)
+    weights[1] = 0
+    for kind in model.chunk_guidance:
+        guidance = Guidance(target=torch.full((3, 4, 3), 0.5), weights=weights, kind=kind)
+        tied = model.sample(batch, noise=NOISE, chunk_guidance=guidance).actions
+        torch.testing.assert_close(tied[1], free[1], atol=1e-3, rtol=1e-3)
+        gap = (tied[:, :, :2] - 0.5).abs().mean((1, 2, 3)) / (free[:, :, :2] - 0.5).abs().mean((1, 2, 3))
+        assert (gap[[0, 2]] < 0.7).all()

@@ -16,7 +16,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from visuomotor.models import make_config
 from visuomotor.models import make_model as make_model_of
 from visuomotor.models.dm0 import DM0
-from visuomotor.models.dm0.tensors import NAMES
+from visuomotor.models.dm0.names import NAMES
 from visuomotor.nn.masks import causal_attention
 from visuomotor.nn.vision import resize_positions
 

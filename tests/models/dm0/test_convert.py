@@ -18,8 +18,8 @@ from visuomotor.locks import FolderInUse
 from visuomotor.models import make_config
 from visuomotor.models.dm0 import DM0, from_published
 from visuomotor.models.dm0.convert import processor_of, read_published, write_published
+from visuomotor.models.dm0.names import NAMES
 from visuomotor.models.dm0.robots import ROBOTS
-from visuomotor.models.dm0.tensors import NAMES
 from visuomotor.policy import Policy
 from visuomotor.text.tokenizer import TextTokenizer
 

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from visuomotor.contract import Batch
 from visuomotor.models.dm0 import DM0
+from visuomotor.models.dm0.names import NAMES
 from visuomotor.models.dm0.published import PublishedDM0, from_published
-from visuomotor.models.dm0.tensors import NAMES
 
 DIMENSIONS: dict[str, Any] = {
     "image_size": 32,

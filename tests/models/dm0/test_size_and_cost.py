@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from visuomotor.contract import Batch
 from visuomotor.models import config_from_json, config_to_json, make_config, make_model
 from visuomotor.models.dm0 import DM0
-from visuomotor.models.dm0.tensors import NAMES
+from visuomotor.models.dm0.names import NAMES
 
 
 def test_published_parameter_counts_to_the_unit() -> None:

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -16,12 +16,22 @@ from visuomotor.data.images import fit
 from visuomotor.data.lerobot.layout import DataError
 from visuomotor.data.lerobot.mismatch import Mismatch
 
-if TYPE_CHECKING:
-    from visuomotor.data.lerobot.dataset import Dataset
-
 logger = logging.getLogger(__name__)
 BLOCK = 128  # frames decoded at once
 MATCHING = 2  # version of the rules that tie frames to rows; caches made by other rules are built again
+
+
+class Decoded(Protocol):
+    """A data set, as far as its frames are read."""
+
+    root: Path
+    cameras: tuple[str, ...]
+
+    @property
+    def num_frames(self) -> int: ...
+    def hash(self) -> str: ...
+    def image_size(self, camera: str) -> tuple[int, int]: ...
+    def frames(self, camera: str, rows: np.ndarray) -> np.ndarray: ...
 
 
 class MemmapFrames:
@@ -49,7 +59,7 @@ class MemmapFrames:
         return self.__dict__ | {"_map": None}  # a pickled memory map would carry the pixels
 
 
-def open_cache(dataset: "Dataset", size: tuple[int, int] | None, folder: Path) -> dict[str, MemmapFrames]:
+def open_cache(dataset: Decoded, size: tuple[int, int] | None, folder: Path) -> dict[str, MemmapFrames]:
     """The frame sources of a cache below `folder`, built when it is not there yet. `size` is (height, width).
 
     Processes that share `folder` need no lock: each builds in a folder of its own, and the first intact cache stays.
@@ -71,7 +81,7 @@ def open_cache(dataset: "Dataset", size: tuple[int, int] | None, folder: Path) -
     return _sources(home, dataset.root, facts)
 
 
-def _put(partial: Path, home: Path, dataset: "Dataset") -> dict[str, Any] | None:
+def _put(partial: Path, home: Path, dataset: Decoded) -> dict[str, Any] | None:
     """Give a finished cache its name, or return the facts of another process's, which was faster.
 
     A damaged cache moves aside only now: others may read it, or may have replaced it by an intact one meanwhile.
@@ -92,13 +102,13 @@ def _put(partial: Path, home: Path, dataset: "Dataset") -> dict[str, Any] | None
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _usable(home: Path, dataset: "Dataset") -> dict[str, Any] | None:
+def _usable(home: Path, dataset: Decoded) -> dict[str, Any] | None:
     """The facts of a cache that can be read as it is; None if it has to be built."""
     facts = _intact(home, dataset)
     return None if facts is None or _repaired(dataset, facts) else facts
 
 
-def _build(dataset: "Dataset", size: tuple[int, int] | None, folder: Path) -> dict[str, Any]:
+def _build(dataset: Decoded, size: tuple[int, int] | None, folder: Path) -> dict[str, Any]:
     facts: dict[str, Any] = {"hash": dataset.hash(), "matching": MATCHING, "cameras": {}}
     for number, camera in enumerate(dataset.cameras):
         shape, bad = _build_camera(dataset, camera, size, folder / f"{number}.u8")
@@ -111,7 +121,7 @@ def _build(dataset: "Dataset", size: tuple[int, int] | None, folder: Path) -> di
 
 
 def _build_camera(
-    dataset: "Dataset", camera: str, size: tuple[int, int] | None, path: Path
+    dataset: Decoded, camera: str, size: tuple[int, int] | None, path: Path
 ) -> tuple[list[int], list[DataError]]:
     """Write the frames one after the other (not through a map: a full disk must be an OSError, not a crash)."""
     bad: list[DataError] = []
@@ -129,7 +139,7 @@ def _build_camera(
     return [dataset.num_frames, *shape], bad
 
 
-def _readable(dataset: "Dataset", camera: str, rows: np.ndarray, bad: list[DataError]) -> dict[int, np.ndarray]:
+def _readable(dataset: Decoded, camera: str, rows: np.ndarray, bad: list[DataError]) -> dict[int, np.ndarray]:
     """{row: image} of the rows that can be decoded; why the others cannot goes into `bad`."""
     try:
         return dict(zip(rows.tolist(), dataset.frames(camera, rows), strict=True))
@@ -151,7 +161,7 @@ def _resize(image: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR))
 
 
-def _intact(home: Path, dataset: "Dataset") -> dict[str, Any] | None:
+def _intact(home: Path, dataset: Decoded) -> dict[str, Any] | None:
     """What cache.json says, or None when it is damaged, of other data, or disagrees with the files."""
     try:
         facts = json.loads((home / "cache.json").read_text())
@@ -163,7 +173,7 @@ def _intact(home: Path, dataset: "Dataset") -> dict[str, Any] | None:
     return facts if same and all(sizes) else None
 
 
-def _repaired(dataset: "Dataset", facts: dict[str, Any]) -> bool:
+def _repaired(dataset: Decoded, facts: dict[str, Any]) -> bool:
     """Whether a camera's first frame that could not be decoded can be now: the hash knows videos by their size only."""
     for camera, c in facts["cameras"].items():
         rows = [row for _, _, row, _, _ in c["bad"][:1]]

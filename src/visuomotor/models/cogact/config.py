@@ -125,7 +125,7 @@ class CogACTConfig:
     @property
     def reading(self) -> Reading:
         """How the language model reads views and text, and what it predicts."""
-        return Reading(attention="causal", images_after=1, split=False, output=self.text_output)
+        return Reading(attention="causal", images_after=1, split=False, action_tokens=False, output=self.text_output)
 
     @property
     def head(self) -> DiffusionTransformerConfig:

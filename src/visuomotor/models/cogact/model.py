@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+import torch
+
 from visuomotor.backbones.decoder import DecoderBackbone
 from visuomotor.heads.diffusion_transformer import DiffusionTransformerHead
 from visuomotor.models.base import Cost
@@ -27,7 +29,7 @@ class CogACT(VLA):
         super().__init__(config, backbone, DiffusionTransformerHead(config.head), config.gradient_routing)
         backbone.build_output()
 
-    def load_backbones(self, sources: Mapping[str, str], **_: object) -> TensorReport:
+    def load_backbones(self, sources: Mapping[str, str], *, generator: torch.Generator | None = None) -> TensorReport:
         """See `backbones.load_backbones`."""
         from visuomotor.models.cogact import backbones
 

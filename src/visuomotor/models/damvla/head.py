@@ -68,17 +68,13 @@ class RoutedHead(ActionHead):
         self.router = Router(config.llm.width, output=output, hidden=hidden) if config.dam else None
         layers = (config.reasoning_layer, -1) if config.dam and config.dl else (-1,)
         features = ("prefix",) if config.vt else ()
+        self.terms = ("move", "mani") if config.dam else ("diffusion",)
         self.request = ContextRequest(layers=layers, at="prompt", features=features)
 
     @property
     def heads(self) -> tuple[ActionModel, ...]:
         """(arm head, gripper head), or the single head."""
         return (self.arm,) if self.gripper is None else (self.arm, self.gripper)
-
-    @property
-    def terms(self) -> tuple[str, ...]:
-        """Names of the heads' terms."""
-        return ("move", "mani") if self.config.dam else ("diffusion",)
 
     # Training ---------------------------------------------------------------------------------------------------
 

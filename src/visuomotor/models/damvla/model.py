@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from visuomotor.backbones.decoder import DecoderBackbone
@@ -30,7 +31,7 @@ class DAMVLA(VLA):
         super().__init__(config, backbone, RoutedHead(config), config.gradient_routing)
         backbone.build_output()
 
-    def load_backbones(self, sources: Mapping[str, str], **_: object) -> TensorReport:
+    def load_backbones(self, sources: Mapping[str, str], *, generator: torch.Generator | None = None) -> TensorReport:
         """See CogACT's."""
         from visuomotor.models.cogact import backbones
 

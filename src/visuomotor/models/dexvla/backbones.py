@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from visuomotor.models.base import Model
 from visuomotor.models.dexvla.images import TEMPORAL
-from visuomotor.models.dexvla.model import DexVLA
 from visuomotor.models.dexvla.scaledp import ScaleDP
 from visuomotor.models.dexvla.transplant import read_stage1, transplant_stage1
 from visuomotor.models.dexvla.vlm import NORM_EPS, ROPE_THETA
@@ -28,7 +28,7 @@ EMBEDDING, OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
 VLM = ("model.", "visual.")
 
 
-def load_backbones(model: DexVLA, sources: Mapping[str, str]) -> TensorReport:
+def load_backbones(model: Model, sources: Mapping[str, str]) -> TensorReport:
     """Fill a fresh `model` from {"vlm": public Qwen2-VL, "head": Stage 1}, or from one of them.
 
     "vlm", a folder or name on the Hugging Face Hub, fills language model and vision tower; "head", a published Stage-1
@@ -48,7 +48,7 @@ def load_backbones(model: DexVLA, sources: Mapping[str, str]) -> TensorReport:
     return TensorReport(**{name: tuple(n for report in reports for n in getattr(report, name)) for name in names})
 
 
-def _load_stage1(model: DexVLA, source: str) -> TensorReport:
+def _load_stage1(model: Model, source: str) -> TensorReport:
     if not isinstance(model.policy_head, ScaleDP):
         raise ValueError("Stage 1 is a ScaleDP, but the head of this model is a UNet; leave it out.")
     report = transplant_stage1(read_stage1(source), model.policy_head)
@@ -56,7 +56,7 @@ def _load_stage1(model: DexVLA, source: str) -> TensorReport:
     return replace(report, loaded=loaded, missing=missing)
 
 
-def _load_vlm(model: DexVLA, source: str) -> TensorReport:
+def _load_vlm(model: Model, source: str) -> TensorReport:
     folder = find_weights(source, VLM_FILES, option="--vlm")
     sizes = vlm_sizes(read_json(folder / "config.json"), folder)
     ours = {name: attrgetter(name)(model.config) for name in sizes}

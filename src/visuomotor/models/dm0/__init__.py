@@ -2,7 +2,7 @@
 
 from visuomotor.models.dm0.config import SIZES, DM0Config, first_format
 from visuomotor.models.dm0.model import DM0
+from visuomotor.models.dm0.names import NAMES
 from visuomotor.models.dm0.published import PublishedDM0, from_published
-from visuomotor.models.dm0.tensors import NAMES
 
 __all__ = ["DM0", "NAMES", "SIZES", "DM0Config", "PublishedDM0", "first_format", "from_published"]

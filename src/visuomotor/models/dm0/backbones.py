@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from visuomotor.models.assign import fill
+from visuomotor.models.base import Model
 from visuomotor.models.dm0.config import DM0Config
-from visuomotor.models.dm0.model import DM0
-from visuomotor.models.dm0.tensors import NAMES, TOWER
+from visuomotor.models.dm0.names import NAMES, TOWER
 from visuomotor.models.files import read_json, read_safetensors
 from visuomotor.models.hub import TOKENIZER_FILES, find_weights
 from visuomotor.models.report import TensorReport
@@ -33,7 +33,9 @@ _GAMMA = re.compile(r"\.ls_[12]\.gamma$")
 Tensors = Iterator[tuple[str, Tensor]]
 
 
-def load_backbones(model: DM0, sources: Mapping[str, str], *, generator: torch.Generator | None = None) -> TensorReport:
+def load_backbones(
+    model: Model, sources: Mapping[str, str], *, generator: torch.Generator | None = None
+) -> TensorReport:
     """Fill the parts "llm" and "vision" of `model` from `sources`, {part: folder or name on the Hugging Face Hub}.
 
     Rows of the embedding that the public tokenizer does not use become the mean of those that it uses, plus noise
@@ -60,7 +62,7 @@ def load_backbones(model: DM0, sources: Mapping[str, str], *, generator: torch.G
     )
 
 
-def _fill(model: DM0, prefixes: tuple[str, ...], found: Tensors, folder: Path, ignored: list[str]) -> TensorReport:
+def _fill(model: Model, prefixes: tuple[str, ...], found: Tensors, folder: Path, ignored: list[str]) -> TensorReport:
     """Copy `found` (under the model's names); ValueError when a tensor below `prefixes` is not filled.
 
     `ignored` is read when `found` is exhausted, which may add to it.
@@ -76,7 +78,7 @@ def _fill(model: DM0, prefixes: tuple[str, ...], found: Tensors, folder: Path, i
 # Language model ---------------------------------------------------------------------------------------------------
 
 
-def _load_llm(model: DM0, folder: Path, generator: torch.Generator) -> TensorReport:
+def _load_llm(model: Model, folder: Path, generator: torch.Generator) -> TensorReport:
     public = read_json(folder / "config.json")
     vocabulary = model.config.vocab_size
     used = _used_rows(folder, public.get("vocab_size", vocabulary))
@@ -152,7 +154,7 @@ def _require_same_llm(config: DM0Config, public: dict[str, Any], used: int, fold
 # Vision tower -----------------------------------------------------------------------------------------------------
 
 
-def _load_vision(model: DM0, folder: Path) -> TensorReport:
+def _load_vision(model: Model, folder: Path) -> TensorReport:
     found, ignored = _tower_tensors(folder)
     if not any(_GAMMA.search(name) for name in found):
         ones = torch.ones(model.config.vision.width)

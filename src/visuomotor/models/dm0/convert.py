@@ -22,7 +22,8 @@ from visuomotor.data.statistics import Statistics, VectorStatistics
 from visuomotor.locks import FolderLock
 from visuomotor.models.dm0.config import DM0Config
 from visuomotor.models.dm0.model import DM0
-from visuomotor.models.dm0.tensors import LLM, NAMES, PE_HEAD, Precision, assign, config_of, published_names
+from visuomotor.models.dm0.names import LLM, NAMES
+from visuomotor.models.dm0.tensors import PE_HEAD, Precision, assign, config_of, published_names
 from visuomotor.models.files import INDEX, read_json, read_safetensors
 from visuomotor.models.report import TensorReport
 from visuomotor.text.qwen import write_qwen

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from visuomotor.backbones.base import Context
 from visuomotor.models.dm0.model import DM0
-from visuomotor.models.dm0.tensors import NAMES, Precision, assign, config_of, published_names
+from visuomotor.models.dm0.names import NAMES
+from visuomotor.models.dm0.tensors import Precision, assign, config_of, published_names
 from visuomotor.models.raw import raw_batch
 
 __all__ = ["PublishedDM0", "from_published"]

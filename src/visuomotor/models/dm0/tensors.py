@@ -12,21 +12,10 @@ from visuomotor.models.assign import assign as share
 from visuomotor.models.assign import count_numbered, told_shape
 from visuomotor.models.dm0.config import SIZES, DM0Config
 from visuomotor.models.dm0.model import DM0
-from visuomotor.models.names import NameTable
+from visuomotor.models.dm0.names import EXPERT, LLM, NAMES, TOWER
 from visuomotor.models.report import TensorReport
 
-__all__ = ["NAMES", "Precision", "assign", "config_of", "published_names"]
-
-NAMES = NameTable(
-    {
-        "backbone.vision.tower.": "model.mm_vision_tower.vision_tower.",
-        "backbone.vision.projector.": "model.mm_projector.",
-        "backbone.llm.": "model.llm.",
-        "backbone.lm_head.": "lm_head.",
-        "head.expert.": "model.action_expert.model.",
-        "head.": "model.",
-    }
-)
+__all__ = ["Precision", "assign", "config_of", "published_names"]
 
 Precision = Literal["float32", "reference", "file"]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -34,7 +23,6 @@ Shapes = Mapping[str, tuple[int, ...]]
 UNUSED = re.compile(r"^(lm_head\.|model\.action_expert\.lm_head\.)")
 PROGRESS = re.compile(r"^model\.progress_(in|out)_proj\.")
 FLOAT32 = re.compile(r"input_layernorm|post_attention_layernorm|model\.norm|^model\.(action|progress)_(in|out|time)")
-TOWER, LLM, EXPERT = "model.mm_vision_tower.vision_tower.", "model.llm.", "model.action_expert.model."
 PE_HEAD = 64  # every published Perception Encoder has heads of this width
 
 

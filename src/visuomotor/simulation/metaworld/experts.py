@@ -1,15 +1,12 @@
 """The scripted policies that Meta-World ships, as experts of this library's interface."""
 
 import warnings
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
 from visuomotor.simulation.metaworld.pairs import PREFIX
 from visuomotor.simulation.metaworld.tasks import TASKS
-
-if TYPE_CHECKING:
-    from visuomotor.simulation.metaworld.environment import MetaWorldEnvironment
 
 __all__ = ["MetaWorldExpert"]
 
@@ -20,6 +17,15 @@ _NEAR = 0.12  # metres; further away the arm is on its way to the object
 _MOVED = 0.01  # metres; the object counts as moved
 
 
+class ObservedTask(Protocol):
+    """The environment, as far as its expert observes it."""
+
+    task: str
+    expert_observation: np.ndarray
+
+    def touching(self) -> bool: ...
+
+
 class MetaWorldExpert:
     """Meta-World's policy of the present task. It looks at the simulator's state at each call, so it recovers.
 
@@ -27,7 +33,7 @@ class MetaWorldExpert:
     act; it goes back to reaching when the arm has left the object.
     """
 
-    def __init__(self, environment: "MetaWorldEnvironment", rng: np.random.Generator) -> None:
+    def __init__(self, environment: ObservedTask, rng: np.random.Generator) -> None:
         from metaworld.policies import ENV_POLICY_MAP
 
         name = environment.task.removeprefix(PREFIX)
