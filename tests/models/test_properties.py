@@ -267,5 +267,5 @@ def test_guidance_pulls_tied_actions_to_their_target(preset: Preset, kind: str) 
 
 
 def test_unknown_options_are_refused_with_the_nearest_name(preset: Preset) -> None:
-    with pytest.raises(ValueError, match="denoise_steps"):
-        make_config(*preset, denoise_step=4)
+    with pytest.raises(ValueError, match=r"Did you mean 'llm\.layers'"):
+        make_config(*preset, **{"llm.layer": 4})
