@@ -132,13 +132,13 @@ class ReferenceOFT:
     """`files` as of `random_files`. With `causal`, tokens see only those before them, which the published model does
     not."""
 
-    def __init__(self, files: Files, *, causal: bool = False) -> None:
+    def __init__(self, files: Files, *, causal: bool = False, eps: float = 1e-6) -> None:
         self.w = dict(files["state"])
         for name, tensor in files.get("vision_backbone", {}).items():
             self.w[name.removeprefix("module.")] = tensor
         for part in ("action_head", "proprio_projector"):
             self.w |= {f"{part}.{name.removeprefix('module.')}": tensor for name, tensor in files[part].items()}
-        self.film, self.causal = "vision_backbone" in files, causal
+        self.film, self.causal, self.eps = "vision_backbone" in files, causal, eps
 
     def linear(self, name: str, x: Tensor) -> Tensor:
         return F.linear(x, self.w[name + ".weight"], self.w.get(name + ".bias"))
@@ -183,7 +183,7 @@ class ReferenceOFT:
         return torch.cat(found, 1)
 
     def rms(self, name: str, x: Tensor) -> Tensor:
-        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * self.w[name + ".weight"]
+        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps) * self.w[name + ".weight"]
 
     def decode(self, x: Tensor, valid: Tensor) -> Tensor:
         """Normalised states of all tokens; positions are 0 ... S - 1."""

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ def close(found: Tensor, expected: Tensor, tolerance: float = 1e-4) -> None:
     torch.testing.assert_close(found, expected, atol=tolerance, rtol=1e-4)
 
 
-def reference_actions(files: dict, inputs: Inputs, **options: bool) -> Tensor:
+def reference_actions(files: dict, inputs: Inputs, **options: Any) -> Tensor:
     return ReferenceOFT(files, **options).forward(*inputs.values())
 
 
@@ -40,6 +41,18 @@ def test_actions_are_those_of_the_reference(film: bool, make_inputs: Make) -> No
     assert (reference_actions(files, inputs, causal=True) - expected).abs().max() > 0.1
     if film:
         assert (ReferenceOFT(random_files(False)).forward(*inputs.values()) - expected).abs().max() > 0.1
+
+
+@torch.no_grad()
+def test_the_epsilon_of_the_norms_is_not_that_of_llama(make_inputs: Make) -> None:
+    files, inputs = random_files(), make_inputs()
+    for name in ("language_model.model.embed_tokens.weight", "projector.fc3.weight", "projector.fc3.bias"):
+        files["state"][name] *= 0.01  # where an epsilon matters
+    for tensor in files["proprio_projector"].values():
+        tensor *= 0.1
+    expected = reference_actions(files, inputs)
+    close(load(files)(**inputs), expected)
+    assert (reference_actions(files, inputs, eps=1e-5) - expected).abs().max() > 1e-2
 
 
 def test_gradients_are_those_of_the_reference(make_inputs: Make) -> None:
@@ -97,6 +110,13 @@ def test_acting_completes_the_prompt_and_speaks_in_robot_units(ends: bool, make_
     model.action_stats = {"min": [-1.0, 2.0], "max": [3.0, 2.5]}  # as ALOHA's
     low_high = torch.stack([expected[..., 0], (n[..., 1] + 1) / 2 * (0.5 + 1e-8) + 2], dim=-1)
     close(model.act(prompt, inputs["pixel_values"], inputs["proprio"]), low_high)
+
+
+def test_a_constant_dimension_keeps_the_published_margin() -> None:
+    model = load(random_files())
+    model.action_stats = {"q01": [0.0, 0.0], "q99": [0.0, 0.0]}
+    found = model.robot_actions(torch.tensor([[[1.0, -0.5]]]))
+    torch.testing.assert_close(found, torch.tensor([[[1e-8, 0.25e-8]]]), atol=0, rtol=1e-6)
 
 
 @torch.no_grad()

@@ -25,10 +25,7 @@ from visuomotor.models.report import TensorReport
 from visuomotor.nn.vit_names import from_timm
 from visuomotor.text.cogact_prompt import EMPTY, END
 
-__all__ = [
-    "FILM_NAMES", "NAMES", "OFTNames", "Precision", "PublishedOFT", "from_published", "load", "published_tensors",
-    "written_tensors",
-]  # fmt: skip
+__all__ = ["NAMES", "Precision", "PublishedOFT", "from_published", "load", "published_tensors", "written_tensors"]
 
 Precision = Literal["float32", "reference", "file"]
 DINO, SIGLIP, HEAD, STATE = (
@@ -174,18 +171,16 @@ def written_tensors(model: OFT) -> dict[str, dict[str, Tensor]]:
 
     The output layer and SigLIP's pooling, which this model has not, are not written.
     """
-    tensors = {name: t.detach().contiguous() for name, t in NAMES.state(model).items()}
     parts: dict[str, dict[str, Tensor]] = {"model": {}}
-    for name, tensor in tensors.items():
+    for own, parameter in model.named_parameters():
+        name, tensor = NAMES.published(own), parameter.detach().contiguous()
         part, _, rest = name.partition(".")
         if part in ("action_head", "proprio_projector"):
             parts.setdefault(part, {})[f"module.{rest}"] = tensor
         elif not re.search(r"\.blocks\.\d+\.(scale|shift)\.", name):
             parts["model"][name] = tensor
-    if model.config.film:
-        state = FILM_NAMES.state(model).items()
-        towers = {f"module.{n}": t.detach().contiguous() for n, t in state if n.startswith("vision_backbone.")}
-        parts["vision_backbone"] = towers
+        if model.config.film and part == "vision_backbone":
+            parts.setdefault(part, {})[f"module.{FILM_NAMES.published(own)}"] = tensor
     return parts
 
 

@@ -6,7 +6,6 @@ from visuomotor.backbones.decoder import Reading
 from visuomotor.heads.regression import L1RegressionConfig
 from visuomotor.models.cogact.config import LLAMA2_7B, VLMConfig
 from visuomotor.models.cogact.config import SIZES as COGACT
-from visuomotor.models.vla import Routing
 from visuomotor.nn.decoder import DecoderConfig
 from visuomotor.nn.vit import DINOV2_LARGE, SIGLIP_SO400M, ViTConfig
 
@@ -72,11 +71,6 @@ class OFTConfig:
             blocks=self.head_blocks,
             mask_padded=self.mask_padded,
         )
-
-    @property
-    def routing(self) -> Routing:
-        """Gradients pass: nothing else trains the language model."""
-        return Routing()
 
     @property
     def image_size(self) -> int:

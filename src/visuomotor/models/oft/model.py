@@ -4,7 +4,7 @@ from visuomotor.backbones.decoder import DecoderBackbone
 from visuomotor.backbones.towers import PrismaticVision
 from visuomotor.heads.regression import L1RegressionHead
 from visuomotor.models.oft.config import OFTConfig
-from visuomotor.models.vla import VLA
+from visuomotor.models.vla import VLA, Routing
 from visuomotor.nn.initialize import initialize
 
 __all__ = ["OFT"]
@@ -20,6 +20,6 @@ class OFT(VLA):
     def __init__(self, config: OFTConfig) -> None:
         vision = PrismaticVision(config.dinov2, config.siglip, config.llm.width)
         backbone = DecoderBackbone(vision, config.llm, config.reading)
-        super().__init__(config, backbone, L1RegressionHead(config.head), config.routing)
+        super().__init__(config, backbone, L1RegressionHead(config.head), Routing())
         towers = [(vision.dinov2, config.dinov2.layers), (vision.siglip, config.siglip.layers)]
         initialize([*towers, (vision.projector, 1), (backbone.llm, config.llm.layers)])
