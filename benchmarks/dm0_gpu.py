@@ -23,10 +23,11 @@ from timing import circumstances, count
 
 from visuomotor.contract import Batch
 from visuomotor.models import make_config
+from visuomotor.models.cost import sample_cost
 from visuomotor.models.dm0 import DM0
 from visuomotor.models.dm0.config import DM0Config
-from visuomotor.models.dm0.cost import sample_cost
 from visuomotor.models.dm0.tensors import assign
+from visuomotor.training.memory import training_memory
 
 BYTES = 2  # of a bfloat16 number
 TOLERANCE = 1e-2  # of the actions' largest: the graph may choose other bfloat16 kernels than the eager call
@@ -92,7 +93,9 @@ def measure(model: DM0, views: int, options: argparse.Namespace, device: torch.d
         if not off < TOLERANCE:
             raise SystemExit(f"The captured call differs from the eager one by {off:.1e}; its time would mean nothing.")
     captured, eager = milliseconds(graph.replay, options.repeats), milliseconds(run, min(options.repeats, 10))
-    parts = sample_cost(replace(config, num_views=views), 1, options.text_length, options.steps).values()
+    with torch.device("meta"):
+        seen_by = DM0(replace(config, num_views=views))
+    parts = sample_cost(seen_by, 1, options.text_length, options.steps).values()
     roofline = 1e3 * sum(
         max(part.flops / (options.tflops * 1e12), BYTES * part.values_moved / (options.bandwidth * 1e12))
         for part in parts
@@ -105,7 +108,7 @@ def measure(model: DM0, views: int, options: argparse.Namespace, device: torch.d
     }  # fmt: skip
 
 
-def training_memory(options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+def peak_of_training(options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     """Peak of forward and backward pass in "house" precision, against the estimate without the optimiser's state."""
     with device:
         model = DM0(make_config("dm0", options.size)).train()
@@ -118,11 +121,12 @@ def training_memory(options: argparse.Namespace, device: torch.device) -> dict[s
     with torch.autocast("cuda", torch.bfloat16):
         losses = model.loss(batch, generator=torch.Generator(device).manual_seed(0))
     losses.total.backward()
-    told = model.training_memory(batch_size=options.batch_size, text_length=options.text_length, trains=trains)
+    sizes = {"batch_size": options.batch_size, "text_length": options.text_length}
+    estimate = training_memory(model, **sizes, trains=trains)
     return {
         "trains": options.train, "batch_size": options.batch_size,
         "peak_gb": torch.cuda.max_memory_allocated() / 1e9,
-        "estimate_gb": sum(size for use, size in told.items() if use != "optimiser") / 1e9,
+        "estimate_gb": sum(size for use, size in estimate.items() if use != "optimiser") / 1e9,
     }  # fmt: skip
 
 
@@ -170,7 +174,7 @@ def main() -> None:
     if options.train:
         del model
         torch.cuda.empty_cache()
-        found["training"] = training_memory(options, device)
+        found["training"] = peak_of_training(options, device)
         print("training step: {peak_gb:.1f} GB at most, estimated {estimate_gb:.1f} GB".format(**found["training"]))
     print(json.dumps({**found, **circumstances()}))
 

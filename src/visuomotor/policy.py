@@ -255,12 +255,17 @@ class Policy:
 
     def write(self, folder: Path, provenance: dict[str, Any] | None = None) -> None:
         """Write a checkpoint's files into a folder that only the caller uses, and that it makes whole; see `save`."""
-        from visuomotor.models import config_to_json
+        from visuomotor.models import config_to_json, spec_of
 
+        spec = spec_of(self.model.config)
+        if spec is None:
+            raise ValueError(
+                f"No model is known for a {type(self.model.config).__name__}, so a checkpoint could not be read again; "
+                f"describe it by a ModelSpec in a file of yours, and call find_spec('FILE.py:NAME')."
+            )
         folder.mkdir(parents=True, exist_ok=True)
 
-        name = getattr(self.model, "name", type(self.model).__name__.lower())
-        config = {**config_to_json(name, self.model.config), "policy": {n: getattr(self, n) for n in SETTINGS}}
+        config = {**config_to_json(spec.name, self.model.config), "policy": {n: getattr(self, n) for n in SETTINGS}}
         origin = {**self.provenance, **(provenance or {})}
         origin |= {"visuomotor": visuomotor.__version__, "torch": torch.__version__}
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
@@ -446,14 +451,14 @@ def load_policy(
         think: levels that it writes before it acts; None keeps what the checkpoint says.
         precision: of the weights; "file" keeps the types they were saved with, e.g. those of a converted DM0.
         settings: other options of Policy, in place of the checkpoint's, e.g. actions_from="tokens", and the model's own
-            (`Model.sampling_fields`), e.g. routing="soft".
+            (`ModelSpec.sampling_fields`), e.g. routing="soft".
         embodiment: the robot that will be driven, one of the checkpoint's; refused when it means other numbers.
 
     Raises:
         FileNotFoundError: the folder or a file of it is missing. ValueError: a file is damaged, the weights do not
         fit the configuration, the embodiment differs, or a setting is unknown.
     """
-    from visuomotor.models import config_from_json, make_model, read_checkpoint, sampling_fields
+    from visuomotor.models import config_from_json, find_spec, make_model, read_checkpoint
 
     path = Path(path)
     missing = [name for name in FILES if not (path / name).exists()]
@@ -475,7 +480,7 @@ def load_policy(
         kind, dimensions = config_from_json(config)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path / 'config.json'} does not describe a model of this version: {error}") from error
-    known = (*SETTINGS, *sampling_fields(kind))
+    known = (*SETTINGS, *find_spec(kind).sampling_fields)
     for name in settings:
         if name not in known:
             raise ValueError(f"A policy has no setting {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}.")

@@ -14,6 +14,7 @@ from visuomotor.cli.data import COMMANDS
 from visuomotor.cli.main import VERBS, main, sentence
 from visuomotor.cli.train import pairs, recipe_arguments
 from visuomotor.data.lerobot import Dataset
+from visuomotor.models import MODELS
 from visuomotor.recipes import find_recipe
 
 
@@ -103,16 +104,22 @@ def test_info_and_model(command: Command) -> None:
     info = json.loads(command("info", "--json").out)
     assert info["packages"]["torch"]
     assert "mujoco" in command("info").out
-    nano = json.loads(command("model", "dm0", "--size", "nano", "--json").out)
-    assert nano["total_parameters"] == sum(nano["parameters"].values())
-    base = json.loads(command("model", "dm0", "--size", "base", "--json").out)
-    assert base["total_parameters"] > 2e9
-    assert base["roofline_ms"] == pytest.approx(sum(part["roofline_ms"] for part in base["sample"]))
-    held = {(r["learns"], r["precision"], r["checkpoint_activations"]): r for r in base["training_memory"]}
-    house = [held[learns, "house", False]["total"] for learns in ("everything", "lora 16", "expert")]
-    assert house == sorted(house, reverse=True)
-    assert all(row["total"] < held[learns, how, False]["total"] for (learns, how, again), row in held.items() if again)
     assert "roofline time" in command("model", "dm0", "--size", "nano").out
+    base = json.loads(command("model", "dexvla", "--size", "base-L", "--json").out)
+    assert base["parameters"]["head"] == 462_632_462
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_cost_of_every_model(command: Command, name: str) -> None:
+    nano = json.loads(command("model", name, "--size", "nano", "--training", "--json").out)
+    assert nano["total_parameters"] == sum(nano["parameters"].values())
+    acting = {"router", "gripper_model"}  # one of two heads is run, and a nano router is small
+    assert {row["part"] for row in nano["sample"]} | acting >= nano["parameters"].keys() - {"embed"}
+    assert nano["roofline_ms"] == pytest.approx(sum(part["roofline_ms"] for part in nano["sample"]))
+    held = {(row["learns"], row["checkpoint_activations"]): row["total"] for row in nano["training_memory"]}
+    plain = [total for (_, again), total in held.items() if not again]
+    assert plain == sorted(plain, reverse=True)
+    assert held["everything", True] < held["everything", False]
 
 
 def test_the_list_of_recipes(command: Command) -> None:

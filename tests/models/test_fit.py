@@ -32,7 +32,7 @@ def make_run(model: str = "dm0", processor: dict[str, Any] | None = None, **fiel
         ("cogact", {"action_model.horizon": 6, "action_model.action_dim": 9}, (6, 9, 8, 96, "cogact")),
         ("damvla", {"action_model.horizon": 6, "action_model.action_dim": 9}, (6, 9, 8, 96, "cogact")),
         ("oft", {"horizon": 6, "action_dim": 9, "state_dim": 7}, (6, 9, 7, 96, "openvla_oft")),
-        ("dexvla", {"head.horizon": 6, "head.action_dim": 9, "head.state_dim": 7}, (6, 9, 7, None, "plain")),
+        ("dexvla", {"head.horizon": 6, "head.action_dim": 9, "head.state_dim": 7}, (6, 9, 7, None, "qwen2_vl")),
         ("dexvla-expert", {"head.horizon": 6, "head.action_dim": 9, "image_size": 48}, (6, 9, 8, 48, "plain")),
     ],
 )
@@ -57,7 +57,7 @@ def test_images_may_stay_as_they_are_stored() -> None:
 
 def test_the_model_takes_words_and_robots_from_the_processor() -> None:
     dataset = FakeDataset()
-    run = make_run("dexvla", {"prompt": "qwen2_vl", "levels": {"subtask": 1.0}}, head_per_embodiment=True)
+    run = make_run("dexvla", {"levels": {"subtask": 1.0}}, head_per_embodiment=True)
     processor = Processor.build(processor_config(run), [dataset], CORPUS)
     config = fitted(run.config, processor)
     words = processor.tokenizer

@@ -32,8 +32,6 @@ class HeirConfig(FakeConfig):
 class Heir(FakeModel):
     """Another model, whose trunk is the earlier one's."""
 
-    name = "heir"
-
     @torch.no_grad()
     def load_backbones(self, sources: Mapping[str, str], *, generator: torch.Generator | None = None) -> TensorReport:
         found, own = load_file(Path(sources["trunk"]) / "model.safetensors"), self.state_dict()
@@ -45,9 +43,9 @@ class Heir(FakeModel):
 
 def install_both(patch: Any) -> None:
     install(patch)
-    module = SimpleNamespace(Heir=Heir, HeirConfig=HeirConfig, SIZES={"nano": HeirConfig()})
-    patch.setitem(sys.modules, MODULE, module)
-    patch.setitem(models._MODELS, "heir", (MODULE, "Heir", "HeirConfig"))
+    spec = ModelSpec(name="heir", config=HeirConfig, presets={"nano": HeirConfig()}, build=Heir)
+    patch.setitem(sys.modules, MODULE, SimpleNamespace(SPEC=spec))
+    patch.setitem(models.MODELS, "heir", MODULE)
 
 
 def curriculum(**options: Any) -> Run:

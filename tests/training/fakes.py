@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +15,8 @@ from torch import Tensor, nn
 from tests.data.fakes import FakeDataset
 from visuomotor import models
 from visuomotor.contract import Batch, Losses, Mixture, Run, Sampled, Source, Stage, Term
-from visuomotor.models.base import Cost, Model
+from visuomotor.models.base import Model
+from visuomotor.models.spec import ModelSpec
 from visuomotor.training import assembly
 from visuomotor.training.progress import Progress
 from visuomotor.training.trainer import train
@@ -43,7 +43,6 @@ class FakeConfig:
 class FakeModel(Model):
     """actions = head(relu(trunk(state)) + noise); terms "action" and "text" with different counts."""
 
-    name = "fake"
     writes = True
 
     def __init__(self, config: FakeConfig) -> None:
@@ -98,9 +97,6 @@ class FakeModel(Model):
     def sample(self, batch: Batch, **options: Any) -> Sampled:
         return Sampled(actions=self.actions(batch)[:, None])
 
-    def cost(self, batch_size: int, text_length: int, steps: int) -> Mapping[str, Cost]:
-        return {"all": Cost(flops=1.0, values_moved=1.0)}
-
 
 class MemoryDataset(FakeDataset):
     """What `Dataset(path)` returns in these tests; the path's name gives the seed ("data0")."""
@@ -114,9 +110,9 @@ class MemoryDataset(FakeDataset):
 
 def install(patch: Any) -> None:
     """Put model and data set in place of the real ones; `patch` is a pytest.MonkeyPatch."""
-    module = SimpleNamespace(FakeModel=FakeModel, FakeConfig=FakeConfig, SIZES={"nano": FakeConfig()})
-    patch.setitem(sys.modules, MODULE, module)
-    patch.setitem(models._MODELS, "fake", (MODULE, "FakeModel", "FakeConfig"))
+    spec = ModelSpec(name="fake", config=FakeConfig, presets={"nano": FakeConfig()}, build=FakeModel)
+    patch.setitem(sys.modules, MODULE, SimpleNamespace(SPEC=spec))
+    patch.setitem(models.MODELS, "fake", MODULE)
     patch.setattr(assembly, "Dataset", MemoryDataset)
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from visuomotor.training import checkpoint
 from visuomotor.models import read_checkpoint
+from visuomotor.training import checkpoint
 from visuomotor.training.checkpoint import prune, set_last, transplant, write_folder
 from visuomotor.training.ema import MovingAverage
 

@@ -1,8 +1,9 @@
 """`visuomotor convert`: published checkpoints into ours, and back."""
 
+import inspect
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from visuomotor.embodiment import Embodiment
+
+READING = ("normalization", "precision", "progress", "tokenizer", "statistics", "base")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,74 +62,57 @@ def convert(options: Options) -> int:
     """Convert in the direction that follows from the folder."""
     if options.out.exists():
         raise FileExistsError(f"{options.out} exists already; choose another --out.")
-    if (options.folder / "processor.json").exists():
-        return to_published(options)
-    if options.folder.is_file() or (options.folder / "dataset_statistics.json").exists():
-        return from_cogact(options)
-    from visuomotor.models.dexvla.convert import is_published
-
-    return from_dexvla(options) if is_published(options.folder) else from_published(options)
+    return write(options) if (options.folder / "processor.json").exists() else read(options)
 
 
-def from_dexvla(options: Options) -> int:
-    from visuomotor.models.dexvla.convert import MAX_NEW_TOKENS, processor_of, read_published, read_statistics
+def read(options: Options) -> int:
+    """A published checkpoint into one of ours."""
+    from visuomotor.models import MODELS, find_spec
     from visuomotor.policy import Policy
 
-    robot, statistics = find_robot(options.robot, {}), read_statistics(options.folder)  # no robot is published with one
-    published = read_published(options.folder, base=options.base, precision=options.precision)
-    say(f"{options.folder}: {published.report.summary()}, {published.adapters} adapters merged")
-    processor = processor_of(published, robot, statistics)
-    policy = Policy(published.model, processor, think=("subtask",), max_new_tokens=MAX_NEW_TOKENS)
+    specs = {name: find_spec(name) for name in MODELS}
+    adapters = {name: spec.checkpoint for name, spec in specs.items() if spec.checkpoint is not None}
+    name = next((name for name, adapter in adapters.items() if adapter.recognise(options.folder)), None)
+    if name is None:
+        known = "; ".join(f"{name}: {adapter.contents}" for name, adapter in adapters.items())
+        raise ValueError(
+            f"{options.folder} is no checkpoint of ours, and no published one that is known ({known}). Copy the folder "
+            f"again, whole, or give another."
+        )
+    robot = find_robot(options.robot, specs[name].robots)
+    published = adapters[name].read(options.folder, robot, **reading_options(options, name, adapters[name].read))
+    say(f"{options.folder}: {published.summary}")
+    policy = Policy(published.model, published.processor, **published.settings)
     origin = {"converted_from": options.folder.name, "published_config": published.config}
     say(f"checkpoint: {policy.save(options.out, origin)}")
     return 0
 
 
-def from_published(options: Options) -> int:
-    from visuomotor.models.dm0.convert import processor_of, read_published
-    from visuomotor.models.dm0.robots import ROBOTS
-    from visuomotor.policy import Policy
-
-    robot = find_robot(options.robot, ROBOTS)
-    published = read_published(options.folder, precision=options.precision, progress=options.progress)
-    say(f"{options.folder}: {published.report.summary()}")
-    processor = processor_of(published, robot, options.normalization)
-    origin = {"converted_from": options.folder.name, "published_config": published.config}
-    say(f"checkpoint: {Policy(published.model, processor).save(options.out, origin)}")
-    return 0
+def reading_options(options: Options, model: str, reader: Any) -> dict[str, Any]:
+    """The options that were given; ValueError for one that means nothing for this model."""
+    given = {name: getattr(options, name) for name in READING if getattr(options, name) is not None}
+    known = inspect.signature(reader).parameters
+    for name in (name for name in given if name not in known):
+        names = ", ".join(f"--{other}" for other in READING if other in known)
+        raise ValueError(f"{options.folder} holds a {model}, for which --{name} means nothing; it takes {names}.")
+    return given
 
 
-def from_cogact(options: Options) -> int:
-    from visuomotor.models.cogact.robots import ROBOTS
-    from visuomotor.models.cogact.run_folder import processor_of, read_run
-    from visuomotor.models.hub import TOKENIZER_FILES, find_weights
-    from visuomotor.policy import Policy
-    from visuomotor.text.tokenizer import TextTokenizer
-
-    if options.precision == "reference":
-        raise ValueError("precision 'reference' is DM0's; a CogACT keeps its file's types, or takes float32.")
-    if options.tokenizer is None:
-        raise ValueError("a published CogACT has no tokenizer: --tokenizer FOLDER with LLaMA-2's tokenizer.")
-    robot = find_robot(options.robot, ROBOTS)
-    words = TextTokenizer.from_llama(find_weights(options.tokenizer, TOKENIZER_FILES, option="--tokenizer"))
-    published = read_run(options.folder)
-    say(f"{options.folder}: {published.report.summary()}")
-    model = published.model.float() if options.precision == "float32" else published.model
-    processor = processor_of(published, robot, words, options.statistics)
-    origin = {"converted_from": options.folder.name, "published_config": dict(published.config)}
-    say(f"checkpoint: {Policy(model, processor).save(options.out, origin)}")
-    return 0
-
-
-def to_published(options: Options) -> int:
-    from visuomotor.models.dm0 import DM0
-    from visuomotor.models.dm0.convert import write_published
+def write(options: Options) -> int:
+    """A checkpoint of ours into the published layout of its model."""
+    from visuomotor.models import MODELS, find_spec, spec_of
     from visuomotor.policy import load_policy
 
     policy = load_policy(options.folder)
-    if not isinstance(policy.model, DM0):
-        raise ValueError(f"{options.folder} holds no DM0; only DM0 has a published layout that can be written.")
-    report = write_published(policy.model, policy.processor, options.out)
+    spec = spec_of(policy.model.config)
+    if spec is None or spec.checkpoint is None or spec.checkpoint.write is None:
+        adapters = {name: find_spec(name).checkpoint for name in MODELS}
+        names = ", ".join(name for name, adapter in adapters.items() if adapter is not None and adapter.write)
+        raise ValueError(
+            f"{options.folder} holds a {spec.name if spec else 'model without a specification'}; only these have a "
+            f"published layout that can be written: {names}."
+        )
+    report = spec.checkpoint.write(policy.model, policy.processor, options.out)
     say(f"{options.out}: {len(report.loaded)} tensors written")
     return 0
 

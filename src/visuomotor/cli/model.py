@@ -1,9 +1,10 @@
-"""`visuomotor model NAME`: what a model costs, from its own cost methods."""
+"""`visuomotor model NAME`: what a model costs, counted in runs on the meta device."""
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -15,13 +16,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Parameters by part; FLOPs, bytes and roofline time of one sample; memory of one training step by what learns.
+    """Parameters by part; FLOPs, bytes and roofline time of one sample; with --training memory of one training step.
 
-    Large sizes are built on the meta device. Memory is an estimate (docs/design.md), per micro-batch of --batch-size.
+    Everything is counted on the meta device, without weights. Memory is an estimate (docs/design.md), per micro-batch
+    of --batch-size.
     """
 
     name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")] = "dm0"
-    """The model."""
+    """The model, or FILE.py:NAME of a ModelSpec of your own."""
     size: str = "base"
     """nano, small or base (the published model)."""
     batch_size: int = 1
@@ -36,8 +38,12 @@ class Options:
     """Memory bandwidth of the device in TB/s."""
     bytes_per_value: float = 2.0
     """2 for bf16, 4 for float32."""
+    training: bool = False
+    """Count the memory of a training step, too, which takes about 20 s for a model of 2 billion parameters."""
     lora: int = 16
     """Rank of the adapters whose training memory is shown."""
+    precision: Literal["house", "float32"] = "house"
+    """Precision of the training step whose memory is shown."""
     json: bool = False
     """Print JSON."""
 
@@ -46,24 +52,28 @@ def run(arguments: list[str]) -> int:
     options = parse("model", Options, arguments)
     import torch
 
-    from visuomotor.models import make_config, make_model
+    from visuomotor.models import find_spec, make_config, make_model
+    from visuomotor.models.cost import count_parameters, sample_cost
 
+    spec = find_spec(options.name)
     with torch.device("meta"):
         model = make_model(options.name, make_config(options.name, options.size))
-    parts = {name: sum(p.numel() for p in parameters) for name, parameters in model.parts().items()}
-    cost = model.cost(batch_size=options.batch_size, text_length=options.text_length, steps=options.steps)
-    rows = []
-    for name, part in cost.items():
+    parts, rows = count_parameters(model), []
+    for name, part in sample_cost(model, options.batch_size, options.text_length, options.steps).items():
         moved = part.values_moved * options.bytes_per_value
         seconds = max(part.flops / (options.tflops * 1e12), moved / (options.bandwidth * 1e12))
         rows.append({"part": name, "flops": part.flops, "bytes": moved, "roofline_ms": 1e3 * seconds})
     facts = {
         "model": options.name,
         "size": options.size,
+        "recipe": spec.recipe,
+        "public_weights": spec.weights,
+        "robots": list(spec.robots),
+        "exceptions": spec.exceptions,
         "parameters": parts,
         "total_parameters": sum(p.numel() for p in model.parameters()),
         "sample": rows,
-        "training_memory": memory_rows(model, options),
+        "training_memory": memory_rows(model, spec.acting, options) if options.training else [],
         "roofline_ms": sum(row["roofline_ms"] for row in rows),
         "device": {"tflops": options.tflops, "bandwidth_tb_s": options.bandwidth},
     }
@@ -82,27 +92,39 @@ def run(arguments: list[str]) -> int:
     ]
     if held:
         table("one training step", ("learns", "precision", "layers again", "GB"), held)
+    if spec.recipe:
+        console.print(f"recipe {spec.recipe}")
+    for name, sources in spec.weights.items():
+        console.print(f"public weights of {name}: {', '.join(sources)}")
+    for name, what in spec.exceptions.items():
+        console.print(f"{name}, as published: {what}")
     console.print(f"roofline time {facts['roofline_ms']:.2f} ms at {options.tflops} TFLOP/s, {options.bandwidth} TB/s")
     return 0
 
 
-def memory_rows(model: "Model", options: Options) -> list[dict[str, Any]]:
-    """Memory of a training step, in bytes, for what may learn and how; none where the model does not say."""
-    everything, expert = tuple(model.parts()), ("expert", "action_io")
-    methods = {"everything": (everything, 0), f"lora {options.lora}": (("llm", *expert), options.lora)}
+def memory_rows(model: "Model", acting: Collection[str], options: Options) -> list[dict[str, Any]]:
+    """Memory of a training step, in bytes, for what may learn and how."""
+    from visuomotor.training.memory import training_memory
+
+    parts = model.parts()
+    expert = tuple(part for part in acting if part in parts)
+    methods: dict[str, tuple[tuple[str, ...], int]] = {"everything": (tuple(parts), 0)}
+    if "llm" in parts:
+        methods[f"lora {options.lora}"] = (("llm", *expert), options.lora)
+    if expert:
+        methods["expert"] = (expert, 0)
     rows = []
-    for (learns, (trains, lora)), precision, again in product(
-        (methods | {"expert": (expert, 0)}).items(), ("house", "float32"), (False, True)
-    ):
-        held = model.training_memory(
+    again_or_not = (False, True) if model.can_checkpoint else (False,)
+    for (learns, (trains, lora)), again in product(methods.items(), again_or_not):
+        held = training_memory(
+            model,
             batch_size=options.batch_size,
             text_length=options.text_length,
             trains=trains,
             lora=lora,
-            precision=precision,
+            precision=options.precision,
             checkpoint_activations=again,
         )
-        if held:
-            row = {"learns": learns, "precision": precision, "checkpoint_activations": again}
-            rows.append({**row, **held, "total": sum(held.values())})
+        row = {"learns": learns, "precision": options.precision, "checkpoint_activations": again}
+        rows.append({**row, **held, "total": sum(held.values())})
     return rows

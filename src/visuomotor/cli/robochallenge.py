@@ -110,14 +110,16 @@ def run(arguments: list[str]) -> int:
 
 def find_policy(options: Options) -> "tuple[PolicyLike, str]":
     """What drives the robot, and the robot's name."""
-    from visuomotor.models.dm0.robots import ROBOTS
+    from visuomotor.models import published_robots
     from visuomotor.serving.remote import open_policy
+    from visuomotor.serving.robochallenge.conventions import ROBOTS
     from visuomotor.serving.robochallenge.hold import Hold
 
     if options.checkpoint == "hold":
         if options.robot is None:
             raise ValueError(f"Say which robot is to be held: --robot {', '.join(ROBOTS)}.")
-        embodiment, poses = ROBOTS[options.robot], ROBOTS["arx5"].state
+        robots = published_robots()
+        embodiment, poses = robots[options.robot], robots["arx5"].state
         if options.robot == "aloha" and (options.generation == "2" or options.action_type == "pos"):
             both = tuple(replace(c, name=f"{side}_{c.name}") for side in ("left", "right") for c in poses)
             embodiment = replace(embodiment, state=both, action=both)

@@ -119,15 +119,12 @@ class ActionHead(nn.Module, ABC):
     request          what it reads of the backbone
     terms            names of its loss terms
     unit_time        times are flow times in [0, 1], else steps of a noise schedule, integers
-    denoises         chunks are made of noise; else they are predicted in one step: noise, times and steps are ignored,
-                     and guidance is refused
     chunk_guidance   kinds of nn.guidance.Guidance that `sample` takes
     """
 
     request: ContextRequest
     terms: tuple[str, ...]
     unit_time: bool = False
-    denoises: bool = True
     chunk_guidance: tuple[str, ...] = ()
 
     def insert(self, batch: Batch) -> Float[Tensor, "B N W"] | None:

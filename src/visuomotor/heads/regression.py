@@ -92,7 +92,6 @@ class L1RegressionHead(ActionHead):
     """The chunk itself is predicted, so nothing is drawn and nothing is denoised. Term "l1"."""
 
     terms = ("l1",)
-    denoises = False
 
     def __init__(self, config: L1RegressionConfig) -> None:
         super().__init__()

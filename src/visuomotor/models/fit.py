@@ -14,12 +14,13 @@ from visuomotor.codec import names_of, update
 from visuomotor.contract import Run
 from visuomotor.data.config import ProcessorConfig
 from visuomotor.data.processor import Processor
+from visuomotor.models import spec_of
 from visuomotor.text import chat
 
 __all__ = ["fitted", "processor_config", "require_fit", "shapes_of", "take_types"]
 
 # Fields of ProcessorConfig, and the attributes of a model's configuration that decide them, where it has them.
-_DECIDED = {"horizon": "horizon", "action_width": "action_dim", "state_width": "state_dim", "prompt": "prompt"}
+_DECIDED = {"horizon": "horizon", "action_width": "action_dim", "state_width": "state_dim"}
 
 
 def shapes_of(config: Any, image_size: int | None) -> dict[str, Any]:
@@ -28,7 +29,9 @@ def shapes_of(config: Any, image_size: int | None) -> dict[str, Any]:
     `image_size`: the processor's; None, images stay as they are stored, is no decision of the model.
     """
     names = _DECIDED if image_size is None else {**_DECIDED, "image_size": "image_size"}
-    return {field: getattr(config, name) for field, name in names.items() if hasattr(config, name)}
+    shapes = {field: getattr(config, name) for field, name in names.items() if hasattr(config, name)}
+    spec = spec_of(config)
+    return shapes if spec is None or spec.layout is None else {**shapes, "prompt": spec.layout}
 
 
 def processor_config(run: Run, base: ProcessorConfig | None = None) -> ProcessorConfig:

@@ -114,7 +114,6 @@ def dexvla_nano(
         processor={
             **processor,
             "image_size": image_size,
-            "prompt": "qwen2_vl",
             "levels": {"subtask": float(substeps != "none")},
         },
         corpus=sentences("tabletop", vocabulary),

@@ -113,7 +113,7 @@ def dexvla(
         },
     )
     processor: dict[str, Any] = {
-        "image_roles": robot.roles, "image_size": None, "prompt": "qwen2_vl", "max_text": 512,
+        "image_roles": robot.roles, "image_size": None, "max_text": 512,
         "levels": available_levels(dataset, {"subtask": 1.0}), "augment": AUGMENT, **NORMALIZATION,
     }  # fmt: skip
     still = ("vision",) if freeze_vision and vlm else ()

@@ -3,21 +3,16 @@
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from visuomotor.contract import Embodiment, Mixture, ProcessorSource, Run, Source, Stage
 from visuomotor.data.lerobot import Dataset
 from visuomotor.data.processor import Processor
-from visuomotor.models import config_from_json
+from visuomotor.models import config_from_json, find_spec, make_model
 from visuomotor.models.files import read_json
 from visuomotor.recipes.own_data import available_levels, conversation_sources
 
 __all__ = ["finetune"]
-
-ACTING = {  # parts behind a language model
-    "dm0": ("expert", "action_io"),
-    "cogact": ("action_model",),
-    "damvla": ("action_model", "gripper_model", "router"),
-    "dexvla": ("projectors", "film", "head"),
-}
 
 
 def finetune(
@@ -92,9 +87,14 @@ def _learning_parts(model: str, config: Any, lora: int, freeze_prefix: bool) -> 
         raise ValueError(f"lora {lora} teaches the language model, but freeze_prefix keeps it still; choose one.")
     if not (lora or freeze_prefix):
         return ("*",)
-    if model not in ACTING:
-        raise ValueError(f"Neither lora nor freeze_prefix is known for {model!r}, only for {', '.join(ACTING)}.")
-    acting = ACTING[model] if getattr(config, "dam", True) else ("action_model",)
+    with torch.device("meta"):
+        parts = make_model(model, config).parts()
+    acting = tuple(part for part in find_spec(model).acting if part in parts)
+    if "llm" not in parts or not acting:
+        raise ValueError(
+            f"{'lora' if lora else 'freeze_prefix'} needs a language model and parts that act behind it, but the parts "
+            f"of {model!r} are {', '.join(parts)}; leave it out."
+        )
     return acting if freeze_prefix else ("llm", *acting)
 
 

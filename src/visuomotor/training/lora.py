@@ -13,14 +13,12 @@ import torch
 from torch import nn
 
 from visuomotor.contract import Stage
+from visuomotor.models import spec_of
 from visuomotor.models.base import Model
+from visuomotor.models.spec import LORA_TARGETS
 from visuomotor.training.step import seed_for
 
 __all__ = ["adapter_parameters", "add_adapters", "merge_adapters", "merged"]
-
-# Matrices of attention and MLP that are called as modules. The vision tower multiplies its matrices by LayerScale
-# before it applies them, and reads the weights themselves, which an adapter would not change.
-TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 def add_adapters(model: Model, stage: Stage) -> None:
@@ -34,11 +32,13 @@ def add_adapters(model: Model, stage: Stage) -> None:
     """
     from peft import LoraConfig, inject_adapter_in_model
 
+    spec = spec_of(model.config)
+    targets = LORA_TARGETS if spec is None else spec.lora_targets
     parts, names = model.parts(), []
     for part in stage.lora_parts:
         own = {id(parameter) for parameter in parts.get(part, ())}
         linears = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear) and id(m.weight) in own]
-        found = [name for name, _ in linears if name.rpartition(".")[2] in getattr(model, "lora_targets", TARGETS)]
+        found = [name for name, _ in linears if name.rpartition(".")[2] in targets]
         if not found:
             raise ValueError(
                 f"Stage {stage.name!r} adapts {part!r}, which has no matrices that take adapters; of {sorted(parts)}, "

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from visuomotor.contract import Run, Stage
 from visuomotor.data.processor import Processor
-from visuomotor.models import name_table, read_checkpoint
+from visuomotor.models import find_spec, read_checkpoint
 from visuomotor.models.base import Model
+from visuomotor.models.names import NameTable
 from visuomotor.models.report import TensorReport
 from visuomotor.policy import Policy
 from visuomotor.training import assembly, checkpoint, metrics
@@ -168,7 +169,8 @@ class RunState:
         report = self.model.load_backbones(sources, generator=generator)
         expected = report.complete or earlier is not None  # a run before has another model, of which a part moves on
         log.log(logging.INFO if expected else logging.WARNING, "Starting from %s: %s.", sources, report)
-        self.weights = public_weights(sources, report, name_table(self.run.model).state(self.model))
+        names = find_spec(self.run.model).names or NameTable({})
+        self.weights = public_weights(sources, report, names.state(self.model))
         self._keep("public weights", sources, report)
 
     def load_weights(self, name: str, start: str) -> None:

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tests.models.cogact.conftest import TINY
-from visuomotor.models import make_config, make_model, name_table, read_checkpoint
+from visuomotor.models import find_spec, make_config, make_model, read_checkpoint
 from visuomotor.models.cogact import ActionModel, ActionModelConfig, action_model_from_published
 
 CONFIG = ActionModelConfig(width=16, depth=3, heads=4, token_size=12, horizon=5, action_dim=3)
@@ -65,7 +65,8 @@ def test_checkpoints_of_the_second_format_are_renamed(name: str, tmp_path: Path)
     """Their tensors had the names of published files behind the name of the part."""
     config = make_config(name, "nano", **TINY, text_output="own")
     model = make_model(name, config)
-    names = name_table(name)
+    names = find_spec(name).names
+    assert names is not None
     old = {published: tensor.detach() for published, tensor in names.state(model).items()}
     stems = {published.split(".")[0] for published in old}
     assert stems == {"vlm", "action_model", *(("gripper_model", "router") if name == "damvla" else ())}

@@ -6,6 +6,7 @@ import torch
 
 from tests.models.damvla.conftest import SMALL
 from visuomotor.models import config_from_json, config_to_json, make_config, make_model
+from visuomotor.models.cost import sample_cost
 from visuomotor.models.damvla import COMBINATIONS, DAMVLA, switches
 from visuomotor.models.damvla.config import SWITCHES
 
@@ -65,6 +66,6 @@ def test_base_has_the_paper_s_parts() -> None:
     assert sizes["gripper_model"] == told(4 * token)
     assert sizes["router"] == 2 * 4096 + 4096 + 1
     assert (config.move_weight, config.mani_weight, config.router_weight) == (1.0, 1.0, 1e-4)
-    cost, bare = model.cost(1, 20, 10), plain.cost(1, 20, 10)
+    cost, bare = sample_cost(model, 1, 20, 10), sample_cost(plain, 1, 20, 10)
     assert cost["action_model"].flops == pytest.approx(bare["action_model"].flops, rel=0.01)
     assert "gripper_model" not in cost  # one head is run

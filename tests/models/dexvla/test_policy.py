@@ -20,7 +20,7 @@ from visuomotor.training.trainer import train
 
 DATA = MemoryDataset("data0")
 PROCESSOR = {
-    "prompt": "qwen2_vl", "levels": {"subtask": 1.0}, 
+    "levels": {"subtask": 1.0},
     "action_normalization": "min_max", "state_normalization": "z_score", "vocab_size": 640,
 }  # fmt: skip
 

@@ -114,11 +114,6 @@ class CogACTConfig:
         object.__setattr__(self, "action_model", replace(self.action_model, token_size=self.llm.width))
 
     @property
-    def prompt(self) -> str:
-        """The text layout that the model reads: its last token is the cognition token."""
-        return "cogact"
-
-    @property
     def vlm(self) -> VLMConfig:
         return VLMConfig(dinov2=self.dinov2, siglip=self.siglip, llm=self.llm)
 

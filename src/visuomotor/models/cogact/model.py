@@ -6,9 +6,7 @@ import torch
 
 from visuomotor.backbones.decoder import DecoderBackbone
 from visuomotor.heads.diffusion_transformer import DiffusionTransformerHead
-from visuomotor.models.base import Cost
 from visuomotor.models.cogact.config import CogACTConfig
-from visuomotor.models.cogact.cost import sample_cost
 from visuomotor.models.cogact.initialize import fresh_backbone
 from visuomotor.models.report import TensorReport
 from visuomotor.models.vla import VLA
@@ -19,7 +17,6 @@ __all__ = ["CogACT"]
 class CogACT(VLA):
     """Two vision towers side by side, LLaMA-2, and an action model."""
 
-    sampling_fields = ("guidance",)
     config: CogACTConfig
     backbone: DecoderBackbone
     head: DiffusionTransformerHead
@@ -34,7 +31,3 @@ class CogACT(VLA):
         from visuomotor.models.cogact import backbones
 
         return backbones.load_backbones(self.backbone, sources)
-
-    def cost(self, batch_size: int = 1, text_length: int = 100, steps: int | None = None) -> Mapping[str, Cost]:
-        """Cost of one `sample` of one chunk per observation, by part, all cameras present."""
-        return sample_cost(self.config, batch_size, text_length, steps or self.config.denoise_steps)

@@ -134,13 +134,7 @@ class RoutedHead(ActionHead):
         self, context: Context, x: Float[Tensor, "B N T A"], t: Int64[Tensor, "B N"]
     ) -> Float[Tensor, "B N T A"]:
         """The noise that the chosen heads predict in x at diffusion times t, without guidance."""
-        return self.denoise_routed(self.route(context), x, t)
-
-    def denoise_routed(
-        self, routed: Routed, x: Float[Tensor, "B N T A"], t: Int64[Tensor, "B N"]
-    ) -> Float[Tensor, "B N T A"]:
-        """`denoise` behind the choice."""
-        predict = self._predictor(routed, x.shape[1], guidance=1.0)
+        predict = self._predictor(self.route(context), x.shape[1], guidance=1.0)
         return predict(x.flatten(0, 1), t.flatten()).unflatten(0, x.shape[:2])
 
     @torch.no_grad()
@@ -158,21 +152,7 @@ class RoutedHead(ActionHead):
         Each head is run on the looks that chose it alone, so the host waits once, for the choice. extras: "router"
         float[B], the gripper head's probability, and "head" int64[B], 0 for the arm head and 1 for the gripper head.
         """
-        options = {"steps": steps, "guidance": guidance, "chunk_guidance": chunk_guidance}
-        return self.sample_routed(self.route(context), noise, **options)
-
-    @torch.no_grad()
-    def sample_routed(
-        self,
-        routed: Routed,
-        noise: Float[Tensor, "B N T A"],
-        *,
-        steps: int | None = None,
-        guidance: float | None = None,
-        chunk_guidance: Guidance | None = None,
-    ) -> Sampled:
-        """`sample` behind the choice."""
-        config = self.config
+        config, routed = self.config, self.route(context)
         predict = self._predictor(routed, noise.shape[1], config.guidance if guidance is None else guidance)
         steps = config.denoise_steps if steps is None else steps
         actions = sample_chunks(predict, noise, self.arm.schedule, steps, chunk_guidance)

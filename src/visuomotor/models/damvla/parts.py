@@ -67,6 +67,6 @@ class Router(nn.Module):
         self.layers = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), last) if hidden else last
 
     def forward(self, latent: Float[Tensor, "B 1 C"]) -> Float[Tensor, "B"]:
-        with torch.autocast(latent.device.type, enabled=False):
+        with torch.autocast("cpu" if latent.is_meta else latent.device.type, enabled=False):  # see models/meta.py
             found = self.layers(self.norm(latent[:, 0].to(self.norm.weight.dtype))).float()
         return found[:, -1] - found[:, 0] if found.shape[1] == 2 else found[:, 0]

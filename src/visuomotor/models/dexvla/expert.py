@@ -5,22 +5,21 @@ the condition that the vision-language model will make from Stage 2 on. Tensors 
 file (`noise_pred_net.` is what moves on). Dimensions as in contract.Batch; N chunks, D width of the condition.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from visuomotor.contract import Batch, Losses, Sampled
-from visuomotor.models.base import Cost, Model
+from visuomotor.models.base import Model
 from visuomotor.models.dexvla.expert_config import SIZES, DexVLAExpertConfig, first_format
 from visuomotor.models.dexvla.scaledp import ScaleDP
+from visuomotor.models.spec import ModelSpec
 from visuomotor.nn.resnet import ResNet, imagenet_pixels
 
-__all__ = ["SIZES", "DexVLAExpert", "DexVLAExpertConfig", "ExpertPrefix", "first_format"]
+__all__ = ["SIZES", "SPEC", "DexVLAExpert", "DexVLAExpertConfig", "ExpertPrefix", "first_format"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +37,6 @@ class ExpertPrefix:
 
 class DexVLAExpert(Model):
     """ScaleDP behind image encoders. A batch may mix robots, each of which has layers of its own on the trunk."""
-
-    name = "dexvla-expert"
 
     def __init__(self, config: DexVLAExpertConfig) -> None:
         super().__init__()
@@ -139,32 +136,13 @@ class DexVLAExpert(Model):
         modules = {"vision": self.obs_encoder, "projector": self.obs_projector, "head": self.noise_pred_net}
         return {name: list(module.parameters()) for name, module in modules.items()}
 
-    def cost(self, batch_size: int = 1, text_length: int = 0, steps: int | None = None) -> Mapping[str, Cost]:
-        """Cost of one `sample` of one chunk per observation, all cameras present; counted on the meta device."""
-        config = self.config
-        steps = steps or config.head.denoise_steps
-        with torch.device("meta"):
-            model = DexVLAExpert(config)
-            images = torch.zeros(batch_size, 3, config.image_size, config.image_size)
-            sentence, state = torch.zeros(batch_size, config.sentence_dim), torch.zeros(batch_size, config.state_dim)
-            x, cond = (
-                torch.zeros(batch_size, config.horizon, config.action_dim),
-                torch.zeros(batch_size, config.head.cond_dim),
-            )
-            time = torch.zeros(batch_size, dtype=torch.int64)
-        robots = torch.zeros(batch_size, dtype=torch.int64)
-        encoder = next(iter(model.obs_encoder.values()))
-        vision = _flops(lambda: encoder(images, sentence)) * len(config.image_roles)
-        head = _flops(lambda: model.noise_pred_net(x, time, cond[:, None], state, robots))
-        values = {name: sum(p.numel() for p in own) for name, own in self.parts().items()}
-        return {
-            "vision": Cost(flops=vision, values_moved=values["vision"]),
-            "projector": Cost(flops=2.0 * batch_size * values["projector"], values_moved=values["projector"]),
-            "head": Cost(flops=steps * head, values_moved=steps * values["head"]),
-        }
 
-
-def _flops(work: Any) -> float:
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        work()
-    return float(counter.get_total_flops())
+SPEC = ModelSpec(
+    name="dexvla-expert",
+    config=DexVLAExpertConfig,
+    presets=SIZES,
+    build=DexVLAExpert,
+    acting=("head",),
+    first_format=first_format,
+    recipe="dexvla-expert",
+)

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from visuomotor.contract import Batch, Losses, Sampled, Term
-from visuomotor.models.base import Cost, Model
+from visuomotor.models.base import Model
 from visuomotor.models.dexvla.config import ScaleDPConfig
-from visuomotor.models.dexvla.cost import sample_cost
 from visuomotor.models.dexvla.fusion import ActionProjector, FiLM, mean_states
 from visuomotor.models.dexvla.layout import Layout, arrange
 from visuomotor.models.dexvla.scaledp import ScaleDP
@@ -28,11 +27,6 @@ __all__ = ["DexVLA"]
 
 class DexVLA(Model):
     """Parameter names are those of the published checkpoints."""
-
-    # Matrices of the VLM that adapters may stand beside (training/lora.py); the merger, as published, has none.
-    lora_targets = (
-        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "qkv", "proj", "fc1", "fc2",
-    )  # fmt: skip
 
     def __init__(self, config: DexVLAConfig) -> None:
         super().__init__()
@@ -206,7 +200,3 @@ class DexVLA(Model):
             "film": list(self.reasoning_film.parameters()),
             "head": list(self.policy_head.parameters()),
         }
-
-    def cost(self, batch_size: int = 1, text_length: int = 100, steps: int | None = None) -> Mapping[str, Cost]:
-        """Cost of one `sample` of one chunk per observation, by part, all cameras present, nothing written."""
-        return sample_cost(self.config, batch_size, text_length, steps or self.config.head.denoise_steps)

@@ -1,17 +1,13 @@
 """DM0: a causal vision-language model whose keys and values a flow-matching expert reads."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 
 from visuomotor.backbones.decoder import DecoderBackbone
 from visuomotor.backbones.towers import PerceptionVision
 from visuomotor.heads.flow_expert import FlowExpert
-from visuomotor.models.base import Cost
 from visuomotor.models.dm0.config import DM0Config
-from visuomotor.models.dm0.cost import sample_cost
-from visuomotor.models.dm0.memory import training_memory
 from visuomotor.models.report import TensorReport
 from visuomotor.models.vla import VLA
 from visuomotor.nn.initialize import initialize
@@ -40,11 +36,3 @@ class DM0(VLA):
         from visuomotor.models.dm0 import backbones
 
         return backbones.load_backbones(self, sources, generator=generator)
-
-    def cost(self, batch_size: int = 1, text_length: int = 100, steps: int | None = None) -> Mapping[str, Cost]:
-        """Cost of one `sample` of one chunk per observation, by part, all cameras present."""
-        return sample_cost(self.config, batch_size, text_length, steps or self.config.denoise_steps)
-
-    def training_memory(self, **options: Any) -> dict[str, int]:
-        """See `memory.training_memory`."""
-        return training_memory(self.config, self.parts(), **options)

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from visuomotor.contract import Batch, TextKind
+from visuomotor.models.adapters import merged_adapters
 from visuomotor.models.assign import assign
 from visuomotor.models.cogact.convert import vlm_config_of
 from visuomotor.models.cogact.tensors import BACKBONE
@@ -92,29 +93,14 @@ def published_tensors(
     if vision_backbone is not None:
         found = {name: t for name, t in found.items() if not name.startswith("vision_backbone.")}
         bare = {n.removeprefix("module.").removeprefix("vision_backbone."): t for n, t in vision_backbone.items()}
-        found |= {f"vision_backbone.{name}": tensor for name, tensor in _merged(bare).items()}
+        found |= {f"vision_backbone.{name}": tensor for name, tensor in merged_adapters(bare).items()}
     for prefix, part in (("action_head.", action_head), ("proprio_projector.", proprio_projector or {})):
         found |= {prefix + name.removeprefix("module."): tensor for name, tensor in part.items()}
     return found
 
 
-def _merged(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Adapters of rank r and scale min(r, 16) / r, which published files keep apart, put into their matrices."""
-    merged = {}
-    for name, tensor in tensors.items():
-        stem, adapted, last = name.rpartition(".base_layer.")
-        if ".lora_A." in name or ".lora_B." in name:
-            continue
-        if adapted and last == "weight":
-            down, up = (tensors[f"{stem}.lora_{part}.default.weight"].float() for part in "AB")
-            product = (up.flatten(1) @ down.flatten(1)).view(tensor.shape)  # of a convolution, `up` is 1 x 1
-            tensor = (tensor.float() + min(len(down), 16) / len(down) * product).to(tensor.dtype)
-        merged[f"{stem}.{last}" if adapted else name] = tensor
-    return merged
-
-
 def _config_of(
-    own: Mapping[str, Tensor], *, num_heads: int, vision_heads: int, horizon: int, action_dim: int, images: int
+    own: Mapping[str, Tensor], *, num_heads: int | None, vision_heads: int, horizon: int, action_dim: int, images: int
 ) -> OFTConfig:
     """The configuration that the model's own names and shapes describe."""
     shapes = {BACKBONE.published(name.removeprefix("backbone.")): tuple(t.shape) for name, t in own.items()}
@@ -138,7 +124,7 @@ def _config_of(
     )
 
 
-def load(tensors: Mapping[str, Tensor], precision: Precision, **shape: int) -> tuple[OFT, TensorReport]:
+def load(tensors: Mapping[str, Tensor], precision: Precision, **shape: Any) -> tuple[OFT, TensorReport]:
     """The model that `published_tensors` describe, sharing them where the type is right, and what became of each.
 
     Raises:

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from visuomotor.models.files import read_json, read_safetensors
 from visuomotor.models.oft.checkpoint import Precision, PublishedOFT, load, published_tensors, written_tensors
-from visuomotor.models.oft.config import LLAMA2_HF
 from visuomotor.models.oft.model import OFT
 from visuomotor.models.report import TensorReport
 
@@ -56,11 +55,10 @@ def read_folder(
     statistics = _of_dataset(read_json(folder / STATISTICS), dataset)
     parts = {name: _component(folder, name) for name in COMPONENTS}
     tensors = published_tensors(dict(read_safetensors(folder)), **parts)
-    width = tensors["language_model.model.embed_tokens.weight"].shape[1]
     model, report = load(
         tensors,
         precision,
-        num_heads=num_heads or width // LLAMA2_HF.head_dim,
+        num_heads=num_heads,
         vision_heads=vision_heads,
         horizon=horizon,
         action_dim=tensors["action_head.model.fc2.weight"].shape[0],

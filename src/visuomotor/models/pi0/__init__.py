@@ -3,5 +3,8 @@
 from visuomotor.models.pi0.checkpoint import NAMES, PublishedPi0, from_published
 from visuomotor.models.pi0.config import SIZES, Pi0Config
 from visuomotor.models.pi0.model import Pi0
+from visuomotor.models.spec import ModelSpec
 
-__all__ = ["NAMES", "SIZES", "Pi0", "Pi0Config", "PublishedPi0", "from_published"]
+__all__ = ["NAMES", "SIZES", "SPEC", "Pi0", "Pi0Config", "PublishedPi0", "from_published"]
+
+SPEC = ModelSpec(name="pi0", config=Pi0Config, presets=SIZES, build=Pi0, names=NAMES, acting=("expert", "action_io"))
