@@ -4,9 +4,10 @@ import math
 
 import numpy as np
 import pytest
+from visuomotor_client.limits import SafetyLimits
+from visuomotor_client.safety import SafetyFilter
 
 from visuomotor.embodiment import Component
-from visuomotor.execution.safety import SafetyFilter, SafetyLimits
 from visuomotor.joint_limits import JOINT_LIMITS
 from visuomotor.models.dm0.robots import ROBOTS
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from visuomotor_client.chunking import ChunkRequest
+from visuomotor_client.selection import medoid
 
 from tests.data.fakes import CORPUS, FakeDataset, embodiment
 from tests.holding import holding, leave_foreign_lock, snapshot
 from visuomotor.contract import Batch, Sampled
 from visuomotor.data.processor import Processor, ProcessorConfig
-from visuomotor.execution.chunking import ChunkRequest
-from visuomotor.execution.controller import medoid
 from visuomotor.locks import FolderInUse
 from visuomotor.models import make_config, make_model
 from visuomotor.policy import Policy, Session, load_policy

@@ -32,9 +32,8 @@ ALLOWED: dict[str, set[str]] = {
     "training": CONTRACT | {"versions", "text", "data", "models", "policy"},
     "runtime": CONTRACT,
     "simulation": CONTRACT | {"versions", "text", "data", "runtime"},
-    "execution": {"embodiment", "client"},
-    "serving": CONTRACT | {"versions", "session", "policy", "execution", "client"},
-    "evaluation": CONTRACT | {"versions", "session", "policy", "simulation", "runtime", "execution"},
+    "serving": CONTRACT | {"versions", "session", "policy", "client"},
+    "evaluation": CONTRACT | {"versions", "session", "policy", "simulation", "runtime", "client"},
 }
 EVERYTHING = {"recipes", "studies", "apps", "cli", "__init__"}
 TABLE_ROW = re.compile(r"^\| `(\w+)(?:\.py|/|/<name>/)` \|.*\| ([^|]+) \|$", re.M)
@@ -116,14 +115,6 @@ def test_the_design_says_the_same() -> None:
     parts = {room: set(names.split(", ")) - {"-"} for room, names in rows}
     said = {room: names - {"contract"} | (CONTRACT if "contract" in names else set()) for room, names in parts.items()}
     assert said == {room: allowed for room, allowed in ALLOWED.items() if room not in HELPERS}
-
-
-def test_execution_is_free_of_torch() -> None:
-    for path in (PACKAGE / "execution").rglob("*.py"):
-        assert "import torch" not in path.read_text(), path
-        assert "visuomotor.contract" not in path.read_text(), (
-            f"{path}: contract imports torch; import embodiment instead"
-        )
 
 
 def test_what_runs_on_the_robot_needs_numpy_alone_and_python_3_9() -> None:

@@ -88,6 +88,7 @@ class PolicyLike(Protocol):
 
         A chunk should depend on its own observation, session and seed alone, not on who shares the batch. A policy
         that remembers something calls `session.remember(chunk, fresh=True)`. A ValueError refuses an observation.
+        A server calls it once with black images to warm up.
         """
         ...
 

@@ -50,7 +50,7 @@ def test_what_does_not_fit_is_said(command: Command, line_checkpoint: Path, tmp_
 def test_a_checkpoint_drives_the_robot_of_the_world(
     command: Command, line_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def load(path: Path, embodiment: Any = None) -> Any:
+    def load(path: Path, embodiment: Any = None, **settings: Any) -> Any:
         raise ValueError(f"asked for {embodiment.name}")
 
     monkeypatch.setattr("visuomotor.policy.load_policy", load)

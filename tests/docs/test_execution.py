@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from visuomotor_client.executors import EXECUTORS
+
 from tests.docs.guide import DOCS, follow
 from visuomotor.evaluation.results import Results
-from visuomotor.execution.controller import EXECUTORS
 
 GUIDE = DOCS / "execution.md"
 

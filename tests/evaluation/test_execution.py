@@ -6,6 +6,8 @@ from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
+from visuomotor_client.chunking import ChunkRequest
+from visuomotor_client.executors import EXECUTORS
 
 from tests.evaluation import fake_world
 from visuomotor.cli.evaluate import Options
@@ -13,8 +15,6 @@ from visuomotor.contract import ActionChunk, EvalPlan, Observation
 from visuomotor.evaluation.results import RECORDS_FILE, EpisodeRecord, read_records
 from visuomotor.evaluation.rollout import evaluate
 from visuomotor.evaluation.smoothness import jerks
-from visuomotor.execution.chunking import ChunkRequest
-from visuomotor.execution.controller import EXECUTORS
 from visuomotor.session import Session
 
 PLAN = EvalPlan(environment="fake", episodes=4, control_episodes=0, max_steps=24, execute=4)

@@ -144,8 +144,8 @@ def test_one_state_a_row_costs_the_last_layer_no_others(convolution: int) -> Non
         ({"heads": 3}, "evenly"),
         ({"head_dim": 3}, "even"),
         ({"convolution": 1}, "at least 2 tokens"),
-        ({"norm": "layer"}, "'offset'"),
-        ({"activation": "relu"}, "'gelu'"),
+        ({"norm": "layer"}, "Known: gain, offset, adaptive"),
+        ({"activation": "relu"}, "Known: silu, gelu"),
         ({"norm": "adaptive"}, "qk_norm=False"),
     ],
 )

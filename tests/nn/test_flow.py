@@ -11,13 +11,10 @@ def draw() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return data, noise, torch.rand(2, 4, generator=generator) * 0.8 + 0.1
 
 
-def test_data_noise_velocity_round_trips(draw: tuple[torch.Tensor, ...]) -> None:
+def test_data_comes_back_from_the_velocity(draw: tuple[torch.Tensor, ...]) -> None:
     data, noise, time = draw
     x, v = flow.interpolate(data, noise, time), flow.velocity(data, noise)
     torch.testing.assert_close(flow.data_from_velocity(x, v, time), data)
-    torch.testing.assert_close(flow.noise_from_velocity(x, v, time), noise)
-    torch.testing.assert_close(flow.velocity_from_data(x, data, time), v, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(flow.velocity_from_noise(x, noise, time), v, atol=1e-5, rtol=1e-5)
 
 
 def test_time_one_is_noise_and_zero_is_data(draw: tuple[torch.Tensor, ...]) -> None:

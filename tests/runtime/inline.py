@@ -29,9 +29,3 @@ class InlinePool:
     def close(self) -> None:
         for work in self.works:
             work.close()
-
-    def __enter__(self) -> "InlinePool":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -47,7 +48,7 @@ class Counter:
 
 @pytest.fixture
 def pool(tmp_path: Path) -> Iterator[WorkerPool]:
-    with LocalPool(Counter, (tmp_path,), 2) as made:
+    with closing(LocalPool(Counter, (tmp_path,), 2)) as made:
         yield made
 
 
@@ -103,7 +104,7 @@ def test_a_silent_worker_is_ended(
 
 
 def test_the_end_closes_idle_workers_and_stops_busy_ones(tmp_path: Path) -> None:
-    with LocalPool(Counter, (tmp_path,), 2) as pool:
+    with closing(LocalPool(Counter, (tmp_path,), 2)) as pool:
         process = ask(pool, "a").value[1]
         pool.submit("hang", 1)
     assert [path.name for path in tmp_path.iterdir()] == [str(process)]
@@ -119,5 +120,5 @@ def test_a_worker_that_cannot_start_is_no_death(tmp_path: Path, monkeypatch: pyt
     ghost.Kind = type("Kind", (), {"__module__": ghost.__name__})
     monkeypatch.setitem(sys.modules, ghost.__name__, ghost)
     message = r"could not start \(exit code 1; .*if __name__ == '__main__'"
-    with LocalPool(Counter, (ghost.Kind,), 1) as pool, pytest.raises(RuntimeError, match=message):
+    with closing(LocalPool(Counter, (ghost.Kind,), 1)) as pool, pytest.raises(RuntimeError, match=message):
         ask(pool, "a")

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 from visuomotor_client import openpi
+from visuomotor_client.limits import SafetyLimits
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.serving.fakes import HORIZON, ROBOT, FakePolicy, OpenpiClient, observation, serving
 from visuomotor.codec import decode
 from visuomotor.embodiment import Embodiment
-from visuomotor.execution.safety import SafetyLimits
 from visuomotor.serving.config import Limits, ServeConfig
 from visuomotor.serving.connection import MAX_FRAMES
 from visuomotor.serving.server import PolicyServer

@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from visuomotor_client.limits import SafetyLimits
+from visuomotor_client.safety import SafetyFilter
 
 from tests.serving.fakes import ROBOT
 from visuomotor.embodiment import Component
-from visuomotor.execution.safety import SafetyFilter, SafetyLimits
 from visuomotor.serving.service import passes
 
 POSE = (

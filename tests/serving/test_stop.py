@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from visuomotor_client.limits import SafetyLimits
+from visuomotor_client.safety import SafetyFilter
 
 from tests.serving.fakes import HORIZON, ROBOT, FakePolicy, OpenpiClient, VlaEvalClient, evaluated, observation, serving
-from visuomotor.execution.safety import SafetyFilter, SafetyLimits
 from visuomotor.serving.watching import Exchange
 
 HELD = np.tile(np.array([5, 0], np.float32), (HORIZON, 1))  # where the robot of `observation(5.0)` is

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from tests.simulation.geoms import segmentation
 from visuomotor.simulation.rendering import CameraRenderer, mujoco
 
 SCENE = """
@@ -23,7 +24,7 @@ def scene():
 def test_render_and_segmentation_show_the_same_cube(quality) -> None:
     model, data = scene()
     renderer = CameraRenderer(model, 48, 64, quality)
-    picture, geoms = renderer.render(data, "top"), renderer.segmentation(data, "top")
+    picture, geoms = renderer.render(data, "top"), segmentation(renderer, data, "top")
     assert picture.shape == (48, 64, 3)
     assert picture.dtype == np.uint8
     cube = geoms == model.geom("cube").id

@@ -41,10 +41,11 @@ class Options:
 
 def run(arguments: list[str]) -> int:
     options = parse("play", Options, arguments)
+    from visuomotor_client.limits import SafetyLimits
+
     from visuomotor.apps.live.page import LivePage
     from visuomotor.apps.live.play import Play, PlaySettings
     from visuomotor.cli.values import newest, typed
-    from visuomotor.execution.safety import SafetyLimits
     from visuomotor.serving.config import read_safety_limits
     from visuomotor.serving.remote import open_policy
     from visuomotor.simulation.interface import load_world, make_environment, make_scenarios

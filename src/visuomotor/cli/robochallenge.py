@@ -71,7 +71,8 @@ def run(arguments: list[str]) -> int:
     if arguments[:1] == ["mock"]:
         return robochallenge_mock.run(arguments[1:])
     options = parse("robochallenge", Options, arguments)
-    from visuomotor.execution.safety import SafetyLimits
+    from visuomotor_client.limits import SafetyLimits
+
     from visuomotor.serving.config import read_safety_limits
     from visuomotor.serving.robochallenge.connection import Connection
     from visuomotor.serving.robochallenge.conventions import Convention

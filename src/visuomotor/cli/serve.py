@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
+from visuomotor_client.limits import SafetyLimits
 
 from visuomotor.cli.console import Number, PathOrNone, parse, say
 from visuomotor.cli.values import newest, typed
 from visuomotor.embodiment import Embodiment
-from visuomotor.execution.safety import SafetyLimits
 from visuomotor.serving.config import Limits, ServeConfig, read_api_keys, read_safety_limits
 
 Pairs = Annotated[dict[str, str], tyro.conf.arg(metavar="CAMERA KEY")]

@@ -20,7 +20,7 @@ def describe_run(policy: PolicyLike, path: Path | None, plan: EvalPlan, environm
     """Checkpoint with hash, code and environment versions, rendering, seeds, limits and cameras; all JSON."""
     return {
         "checkpoint": None if path is None else str(path),
-        "checkpoint_hash": None if path is None else checkpoint_hash(path),
+        "checkpoint_hash": None if path is None else checkpoint_hash(Path(path)),
         "checkpoint_provenance": encode(getattr(policy, "provenance", {})),
         "code_version": code_version(),
         "environment": plan.environment,
@@ -36,11 +36,11 @@ def describe_run(policy: PolicyLike, path: Path | None, plan: EvalPlan, environm
 
 
 def checkpoint_hash(path: Path) -> str:
-    """SHA-256 over names and contents of a checkpoint folder's files, or of a policy's FILE.py, first 16 digits."""
+    """SHA-256 over names and contents of a checkpoint folder's files, or of one file (also FILE.py:NAME), 16 digits."""
     digest = hashlib.sha256()
-    own = is_reference(str(path))
-    files = [file_of(str(path))] if own else [f for f in path.iterdir() if f.is_file() and f.name != "provenance.json"]
-    for file in sorted(files):
+    origin = file_of(str(path)) if is_reference(str(path)) else path
+    files = [origin] if origin.is_file() else origin.iterdir()
+    for file in sorted(f for f in files if f.is_file() and f.name != "provenance.json"):
         digest.update(file.name.encode())
         with file.open("rb") as stream:
             while block := stream.read(1 << 20):

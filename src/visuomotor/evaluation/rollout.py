@@ -15,9 +15,14 @@ import shutil
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from visuomotor_client.chunking import ChunkRequest
+from visuomotor_client.executors import guidance_of, make_executor
+from visuomotor_client.safety import SafetyFilter
 
 from visuomotor.contract import ActionChunk, EvalPlan, Observation, Scenario
 from visuomotor.evaluation.controls import CONTROLS, Job, plan_jobs, require_disjoint
@@ -32,9 +37,6 @@ from visuomotor.evaluation.results import (
     summarise,
 )
 from visuomotor.evaluation.workers import Answer, Report, RolloutWorker, Round, Setup, Start
-from visuomotor.execution.chunking import ChunkRequest
-from visuomotor.execution.controller import guidance_of, make_executor
-from visuomotor.execution.safety import SafetyFilter
 from visuomotor.locks import FolderLock
 from visuomotor.runtime.local import LocalPool
 from visuomotor.runtime.pool import Finished, MakePool, WorkerPool
@@ -237,7 +239,7 @@ class _Session:
         """Until every job is recorded. All workers are gone when it returns or raises."""
         self._report_progress()
         lanes = [_Lane(worker=index) for index in range(min(workers, len(self.queue)))]
-        with make_pool(RolloutWorker, (self.setup,), len(lanes)) as pool:
+        with closing(make_pool(RolloutWorker, (self.setup,), len(lanes))) as pool:
             for lane in lanes:
                 self._proceed(pool, lane, Report())
             while pool.busy:

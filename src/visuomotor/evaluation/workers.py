@@ -14,15 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from visuomotor_client.chunking import ChunkError, ChunkRequest
+from visuomotor_client.controller import Controller
+from visuomotor_client.executors import make_executor
+from visuomotor_client.safety import SafetyFilter
 
 from visuomotor.contract import Observation
 from visuomotor.evaluation.controls import Job
 from visuomotor.evaluation.results import EpisodeRecord
 from visuomotor.evaluation.smoothness import jerks
 from visuomotor.evaluation.video import Caption, Frame, stride, write_sheet, write_video
-from visuomotor.execution.chunking import ChunkError, ChunkRequest
-from visuomotor.execution.controller import Controller, make_executor
-from visuomotor.execution.safety import SafetyFilter
 from visuomotor.simulation.interface import Environment, WorldSpec, make_environment
 
 logger = logging.getLogger(__name__)

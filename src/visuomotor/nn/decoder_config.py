@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from visuomotor.spelling import require_choices
+
 __all__ = ["DecoderConfig"]
 
 
@@ -40,9 +42,6 @@ class DecoderConfig:
             raise ValueError(f"head_dim {self.head_dim} must be even: rotary embeddings turn pairs.")
         if self.convolution < 0 or self.convolution == 1:
             raise ValueError(f"convolution is {self.convolution}; choose 0 for none, or at least 2 tokens.")
-        if self.norm not in ("gain", "offset", "adaptive"):
-            raise ValueError(f"norm is {self.norm!r}, but must be 'gain', 'offset' or 'adaptive'.")
-        if self.activation not in ("silu", "gelu"):
-            raise ValueError(f"activation is {self.activation!r}, but must be 'silu' or 'gelu'.")
+        require_choices(self)
         if self.norm == "adaptive" and self.qk_norm:
             raise ValueError("Adaptive norms modulate tokens, not heads: set qk_norm=False, or choose another norm.")

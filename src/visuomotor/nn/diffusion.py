@@ -42,22 +42,6 @@ class Schedule:
         signal, sigma = self.scales(time, x)
         return (x - sigma * noise) / signal
 
-    def noise_from_data(self, x: Tensor, data: Tensor, time: Tensor) -> Tensor:
-        signal, sigma = self.scales(time, x)
-        return (x - signal * data) / sigma
-
-    def velocity(self, data: Tensor, noise: Tensor, time: Tensor) -> Tensor:
-        signal, sigma = self.scales(time, data)
-        return signal * noise - sigma * data
-
-    def data_from_velocity(self, x: Tensor, v: Tensor, time: Tensor) -> Tensor:
-        signal, sigma = self.scales(time, x)
-        return signal * x - sigma * v
-
-    def noise_from_velocity(self, x: Tensor, v: Tensor, time: Tensor) -> Tensor:
-        signal, sigma = self.scales(time, x)
-        return sigma * x + signal * v
-
     def times(self, steps: int) -> list[int]:
         """`steps` times for sampling, from noisy to clean: multiples of T // steps, 0 the last one.
 

@@ -12,10 +12,7 @@ from torch import Tensor
 
 from visuomotor.nn.random import uniform
 
-__all__ = [
-    "data_from_velocity", "euler", "euler_times", "interpolate", "noise_from_velocity", "sample_time", "time_code",
-    "velocity", "velocity_from_data", "velocity_from_noise",
-]  # fmt: skip
+__all__ = ["data_from_velocity", "euler", "euler_times", "interpolate", "sample_time", "time_code", "velocity"]
 
 
 def sample_time(shape: tuple[int, ...], generator: torch.Generator | None, device: torch.device | str) -> Tensor:
@@ -36,20 +33,6 @@ def velocity(data: Tensor, noise: Tensor) -> Tensor:
 
 def data_from_velocity(x: Tensor, v: Tensor, time: Tensor) -> Tensor:
     return x - _expand(time, x) * v
-
-
-def noise_from_velocity(x: Tensor, v: Tensor, time: Tensor) -> Tensor:
-    return x + (1 - _expand(time, x)) * v
-
-
-def velocity_from_data(x: Tensor, data: Tensor, time: Tensor) -> Tensor:
-    """Undefined at t = 0, where x is the data."""
-    return (x - data) / _expand(time, x)
-
-
-def velocity_from_noise(x: Tensor, noise: Tensor, time: Tensor) -> Tensor:
-    """Undefined at t = 1, where x is the noise."""
-    return (noise - x) / (1 - _expand(time, x))
 
 
 def time_code(

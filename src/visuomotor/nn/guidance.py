@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from visuomotor.nn.diffusion import Schedule
-from visuomotor.nn.flow import data_from_velocity, noise_from_velocity
+from visuomotor.nn.flow import data_from_velocity
 
 __all__ = ["GUIDANCE", "NOISE_GUIDANCE", "Field", "Guidance", "guide", "guide_noise", "prefix_weights"]
 
@@ -110,7 +110,8 @@ def guide_noise(predict: Field, schedule: Schedule, guidance: Guidance) -> Field
 
         state, time = (part.unflatten(0, (size, -1)) for part in (x / scale, (sigma / scale).flatten()))
         velocities, _ = guide(field, state, guidance)
-        return noise_from_velocity(state, velocities(state, time), time).flatten(0, 1).to(x.dtype)
+        noise = state + (1 - time)[..., None, None] * velocities(state, time)
+        return noise.flatten(0, 1).to(x.dtype)
 
     return guided
 

@@ -45,10 +45,6 @@ class Layout:
             tuple(tuple(int(self.sees.get((q, k), See.NOTHING)) for k in self.blocks) for q in self.blocks), device
         )
 
-    def is_causal(self, blocks: tuple[str, ...]) -> bool:
-        """Whether all `blocks` see each other strictly causally."""
-        return all(self.sees.get((q, k), See.NOTHING) == See.EARLIER for q in blocks for k in blocks)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Attention:

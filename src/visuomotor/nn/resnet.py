@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from visuomotor.nn.film import FiLM
+from visuomotor.spelling import require_choices
 
 __all__ = ["RESNET_SIZES", "ResNet", "ResNetConfig", "imagenet_pixels"]
 
@@ -41,8 +42,7 @@ class ResNetConfig:
             raise ValueError(f"widths {self.widths} and depths {self.depths} must name as many stages, all positive.")
         if self.bottleneck and any(width % EXPANSION for width in self.widths):
             raise ValueError(f"widths {self.widths} of a bottleneck network must be multiples of {EXPANSION}.")
-        if self.norm not in ("batch", "group"):
-            raise ValueError(f"norm is {self.norm!r}, but must be 'batch' or 'group'.")
+        require_choices(self)
 
 
 RESNET_SIZES: dict[str, dict] = {

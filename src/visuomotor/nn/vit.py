@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from visuomotor.nn.dit import MLP, SelfAttention
 from visuomotor.nn.vision import LayerScale
+from visuomotor.spelling import require_choices
 
 __all__ = ["DINOV2_LARGE", "SIGLIP_SO400M", "ViT", "ViTConfig", "resize_grid"]
 
@@ -47,8 +48,7 @@ class ViTConfig:
             raise ValueError(f"Image side {self.image_size} is not a multiple of the patch side {self.patch_size}.")
         if self.layers < 1 or self.registers < 0:
             raise ValueError(f"A tower has at least 1 layer and 0 registers, not {self.layers} and {self.registers}.")
-        if self.gelu not in ("none", "tanh"):
-            raise ValueError(f"gelu is {self.gelu!r}, but must be 'none' or 'tanh'.")
+        require_choices(self)
 
     @property
     def grid(self) -> int:

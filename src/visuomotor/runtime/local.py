@@ -102,12 +102,6 @@ class LocalPool:
                 worker.process.kill()
                 worker.process.join()
 
-    def __enter__(self) -> "LocalPool":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def _start(self) -> _Worker:
         ours, theirs = self._context.Pipe()
         arguments = (theirs, self._setup, self._arguments)

@@ -1,6 +1,6 @@
 """Protocol of worker pools: workers with a state of their own, each of which does one job at a time.
 
-    with LocalPool(Recorder, (plan,), count=2) as pool:
+    with closing(LocalPool(Recorder, (plan,), count=2)) as pool:
         pool.submit(job, worker=pool.idle[0])
         finished = pool.next()
 
@@ -59,12 +59,6 @@ class WorkerPool(Protocol):
         """End the workers; jobs under way are lost."""
         ...
 
-    def __enter__(self) -> "WorkerPool": ...
 
-    def __exit__(self, *_: object) -> None: ...
-
-
-class MakePool(Protocol):
-    """A pool's constructor: `count` workers, each of which calls `setup(*arguments)` at its first job."""
-
-    def __call__(self, setup: Setup, arguments: tuple[Any, ...], count: int) -> WorkerPool: ...
+MakePool = Callable[[Setup, tuple[Any, ...], int], WorkerPool]
+"""A pool's constructor: setup, its arguments, number of workers. A worker calls its setup at its first job."""

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 from visuomotor.contract import ActionChunk, Observation
 from visuomotor.serving.metrics import ServingMetrics
@@ -89,7 +90,7 @@ class Batcher:
 
     async def in_thread(self, observations: Sequence[Observation]) -> list[ActionChunk]:
         """A forward pass by itself, for warming up."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self.policy.infer, observations)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, _infer, self.policy, observations)
 
     async def close(self) -> None:
         """Stop; requests that still wait are told."""
@@ -138,12 +139,19 @@ class Batcher:
                 return
 
 
+def _infer(policy: PolicyLike, observations: Sequence[Observation], *given: Any) -> list[ActionChunk]:
+    try:
+        return policy.infer(observations, *given)
+    except StopIteration as error:  # a future cannot hold one, so whoever waits for it would wait for ever
+        raise RuntimeError("The policy raised StopIteration.") from error
+
+
 def _forward(policy: PolicyLike, batch: Sequence[_Request]) -> list[ActionChunk | Exception]:
     """A chunk or an error for each request; runs on the policy's thread."""
     try:
         observations = [request.observation for request in batch]
         sessions, seeds = [request.session for request in batch], [request.seed for request in batch]
-        chunks = policy.infer(observations, sessions, seeds)
+        chunks = _infer(policy, observations, sessions, seeds)
         if len(chunks) != len(batch):
             raise RuntimeError(f"The policy gave {len(chunks)} chunks for {len(batch)} observations.")
         return list(chunks)

@@ -6,8 +6,9 @@ import ssl
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+from visuomotor_client.limits import SafetyLimits
+
 from visuomotor.codec import decode
-from visuomotor.execution.safety import SafetyLimits
 
 __all__ = ["Limits", "ServeConfig", "read_api_keys", "read_safety_limits"]
 

@@ -8,12 +8,12 @@ from typing import Any
 from weakref import WeakSet
 
 import numpy as np
+from visuomotor_client.chunking import ChunkError, check_chunk
 from visuomotor_client.rotation import is_linear
+from visuomotor_client.safety import SafetyFilter
 
 import visuomotor
 from visuomotor.contract import Embodiment, Observation
-from visuomotor.execution.chunking import ChunkError, check_chunk
-from visuomotor.execution.safety import SafetyFilter
 from visuomotor.serving.batching import Answer, Batcher, Overloaded
 from visuomotor.serving.config import ServeConfig
 from visuomotor.serving.connection import Inbox

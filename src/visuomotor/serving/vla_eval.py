@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 from visuomotor_client import vla_eval as wire
+from visuomotor_client.chunking import RecedingHorizon
+from visuomotor_client.controller import Controller
 from visuomotor_client.vla_eval import MalformedMessage, Message
 from websockets.asyncio.server import ServerConnection
 
 import visuomotor
-from visuomotor.execution.chunking import RecedingHorizon
-from visuomotor.execution.controller import Controller
 from visuomotor.serving.batching import Answer
 from visuomotor.serving.connection import GOING_AWAY, Inbox, send
 from visuomotor.serving.observations import ObservationKeys

@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Literal
 
@@ -58,7 +59,8 @@ class AttemptMaker:
         waiting = iter([index for index in range(len(self._scenarios)) if index not in self._attempts])
         if (missing := self._missing()) > 0:
             arguments = (self._plan, self._world, self._staging.root)
-            with self._make_pool(Recorder, arguments, min(self._plan.workers, missing)) as pool:
+            count = min(self._plan.workers, missing)
+            with closing(self._make_pool(Recorder, arguments, count)) as pool:
                 self._fill(pool, waiting)
                 while pool.busy:
                     self._take(pool, pool.next())

@@ -55,17 +55,6 @@ class CameraRenderer:
         renderer.update_scene(data, camera, self._option)
         return renderer.render()
 
-    def segmentation(self, data: Any, camera: str | int) -> np.ndarray:
-        """Geom id per pixel, int32[height, width]; -1 where there is no geom."""
-        renderer = self._open()
-        renderer.enable_segmentation_rendering()
-        try:
-            renderer.update_scene(data, camera, self._option)
-            ids = renderer.render()
-        finally:
-            renderer.disable_segmentation_rendering()
-        return np.where(ids[..., 1] == int(mujoco.mjtObj.mjOBJ_GEOM), ids[..., 0], -1).astype(np.int32)
-
     def close(self) -> None:
         """Free the graphics context. Safe to call twice; a later `render` opens a new one."""
         if self._renderer is not None:

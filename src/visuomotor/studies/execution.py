@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from visuomotor_client.executors import EXECUTORS, guidance_of
+
 from visuomotor.apps.evaluation import evaluate_checkpoint, policy_for
 from visuomotor.apps.steps import Steps, digest, source_digest
 from visuomotor.codec import encode
@@ -13,7 +15,6 @@ from visuomotor.contract import EvalPlan
 from visuomotor.evaluation.provenance import checkpoint_hash, code_version
 from visuomotor.evaluation.results import RECORDS_FILE, Motion, Results, read_records
 from visuomotor.evaluation.statistics import Rate, compare_paired, holm
-from visuomotor.execution.controller import EXECUTORS, guidance_of
 from visuomotor.locks import FolderLock
 from visuomotor.studies.engine import Watch
 

@@ -14,9 +14,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
+from visuomotor_client.limits import SafetyLimits
 
 from tests.serving.robochallenge.fakes import HASTY, LIMITS, ROBOTS, SETTINGS, Nudge, poses_of_two_arms
-from visuomotor.execution.safety import SafetyLimits
 from visuomotor.serving.robochallenge.connection import Connection, PlatformError
 from visuomotor.serving.robochallenge.conventions import Convention
 from visuomotor.serving.robochallenge.hold import Hold

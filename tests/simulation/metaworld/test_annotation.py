@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from tests.simulation.geoms import segmentation
 from visuomotor.contract import Scenario
 from visuomotor.simulation.metaworld.annotation import geoms_of
 from visuomotor.simulation.metaworld.tasks import TASKS
@@ -14,7 +15,7 @@ def test_boxes_enclose_what_segmentation_shows(env, task):
     boxes, size, compared = env.annotate().boxes, 128, 0
     renderer = CameraRenderer(env.inner.model, size, size)
     for camera in env.embodiment.cameras:
-        ids = renderer.segmentation(env.inner.data, camera.name)
+        ids = segmentation(renderer, env.inner.data, camera.name)
         ids = ids[::-1, ::-1] if camera.name == "corner2" else ids
         for name, body in TASKS[task].objects.items():
             rows, columns = np.nonzero(np.isin(ids, geoms_of(env.inner.model, body)))

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from tests.simulation.geoms import segmentation
 from visuomotor.simulation.rendering import CameraRenderer, mujoco
 from visuomotor.simulation.tabletop.annotate import project
 from visuomotor.simulation.tabletop.scene import FURNITURE
@@ -15,7 +16,7 @@ def segment(env):
     renderer = CameraRenderer(model, PIXELS, PIXELS)
 
     def masks(camera: str) -> dict[str, np.ndarray]:
-        geoms = renderer.segmentation(env.scene.data, camera)
+        geoms = segmentation(renderer, env.scene.data, camera)
         bodies = np.where(geoms >= 0, model.geom_bodyid[geoms], -1)
         names = {item.name: f"object{k}" for k, item in enumerate(env.scene.objects)} | {n: n for n in FURNITURE}
         return {name: bodies == model.body(body).id for name, body in names.items()}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from visuomotor.simulation.tabletop import scenarios
-from visuomotor.simulation.tabletop.language import subtasks
+from visuomotor.simulation.tabletop.grammar import subtasks
 
 KINDS = [
     "lift(red block)",

@@ -9,8 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from visuomotor.simulation.tabletop.grammar import kind_specs
-from visuomotor.simulation.tabletop.language import (
+from visuomotor.simulation.tabletop.combinations import (
+    distractors,
+    heldout,
+    is_heldout,
+    other_instruction,
+    scenarios,
+    splits,
+)
+from visuomotor.simulation.tabletop.grammar import corpus, instruction, kind_specs, paraphrases, subtasks
+from visuomotor.simulation.tabletop.taskspec import (
     FULL,
     REFERENCE_SHAPES,
     RELATIONS,
@@ -18,18 +26,8 @@ from visuomotor.simulation.tabletop.language import (
     TARGETS,
     TaskSpec,
     Vocabulary,
-    corpus,
-    distractors,
     drawer_sequence,
     get_vocabulary,
-    heldout,
-    instruction,
-    is_heldout,
-    other_instruction,
-    paraphrases,
-    scenarios,
-    splits,
-    subtasks,
 )
 from visuomotor.simulation.tabletop.templates import TEMPLATES
 

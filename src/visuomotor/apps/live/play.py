@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from visuomotor_client.chunking import RecedingHorizon
+from visuomotor_client.limits import SafetyLimits
+from visuomotor_client.safety import SafetyFilter
 
 from visuomotor.apps.live.frames import ChunkShown, Latency, end_effector_path, images_shown
 from visuomotor.contract import Observation, Scenario
-from visuomotor.execution.chunking import RecedingHorizon
-from visuomotor.execution.safety import SafetyFilter, SafetyLimits
 from visuomotor.serving.remote import FAILURES
 from visuomotor.session import PolicyLike, Session
 from visuomotor.simulation.interface import Environment

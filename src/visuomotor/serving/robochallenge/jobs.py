@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from visuomotor_client.chunking import check_chunk
+from visuomotor_client.limits import SafetyLimits
+from visuomotor_client.safety import SafetyFilter
 
 from visuomotor.contract import Observation
-from visuomotor.execution.chunking import check_chunk
-from visuomotor.execution.safety import SafetyFilter, SafetyLimits
 from visuomotor.serving.remote import FAILURES
 from visuomotor.serving.robochallenge.connection import PlatformError
 from visuomotor.serving.robochallenge.conventions import ROBOTS, Convention, Layout

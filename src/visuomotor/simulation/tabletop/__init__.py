@@ -7,10 +7,11 @@ import numpy as np
 
 from visuomotor.contract import Scenario
 from visuomotor.simulation.interface import WorldSpec
-from visuomotor.simulation.tabletop import language
+from visuomotor.simulation.tabletop import combinations
+from visuomotor.simulation.tabletop.combinations import scenarios, splits
 from visuomotor.simulation.tabletop.environment import EMBODIMENT, TabletopEnvironment
-from visuomotor.simulation.tabletop.language import corpus, get_vocabulary, scenarios, splits
-from visuomotor.simulation.tabletop.taskspec import TaskSpec
+from visuomotor.simulation.tabletop.grammar import corpus
+from visuomotor.simulation.tabletop.taskspec import TaskSpec, get_vocabulary
 from visuomotor.simulation.tabletop.variation import Variation, sample_layout, stream
 
 __all__ = ["EMBODIMENT", "WORLD", "TabletopEnvironment", "other_instruction", "scenarios", "splits"]
@@ -25,7 +26,7 @@ def other_instruction(scenario: Scenario, distractors: int = Variation.distracto
     variation = Variation(distractors=int(scenario.options.get("distractors", distractors)))
     layout = sample_layout(spec, vocabulary, variation, stream(scenario.seed, "layout"))
     objects = [(o.colour, o.shape) for o in layout.objects]
-    return language.other_instruction(spec, objects, np.random.default_rng(scenario.seed), vocabulary)[1]
+    return combinations.other_instruction(spec, objects, np.random.default_rng(scenario.seed), vocabulary)[1]
 
 
 def sentences(vocabulary: str = "small") -> Iterable[str]:

@@ -20,8 +20,9 @@ from visuomotor.simulation.tabletop.arm import (
     WORKSPACE_LOW,
     ArmController,
 )
+from visuomotor.simulation.tabletop.combinations import scenarios
 from visuomotor.simulation.tabletop.experts import TabletopExpert
-from visuomotor.simulation.tabletop.language import instruction, scenarios
+from visuomotor.simulation.tabletop.grammar import instruction
 from visuomotor.simulation.tabletop.objects import hide_slot, set_slot
 from visuomotor.simulation.tabletop.predicates import TaskMonitor
 from visuomotor.simulation.tabletop.rearrange import move_object

@@ -13,7 +13,7 @@ from visuomotor.simulation.tabletop.arm import ARM_ACTUATORS_XML, ARM_DEFAULTS_X
 from visuomotor.simulation.tabletop.objects import slot_xml
 
 __all__ = [
-    "BOWLS", "BOWL_HEIGHT", "BOWL_RADIUS", "BUTTON_TRAVEL", "CABINET", "CABINET_SIZE", "DRAWER_TRAVEL", "FURNITURE",
+    "BOWLS", "BOWL_HEIGHT", "BOWL_RADIUS", "BUTTON_TRAVEL", "CABINET", "DRAWER_TRAVEL", "FURNITURE",
     "HANDLE", "TIMESTEP", "compile_scene",
 ]  # fmt: skip
 
@@ -22,7 +22,6 @@ BOWLS = {"left bowl": (-0.185, 0.12), "right bowl": (0.185, 0.12)}  # default ce
 BOWL_RADIUS = 0.07  # outer
 BOWL_HEIGHT = 0.03
 CABINET = (0.0, 0.20)  # default centre
-CABINET_SIZE = (0.08, 0.06, 0.05)  # half sizes
 DRAWER_TRAVEL = 0.10
 HANDLE = np.array([0.0, -0.105, 0.045])  # of the closed drawer's handle, from the cabinet's centre on the table
 BUTTON_TRAVEL = 0.012

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
-
-from visuomotor.execution.controller import medoid
+from visuomotor_client.selection import medoid
 
 
 @pytest.mark.parametrize(("metric", "scipy_name"), [("l2", "euclidean"), ("l1", "cityblock"), ("cosine", "cosine")])

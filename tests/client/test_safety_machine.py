@@ -1,6 +1,6 @@
 """Stateful properties of the safety filter, over every kind of component, reference, limit, state, clock and mode.
 
-A run by hand with more commands: `SAFETY_COMMANDS=1000000 pytest tests/execution/test_safety_machine.py -s`.
+A run by hand with more commands: `SAFETY_COMMANDS=1000000 pytest tests/client/test_safety_machine.py -s`.
 """
 
 import math
@@ -17,9 +17,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import seed as fixed_seed
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from visuomotor_client.limits import SafetyLimits
+from visuomotor_client.safety import SafetyFilter
 
-from tests.execution.plant import HZ, KEEP_OUT, RANGES, TINY, WORKSPACE, Axis, Plant
-from visuomotor.execution.safety import SafetyFilter, SafetyLimits
+from tests.client.plant import HZ, KEEP_OUT, RANGES, TINY, WORKSPACE, Axis, Plant
 
 IN_CI = 20_000
 COMMANDS = int(os.environ.get("SAFETY_COMMANDS", IN_CI))

@@ -4,8 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-
-from visuomotor.execution.chunking import ChunkRequest
+from visuomotor_client.chunking import ChunkRequest
 
 
 def component(name: str, kind: str, size: int = 1, **other: Any) -> dict[str, Any]:

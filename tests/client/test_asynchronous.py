@@ -4,21 +4,14 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from visuomotor_client.chunking import ChunkExecutor, ChunkRequest, RecedingHorizon
+from visuomotor_client.controller import Controller
+from visuomotor_client.ensemble import TemporalEnsemble
+from visuomotor_client.executors import EXECUTORS, make_executor
+from visuomotor_client.loop import SimulatedClock, SimulatedInference, SystemClock, ThreadedInference, run
+from visuomotor_client.safety import SafetyFilter
 
-from tests.execution.point import ROBOT, PointRobot, planned
-from visuomotor.execution.chunking import ChunkExecutor, ChunkRequest, RecedingHorizon
-from visuomotor.execution.controller import (
-    EXECUTORS,
-    Controller,
-    SimulatedClock,
-    SimulatedInference,
-    SystemClock,
-    ThreadedInference,
-    make_executor,
-    run,
-)
-from visuomotor.execution.ensemble import TemporalEnsemble
-from visuomotor.execution.safety import SafetyFilter
+from tests.client.point import ROBOT, PointRobot, planned
 
 Ask = Callable[[float, ChunkRequest | None], np.ndarray]
 

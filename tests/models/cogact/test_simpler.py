@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from visuomotor.execution.simpler import SimplerActions, StickyGripper, rotation_vector
+from visuomotor.models.cogact.simpler import SimplerActions, StickyGripper, rotation_vector
 
 
 def test_rotations_are_those_of_scipy() -> None:

@@ -4,9 +4,8 @@ import math
 
 import numpy as np
 import pytest
-
-from visuomotor.execution.chunking import ChunkError
-from visuomotor.execution.ensemble import AdaptiveEnsemble
+from visuomotor_client.chunking import ChunkError
+from visuomotor_client.ensemble import AdaptiveEnsemble
 
 
 def run(ensemble: AdaptiveEnsemble, chunks: np.ndarray) -> np.ndarray:

@@ -43,7 +43,8 @@ def test_the_free_share_ends_at_the_first_box(start: np.ndarray, end: np.ndarray
     blocked = inside(start + shares[:, None] * (end - start), keep_out)
     assert not blocked[shares < share - 1e-9].any()
     if share < 1 and (end != start).any():
-        assert inside(start + min(share + 1e-6, 1) * (end - start), keep_out) or not blocked.any()
+        behind = np.minimum(share + np.array([1e-9, 1e-8, 1e-7, 1e-6]), 1)  # the path may leave a box at once again
+        assert inside(start + behind[:, None] * (end - start), keep_out).any() or not blocked.any()
 
 
 def test_along_a_face_nothing_is_in_the_way() -> None:

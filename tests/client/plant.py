@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from tests.execution.point import component
+from tests.client.point import component
 
 HZ = 10.0
 TINY = 2e-6

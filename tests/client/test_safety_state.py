@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
+from visuomotor_client.limits import SafetyLimits
+from visuomotor_client.safety import SafetyFilter
 
-from tests.execution.point import component
-from tests.execution.test_safety import ARM, BOX, END_EFFECTOR, JOINTS, robot
-from visuomotor.execution.safety import SafetyFilter, SafetyLimits
+from tests.client.point import component
+from tests.client.test_safety import ARM, BOX, END_EFFECTOR, JOINTS, robot
 
 JOINT_STEP = component("joints", "joint", 2, unit="rad", reference="step")
 JOINT_STATE = component("joints", "joint", 2, unit="rad", low=[-2.0] * 2, high=[2.0] * 2)

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
+from visuomotor_client.limits import SafetyLimits
+from visuomotor_client.safety import SafetyFilter
 
-from tests.execution.point import component
-from visuomotor.execution.safety import SafetyFilter, SafetyLimits
+from tests.client.point import component
 
 GRIPPER = {"unit": "opening", "low": [0.0], "high": [1.0], "opened": 1.0, "closed": 0.0}
 JOINTS = component("joints", "joint", 3, unit="rad", low=[-1.1, -2.0, 0.2], high=[1.1, 2.0, 0.7])

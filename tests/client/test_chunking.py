@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-
-from visuomotor.execution.chunking import ChunkError, RecedingHorizon, check_chunk
+from visuomotor_client.chunking import ChunkError, RecedingHorizon, check_chunk
 
 
 def test_runs_the_first_actions_of_each_chunk() -> None:
