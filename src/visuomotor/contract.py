@@ -38,6 +38,7 @@ class TextKind(IntEnum):
     TRAJECTORY = 4
     ACTION = 5  # discrete action tokens: never visible to the continuous action chunk
     ANSWER = 6  # vision-language data
+    QUERY = 7  # placeholder without an embedding, in front of which a head reads the model's states
 
 
 @dataclass(frozen=True, kw_only=True)

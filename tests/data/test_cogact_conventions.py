@@ -84,6 +84,16 @@ def test_actions_are_clipped_both_ways() -> None:
     np.testing.assert_array_equal(clipped.robot_actions(far, state), plain.robot_actions(far.clip(-1, 1), state))
 
 
+def test_the_state_is_clipped_where_the_configuration_says_so() -> None:
+    plain, dataset = build()
+    clipped, _ = build(clip_state=True)
+    rows = [sample(plain, dataset, row).state for row in range(12)]
+    outside = int(np.argmax([abs(state).max() for state in rows]))
+    assert abs(rows[outside]).max() > 1
+    np.testing.assert_array_equal(sample(clipped, dataset, outside).state, rows[outside].clip(-1, 1))
+    assert not clipped.units[0].action.clip
+
+
 def test_grippers_open_or_close() -> None:
     processor, _ = build(binary_grippers=True)
     plain, _ = build()

@@ -31,6 +31,7 @@ def make_run(model: str = "dm0", processor: dict[str, Any] | None = None, **fiel
         ("dm0", {"horizon": 6, "action_dim": 9, "state_dim": 7, "vision.image_size": 48}, (6, 9, 7, 48, "plain")),
         ("cogact", {"action_model.horizon": 6, "action_model.action_dim": 9}, (6, 9, 8, 96, "cogact")),
         ("damvla", {"action_model.horizon": 6, "action_model.action_dim": 9}, (6, 9, 8, 96, "cogact")),
+        ("oft", {"horizon": 6, "action_dim": 9, "state_dim": 7}, (6, 9, 7, 96, "openvla_oft")),
         ("dexvla", {"head.horizon": 6, "head.action_dim": 9, "head.state_dim": 7}, (6, 9, 7, None, "qwen2_vl")),
         ("dexvla-expert", {"head.horizon": 6, "head.action_dim": 9, "image_size": 48}, (6, 9, 8, 48, "plain")),
     ],

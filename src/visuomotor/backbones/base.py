@@ -6,7 +6,7 @@ Dimensions: B samples, P slots of the sequence, W width of the language model, V
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -28,13 +28,15 @@ class ContextRequest:
     keys       keys and values of every layer of the language model
     layers     layers whose hidden states are read: 0 the embeddings, i the output of i layers; the last layer's, also
                as -1, are normalised (the numbering of transformers)
-    at         slots at which the states are read: "all" of them, or the last slot of the "prompt" alone
+    at         slots at which the states are read: "all" of them, the last slot of the "prompt" alone, or the slot
+               before each of the `queries` query tokens of a text (TextKind.QUERY)
     features   tower features by name, e.g. "prefix": class token and registers of DINOv2
     """
 
     keys: bool = False
     layers: tuple[int, ...] = ()
-    at: str = "all"
+    at: Literal["all", "prompt", "queries"] = "all"
+    queries: int = 0
     features: tuple[str, ...] = ()
 
 
@@ -89,7 +91,7 @@ class Context:
                 `every`, the last states of all slots
     labels      int64[B, P]: HIDDEN where the head does not look, else 0; with `valid`, they describe the filled slots
     keys        keys and values of each layer, of training; at inference they are in `cache`
-    states      {layer: [B, P, W]}, or [B, 1, W] where the request reads one slot
+    states      {layer: [B, P, W]}, or [B, 1, W] where the request reads one slot, or [B, Q, W], one for each query
     features    {name: tower features of all views}
     last        [B, W], the state from which the next token is predicted; None where no text is to be written
     answer      bool[B, P], slots behind the prompt (only backbones whose heads pool over prompt and answer)

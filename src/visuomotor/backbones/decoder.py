@@ -32,6 +32,10 @@ class Reading:
     output          layer over the vocabulary: "tied" to the embedding, of its "own", or "none": no text is predicted
     split           a token convolution does not mix views with text
     action_tokens   discrete action tokens have a loss term of their own
+    film_padding    towers that read the text read its padding, too (as published code does in training)
+
+    Raises:
+        ValueError: text is to be predicted where every token sees the ones behind it.
     """
 
     attention: Literal["causal", "prefix", "full"] = "causal"
@@ -39,7 +43,15 @@ class Reading:
     output: Literal["tied", "own", "none"] = "tied"
     split: bool = True
     action_tokens: bool = True
+    film_padding: bool = False
     words: WordIds = field(default_factory=WordIds)
+
+    def __post_init__(self) -> None:
+        if self.attention == "full" and self.output != "none":
+            raise ValueError(
+                f"attention is 'full' and output is {self.output!r}, but a token that sees those behind it learns "
+                f"nothing from predicting them; set output to 'none', or attention to 'causal' or 'prefix'."
+            )
 
 
 FULL = Layout(blocks=("all",), sees={("all", "all"): See.ALL})
@@ -100,7 +112,7 @@ class DecoderBackbone(Backbone):
             raise ValueError(f"There is no layer {wrong[0]}: the language model has {depth}, and 0 is its embeddings.")
         # The states in between, and the last ones of all slots, are kept only where somebody reads them.
         hidden: list[Tensor] | None = [] if any(layer not in (-1, depth) for layer in layers) else None
-        whole = everywhere or (bool(layers) and request.at == "all")
+        whole = everywhere or (bool(layers) and request.at != "prompt")
         states, keys = self.llm(x, attention, cache=context.cache, hidden=hidden, keys_only=not whole)
         if context.cache is not None:
             context.cache.length = x.shape[1]
@@ -109,6 +121,11 @@ class DecoderBackbone(Backbone):
         context.every = states if everywhere else None
         if request.at == "all":
             context.states = {layer: states if hidden is None else [*hidden, states][layer] for layer in layers}
+        elif request.at == "queries":
+            slot = self._before_queries(context, request.queries)
+            context.states = {
+                layer: _at(states if hidden is None else [*hidden, states][layer], slot) for layer in layers
+            }
         elif layers:
             slot = self._last_of_prompt(context)
             last = _at(states, slot) if whole else self.llm.last_state(states, attention, keys[-1], slot)
@@ -122,8 +139,8 @@ class DecoderBackbone(Backbone):
     ) -> tuple[Context, Float[Tensor, "B P W"], Attention]:
         """What is read before the decoder runs: the context so far, embedded tokens, and who sees whom."""
         slots, at = Slots.of(batch), self.reading.images_after
-        text = self._embed(slots.ids)
-        views, valid, features = self._views(batch, text)
+        text = self._embed(slots.ids).masked_fill((slots.kind == int(TextKind.QUERY))[..., None], 0)
+        views, valid, features = self._views(batch, text, self._text_feature(slots, text))
         if inserted is not None:
             views = torch.cat([views, inserted], dim=1)
             valid = F.pad(valid, (0, inserted.shape[1]), value=True)
@@ -149,22 +166,32 @@ class DecoderBackbone(Backbone):
     def _embed(self, ids: Int64[Tensor, "B L"]) -> Float[Tensor, "B L W"]:
         return self.llm.embed_tokens(ids)
 
-    def _views(self, batch: Batch, like: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    def _text_feature(self, slots: Slots, text: Float[Tensor, "B L W"]) -> Float[Tensor, "B W"] | None:
+        """Mean embedding of the text without its queries, where the towers read it."""
+        if not self.vision.reads_text:
+            return None
+        words = slots.kind != int(TextKind.QUERY)
+        words = words if self.reading.film_padding else words & slots.valid
+        return (text * words[..., None]).sum(1) / words.sum(1, keepdim=True).clamp(min=1)
+
+    def _views(self, batch: Batch, like: Tensor, feature: Tensor | None) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """(tokens [B, N, W], validity [B, N], features [B, ...]) of the views, one behind the other.
 
+        feature: of each row's text, for towers that read it.
         One call of the tower for all images; images of views that a row has not are not computed.
         """
         views = list(batch.images.values())
         if not views:
             return like[:, :0], like.new_zeros(len(like), 0, dtype=torch.bool), {}
         pixels = torch.cat([view if view.is_floating_point() else self.vision.prepare(view) for view in views])
+        text = None if feature is None else feature.repeat(len(views), 1)
         if not batch.mixes_views:
-            tokens, features = self.vision(pixels)
+            tokens, features = self.vision(pixels, text)
             valid = batch.text_valid.new_ones(len(pixels))
         else:
             valid = batch.present.T.flatten()
             rows = valid.nonzero()[:, 0]
-            tokens, features = self.vision(pixels[rows])
+            tokens, features = self.vision(pixels[rows], None if text is None else text[rows])
             tokens, features = _spread(tokens, rows, valid), {n: _spread(f, rows, valid) for n, f in features.items()}
 
         def beside(t: Tensor) -> Tensor:
@@ -186,6 +213,18 @@ class DecoderBackbone(Backbone):
         else:
             attention = compile_attention(turn_layout(turns), slots.turn, slots.valid)
         return replace(attention, groups=slots.group if self.reading.split else None)
+
+    def _before_queries(self, context: Context, count: int) -> Int64[Tensor, "B Q"]:
+        """The slot before each query. A row without queries, which has no actions either, gets any slots."""
+        slots = context.slots
+        assert slots is not None
+        if count > slots.kind.shape[1]:
+            raise ValueError(
+                f"The head reads {count} queries, but the sequence has {slots.kind.shape[1]} tokens; take the text "
+                f"layout that the model's configuration names, with the model's horizon and action width."
+            )
+        # The number of queries is the request's, since to count them the host would have to wait for the device.
+        return (valid_first(slots.kind == int(TextKind.QUERY))[:, :count] - 1).clamp(min=0)
 
     def _last_of_prompt(self, context: Context) -> Int64[Tensor, "B"]:
         slots = context.slots
@@ -283,5 +322,6 @@ def _spread(found: Float[Tensor, "N ..."], rows: Int64[Tensor, "N"], valid: Bool
     return found.new_zeros(len(valid), *found.shape[1:]).index_copy(0, rows, found)
 
 
-def _at(states: Float[Tensor, "B P W"], slot: Int64[Tensor, "B"]) -> Float[Tensor, "B 1 W"]:
-    return states.gather(1, slot[:, None, None].expand(-1, 1, states.shape[-1]))
+def _at(states: Float[Tensor, "B P W"], slot: Int64[Tensor, "B *Q"]) -> Float[Tensor, "B Q W"]:
+    """The states at one slot of each row, or at several."""
+    return states.gather(1, slot.reshape(len(slot), -1, 1).expand(-1, -1, states.shape[-1]))

@@ -18,17 +18,23 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Vision(nn.Module, ABC):
-    """A vision tower, or several, in front of `projector`."""
+    """A vision tower, or several, in front of `projector`. `reads_text`: its blocks are modulated by the text."""
 
     projector: nn.Module
+    reads_text: bool = False
 
     @abstractmethod
     def prepare(self, images: UInt8[Tensor, "B h w 3"]) -> Float[Tensor, "B C size size"]:
         """What `forward` takes; normalisations for several towers stand one behind the other in C."""
 
     @abstractmethod
-    def forward(self, pixels: Float[Tensor, "B C size size"]) -> tuple[Float[Tensor, "B S W"], dict[str, Tensor]]:
-        """Tokens for the language model, and features by name for heads that read them."""
+    def forward(
+        self, pixels: Float[Tensor, "B C size size"], text: Float[Tensor, "B W"] | None = None
+    ) -> tuple[Float[Tensor, "B S W"], dict[str, Tensor]]:
+        """Tokens for the language model, and features by name for heads that read them.
+
+        text: mean embedding of each image's text, for towers with `reads_text`.
+        """
 
     @abstractmethod
     def units(self) -> list[nn.Module]:
@@ -49,7 +55,9 @@ class PerceptionVision(Vision):
     def prepare(self, images: UInt8[Tensor, "B h w 3"]) -> Float[Tensor, "B 3 size size"]:
         return prepare_images(images, self.tower.config.image_size, self.pad)
 
-    def forward(self, pixels: Float[Tensor, "B 3 size size"]) -> tuple[Float[Tensor, "B S W"], dict[str, Tensor]]:
+    def forward(
+        self, pixels: Float[Tensor, "B 3 size size"], text: Tensor | None = None
+    ) -> tuple[Float[Tensor, "B S W"], dict[str, Tensor]]:
         return self.projector(self.tower(pixels.to(self.projector.weight.dtype))), {}
 
     def units(self) -> list[nn.Module]:
@@ -60,7 +68,8 @@ class PrismaticVision(Vision):
     """DINOv2 and SigLIP side by side, and a projector of three linears, four times as wide inside as both towers.
 
     Images are resized without keeping their aspect. Patches come from the towers' second-to-last blocks, without a
-    norm. Feature "prefix" [B, P, D]: DINOv2's class token and registers, from the same block.
+    norm. Feature "prefix" [B, P, D]: DINOv2's class token and registers, from the same block. Towers with FiLM are
+    modulated by the text.
     """
 
     projector: nn.Sequential
@@ -68,6 +77,7 @@ class PrismaticVision(Vision):
     def __init__(self, dinov2: ViTConfig, siglip: ViTConfig, width: int) -> None:
         super().__init__()
         self.dinov2, self.siglip = ViT(dinov2), ViT(siglip)
+        self.reads_text = bool(dinov2.film)
         inputs = dinov2.width + siglip.width
         layers = [nn.Linear(inputs, 4 * inputs), nn.GELU(), nn.Linear(4 * inputs, width), nn.GELU()]
         self.projector = nn.Sequential(*layers, nn.Linear(width, width))
@@ -78,9 +88,11 @@ class PrismaticVision(Vision):
         mean, std = _imagenet(x.device)
         return torch.cat([(x - mean) / std, (x - 0.5) / 0.5], dim=1)
 
-    def forward(self, pixels: Float[Tensor, "B 6 size size"]) -> tuple[Float[Tensor, "B S W"], dict[str, Tensor]]:
-        prefix, patches = self.dinov2(pixels[:, :3])
-        _, others = self.siglip(pixels[:, 3:])
+    def forward(
+        self, pixels: Float[Tensor, "B 6 size size"], text: Float[Tensor, "B W"] | None = None
+    ) -> tuple[Float[Tensor, "B S W"], dict[str, Tensor]]:
+        prefix, patches = self.dinov2(pixels[:, :3], condition=text)
+        _, others = self.siglip(pixels[:, 3:], condition=text)
         return self.projector(torch.cat([patches, others], dim=-1)), {"prefix": prefix}
 
     def units(self) -> list[nn.Module]:
@@ -107,7 +119,9 @@ class SiglipVision(Vision):
     def prepare(self, images: UInt8[Tensor, "B h w 3"]) -> Float[Tensor, "B 3 size size"]:
         return letterboxed(images, self.tower.config.image_size)
 
-    def forward(self, pixels: Float[Tensor, "B 3 size size"]) -> tuple[Float[Tensor, "B S W"], dict[str, Tensor]]:
+    def forward(
+        self, pixels: Float[Tensor, "B 3 size size"], text: Tensor | None = None
+    ) -> tuple[Float[Tensor, "B S W"], dict[str, Tensor]]:
         _, tokens = self.tower(pixels, -1, norm=True)
         return self.projector(tokens.to(self.projector.weight.dtype)), {}
 

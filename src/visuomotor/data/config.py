@@ -29,8 +29,8 @@ class ProcessorConfig:
     levels: {scaffold level: probability that its line is present in a training sample}.
     prompt: name of the text layout (text/layouts.py): "plain", the instruction in a line of its own; "dm0", the
         published DM0's; "qwen2_vl", the chat layout of DexVLA (text/chat.py), whose only level is the sub-task, the
-        reasoning of every sample (1) or of none (0); "cogact", which has no levels; "pi0" and "pi05", the published
-        ones' (text/pi0.py).
+        reasoning of every sample (1) or of none (0); "cogact", which has no levels; "openvla_oft", in which a query
+        stands for each number of the chunk; "pi0" and "pi05", the published ones' (text/pi0.py).
     action_reference: "embodiment" keeps what the data says; "chunk_start" learns absolute components as differences
         to the state at the start of the chunk; `state_of` pairs action with state components of other names, and
         `wrap_angles` takes angles the short way round (the servers of published models do not).
@@ -56,7 +56,8 @@ class ProcessorConfig:
         is the same with held-out words at inference (a control); "none" says the bare instruction or question.
     past_end: the steps of a chunk past its episode's end: "repeat" the last action, or stand "still": differences per
         step are zero, grippers and absolute targets repeat. Neither is valid data.
-    clip_actions: normalised actions are clipped to [-1, 1], in training and before they reach the robot (CogACT).
+    clip_actions: normalised actions are clipped to [-1, 1], in training and before they reach the robot (CogACT);
+        clip_state: the normalised state is, too (OpenVLA-OFT).
     binary_grippers: gripper commands for the robot are its opened or its closed value, whichever is nearer (CogACT).
     tags: the user's turn of a robot sample begins with robot and control mode (text/tags.py).
     sentence: robot samples carry what they are told as one frozen embedding, the label "sentence" (text/sentences.py):
@@ -100,6 +101,7 @@ class ProcessorConfig:
     tags: bool = False
     past_end: Literal["repeat", "still"] = "repeat"
     clip_actions: bool = False
+    clip_state: bool = False
     binary_grippers: bool = False
     sentence: str = ""
     sentence_of: Literal["subtask", "instruction"] = "subtask"

@@ -479,7 +479,7 @@ def _units(config: ProcessorConfig, embodiment: Embodiment, statistics: Statisti
     if not config.tell_state:
         state = dataclasses.replace(state, scale=np.full_like(state.scale, np.inf))  # whatever it is, it becomes 0
     return Units(
-        state=state,
+        state=dataclasses.replace(state, clip=config.clip_state),
         action=dataclasses.replace(action, clip=config.clip_actions),
         reference=_reference(config, embodiment),
         still=step_dimensions(embodiment) if config.past_end == "still" else (),

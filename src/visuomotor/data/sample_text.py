@@ -53,6 +53,7 @@ def robot_request(
         turns={level: config.turn(level) for level in contents},
         next_level=next_level,
         complete=complete,
+        queries=config.horizon * config.action_width,
     )
 
 

@@ -37,6 +37,7 @@ MODELS = {
     "dexvla": "visuomotor.models.dexvla",
     "dexvla-expert": "visuomotor.models.dexvla.expert",
     "pi0": "visuomotor.models.pi0",
+    "oft": "visuomotor.models.oft",
 }
 _loaded: dict[type, ModelSpec] = {}  # from users' files, by the type of their configurations
 

@@ -28,6 +28,7 @@ class ViTConfig:
     layer_scale              initial gain per channel of both branches of a block; None: blocks without gains
     gelu                     exact ("none", as in timm) or with the tanh approximation (PaliGemma)
     split_qkv                queries, keys and values are three matrices (PaliGemma) instead of one (timm)
+    film                     width of a condition that scales and shifts the tokens in every block (FiLM); 0: none
     """
 
     image_size: int = 224
@@ -41,6 +42,7 @@ class ViTConfig:
     layer_scale: float | None = None
     gelu: Literal["none", "tanh"] = "none"
     split_qkv: bool = False
+    film: int = 0
     norm_eps: float = 1e-6
 
     def __post_init__(self) -> None:
@@ -86,7 +88,7 @@ class PatchEmbedding(nn.Module):
 
 
 class ViTBlock(nn.Module):
-    """Pre-norm block, with or without LayerScale on both branches."""
+    """Pre-norm block, with or without LayerScale on both branches, and FiLM between them (OpenVLA-OFT+)."""
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
@@ -95,10 +97,13 @@ class ViTBlock(nn.Module):
         self.attn = SelfAttention(width, config.heads, split=config.split_qkv)
         self.mlp = MLP(width, config.mlp_width, config.gelu)
         self.ls1, self.ls2 = (None if gain is None else LayerScale(width, float(gain)) for _ in range(2))
+        self.scale, self.shift = (nn.Linear(config.film, width) if config.film else None for _ in range(2))
 
-    def forward(self, x: Float[Tensor, "B S W"]) -> Float[Tensor, "B S W"]:
+    def forward(self, x: Float[Tensor, "B S W"], condition: Float[Tensor, "B C"] | None = None) -> Tensor:
         attended = self.attn(self.norm1(x))
         x = x + (attended if self.ls1 is None else attended * self.ls1.gamma)
+        if self.scale is not None and self.shift is not None:
+            x = x * (1 + self.scale(condition)[:, None]) + self.shift(condition)[:, None]
         made = self.mlp(self.norm2(x))
         return x + (made if self.ls2 is None else made * self.ls2.gamma)
 
@@ -123,29 +128,38 @@ class ViT(nn.Module):
         self.norm = nn.LayerNorm(width, config.norm_eps)
 
     def forward(
-        self, images: Float[Tensor, "B 3 size size"], block: int = -2, *, norm: bool = False
+        self,
+        images: Float[Tensor, "B 3 size size"],
+        block: int = -2,
+        *,
+        norm: bool = False,
+        condition: Float[Tensor, "B C"] | None = None,
     ) -> tuple[Float[Tensor, "B P W"], Float[Tensor, "B N W"]]:
         """(prefix tokens: class, then registers; patch tokens, row by row) behind block number `block`.
 
         Blocks count from 0, or from the end as -1; those behind it are not run. `norm` applies the final norm.
+        condition: what FiLM modulates by.
 
         Raises:
-            ValueError: the images are of another size, or there is no such block.
+            ValueError: the images are of another size, there is no such block, or a condition without FiLM or FiLM
+                without a condition.
         """
         size, layers = self.config.image_size, self.config.layers
         if tuple(images.shape[1:]) != (3, size, size):
             raise ValueError(f"Images are {list(images.shape)}, but this tower takes [B, 3, {size}, {size}].")
         if not -layers <= block < layers:
             raise ValueError(f"There is no block {block} in a tower of {layers}; choose one from {-layers} on.")
+        if (condition is None) == bool(self.config.film):
+            raise ValueError(f"film is {self.config.film}: a tower takes a condition exactly where it has FiLM.")
         x = self.patch_embed(images) + self.pos_embed
         prefix = [token.expand(x.shape[0], -1, -1) for token in (self.cls_token, self.reg_token) if token is not None]
         # Published bfloat16 models keep the embedding in float32 and the blocks in bfloat16.
         x = torch.cat([*prefix, x], dim=1).to(self.norm.weight.dtype)
         for layer in self.blocks[: block % layers + 1]:
             if self.checkpoint and torch.is_grad_enabled():
-                x = checkpoint(layer, x, use_reentrant=False, preserve_rng_state=False)
+                x = checkpoint(layer, x, condition, use_reentrant=False, preserve_rng_state=False)
             else:
-                x = layer(x)
+                x = layer(x, condition)
         x = self.norm(x) if norm else x
         return x[:, : self.config.prefix_tokens], x[:, self.config.prefix_tokens :]
 

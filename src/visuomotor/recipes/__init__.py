@@ -22,6 +22,7 @@ RECIPES = {
     "cogact-nano": ("visuomotor.recipes.cogact", "cogact_nano"),
     "damvla-nano": ("visuomotor.recipes.damvla", "damvla_nano"),
     "pi0-nano": ("visuomotor.recipes.pi0", "pi0_nano"),
+    "oft-nano": ("visuomotor.recipes.oft", "oft_nano"),
     "own-data": ("visuomotor.recipes.own_data", "own_data"),
     "dm0": ("visuomotor.recipes.dm0", "dm0"),
     "cogact": ("visuomotor.recipes.cogact", "cogact"),

@@ -53,7 +53,7 @@ class CogACTLayout:
         """Refuse levels and tags."""
         if tags or any(levels.values()):
             raise ValueError(
-                f"A text of the layout 'cogact' ends with its question, which has no tags, but levels is "
+                f"A text of the layout {cls.name!r} ends with its question, which has no tags, but levels is "
                 f"{dict(levels)} and tags {tags}; set levels={{}} and tags=False."
             )
 
@@ -64,10 +64,13 @@ class CogACTLayout:
 
     def prompt(self, request: TextRequest) -> Pieces:
         """The question, ending with the cognition token."""
+        return [Piece(np.append(self._question(request), self.tokenizer.eos_id), TextKind.PROMPT, False)]
+
+    def _question(self, request: TextRequest) -> np.ndarray:
         words = self.tokenizer
         empty = () if words.empty_id is None else (words.empty_id,)
-        ids = [words.begin_id, *words.encode(prompt(request.instruction)).tolist(), *empty, words.eos_id]
-        return [Piece(np.array(ids, dtype=np.int64), TextKind.PROMPT, False)]
+        ids = [words.begin_id, *words.encode(prompt(request.instruction)).tolist(), *empty]
+        return np.array(ids, dtype=np.int64)
 
     def level(self, name: str, content: Content, turn: int = 0) -> Pieces:
         """Refused: nothing stands behind the cognition token."""
@@ -107,6 +110,6 @@ class CogACTLayout:
 
     def _refuse(self, level: str) -> NoReturn:
         raise ValueError(
-            f"A text of the layout 'cogact' has no level {level!r}, since nothing stands behind its question; leave "
-            f"the level out, or take another layout."
+            f"A text of the layout {self.name!r} has no level {level!r}, since nothing stands behind its question; "
+            f"leave the level out, or take another layout."
         )

@@ -33,6 +33,7 @@ class TextRequest:
     turns        {level: turn} where it is not 0 (see contract.Batch)
     next_level   level that the model writes next; its header ends the text
     complete     the text is a training sample: nothing is written behind it
+    queries      number of query tokens (TextKind.QUERY), for layouts that have them: one for each number of a chunk
     """
 
     instruction: str
@@ -44,6 +45,7 @@ class TextRequest:
     turns: Mapping[str, int] = field(default_factory=dict)
     next_level: str | None = None
     complete: bool = False
+    queries: int = 0
 
 
 class TextLayout(Protocol):

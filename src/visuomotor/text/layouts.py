@@ -5,13 +5,15 @@ from visuomotor.text.chat import ChatLayout
 from visuomotor.text.cogact_prompt import CogACTLayout
 from visuomotor.text.dm0 import DM0Layout
 from visuomotor.text.layout import TextLayout
+from visuomotor.text.openvla_oft import OFTLayout
 from visuomotor.text.pi0 import Pi0Layout, Pi05Layout
 from visuomotor.text.plain import PlainLayout
 
 __all__ = ["LAYOUTS", "find_layout"]
 
 LAYOUTS: dict[str, type[TextLayout]] = {
-    layout.name: layout for layout in (PlainLayout, DM0Layout, ChatLayout, CogACTLayout, Pi0Layout, Pi05Layout)
+    layout.name: layout
+    for layout in (PlainLayout, DM0Layout, ChatLayout, CogACTLayout, OFTLayout, Pi0Layout, Pi05Layout)
 }
 
 

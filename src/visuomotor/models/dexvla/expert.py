@@ -50,4 +50,5 @@ SPEC = ModelSpec(
     acting=("head",),
     first_format=first_format,
     recipe="dexvla-expert",
+    exceptions={"decoupling": "nothing but actions teaches its encoders"},
 )
