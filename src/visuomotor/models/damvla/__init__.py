@@ -8,7 +8,7 @@ from visuomotor.models.spec import ModelSpec
 
 __all__ = ["COMBINATIONS", "DAMVLA", "NAMES", "SIZES", "SPEC", "DAMVLAConfig", "first_format", "switches"]
 
-# Nothing of it is published: the common properties' exceptions are those of its recipe in the paper.
+# No checkpoint of it is published; it departs from common properties where CogACT, on which it builds, does.
 SPEC = ModelSpec(
     name="damvla",
     config=DAMVLAConfig,
