@@ -121,7 +121,7 @@ def noise_predictor(schedule: Schedule):
     def predict(x: Tensor, t: Tensor) -> Tensor:
         signal, sigma = schedule.scales(t, x)
         data = torch.tanh(signal * x.sum((-2, -1), keepdim=True) / sigma.square()).expand_as(x)
-        return schedule.noise_from_data(x, data, t)
+        return (x - signal * data) / sigma
 
     return predict
 
