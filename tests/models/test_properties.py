@@ -1,6 +1,6 @@
 """What is true of every preset, whatever its parts; where a published model departs from it, its spec says so."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -265,7 +265,7 @@ def test_guidance_pulls_tied_actions_to_their_target(preset: Preset, kind: str) 
         target = torch.zeros(SIZE, *noise.shape[2:])
         with pytest.raises(ValueError, match="takes none"):
             model.sample(batch, chunk_guidance=Guidance(target=target, weights=target, kind=kind))
-        with pytest.raises(ValueError, match="no sampling that guidance could steer"):
+        with pytest.raises(ValueError, match="classifier-free"):
             model.sample(batch, guidance=2.0)
         return
     free = model.sample(batch, noise=noise).actions
@@ -282,5 +282,19 @@ def test_guidance_pulls_tied_actions_to_their_target(preset: Preset, kind: str) 
 
 
 def test_unknown_options_are_refused_with_the_nearest_name(preset: Preset) -> None:
-    with pytest.raises(ValueError, match=r"Did you mean 'llm\.layers'"):
-        make_config(*preset, **{"llm.layer": 4})
+    name = fields(make_config(*preset))[-1].name
+    with pytest.raises(ValueError, match=f"Did you mean '{name}'"):
+        make_config(*preset, **{name + "s": 4})
+
+
+@torch.no_grad()
+def test_a_scale_of_guidance_counts_or_is_refused(preset: Preset) -> None:
+    model = build(preset).eval()
+    batch = replace(make_batch(model), actions=None, action_valid=None)
+    noise = draws(model, batch, 1)["noise"]
+    if model.head.classifier_free:
+        plain, strong = (model.sample(batch, noise=noise, guidance=scale).actions for scale in (1.0, 4.0))
+        assert (plain - strong).abs().max() > 1e-4
+        return
+    with pytest.raises(ValueError, match="classifier-free"):
+        model.sample(batch, noise=noise, guidance=1.5)

@@ -120,12 +120,14 @@ class ActionHead(nn.Module, ABC):
     terms            names of its loss terms
     unit_time        times are flow times in [0, 1], else steps of a noise schedule, integers
     chunk_guidance   kinds of nn.guidance.Guidance that `sample` takes
+    classifier_free  `sample` takes a scale of classifier-free guidance
     """
 
     request: ContextRequest
     terms: tuple[str, ...]
     unit_time: bool = False
     chunk_guidance: tuple[str, ...] = ()
+    classifier_free: bool = False
 
     def insert(self, batch: Batch) -> Float[Tensor, "B N W"] | None:
         """Tokens of the head's own that the backbone reads behind the views; None: there are none."""

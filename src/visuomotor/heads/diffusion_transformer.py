@@ -301,6 +301,7 @@ class DiffusionTransformerHead(ActionHead):
     request = ContextRequest(layers=(-1,), at="prompt")
     terms = ("diffusion",)
     chunk_guidance = NOISE_GUIDANCE
+    classifier_free = True
 
     def __init__(self, config: DiffusionTransformerConfig) -> None:
         super().__init__()

@@ -5,7 +5,6 @@ state, W width inside the MLP, S width of the robot's state.
 """
 
 from dataclasses import dataclass
-from typing import NoReturn
 
 import torch
 from jaxtyping import Float
@@ -143,23 +142,10 @@ class L1RegressionHead(ActionHead):
         guidance: float | None = None,
         chunk_guidance: Guidance | None = None,
     ) -> Sampled:
-        """One chunk for each row, N times; `noise` and `steps` are ignored.
-
-        Raises:
-            ValueError: guidance of either kind.
-        """
-        if guidance is not None or chunk_guidance is not None:
-            _refuse_guidance()
+        """One chunk for each row, N times; `noise` and `steps` are ignored, and `VLA` refuses guidance."""
         return Sampled(actions=self.denoise(context, noise, noise).clone())
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
         """action_head, and proprio_projector where the state is read."""
         found = {"action_head": list(self.model.parameters())}
         return found if self.proprio_projector is None else {**found, "proprio_projector": self.inserting()}
-
-
-def _refuse_guidance() -> NoReturn:
-    raise ValueError(
-        "This head predicts a chunk in one step, so there is no sampling that guidance could steer; leave guidance "
-        "out, or take a model that denoises, e.g. a CogACT."
-    )

@@ -185,6 +185,11 @@ class VLA(Model):
                 f"This model takes no {chunk_guidance.kind!r} guidance; it takes "
                 f"{', '.join(self.head.chunk_guidance) or 'none'}."
             )
+        if guidance is not None and not self.head.classifier_free:
+            raise ValueError(
+                f"guidance is {guidance}, but the head learnt no prediction without its condition (classifier-free "
+                f"guidance); leave it out."
+            )
         if noise is None:
             noise = self.draw_noise(batch, num_samples, generator)
         if prefix is None:

@@ -56,6 +56,7 @@ class RoutedHead(ActionHead):
     """
 
     chunk_guidance = NOISE_GUIDANCE
+    classifier_free = True
 
     def __init__(self, config: DAMVLAConfig) -> None:
         super().__init__()
