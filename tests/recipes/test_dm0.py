@@ -79,7 +79,7 @@ def llm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def vision(data: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("vision")
-    tower = make_model("dm0", run_of(data).config).model.vision_tower  # type: ignore[attr-defined]
+    tower = make_model("dm0", run_of(data).config).backbone.vision.tower  # type: ignore[attr-defined,union-attr]
     torch.save({n: torch.randn_like(t) for n, t in tower.state_dict().items() if "vit_down" not in n}, folder / "a.pt")
     return folder
 
@@ -99,8 +99,8 @@ def test_a_policy_from_public_weights(data: str, llm: Path, vision: Path, tmp_pa
     assert policy.model.config.action_start_id == tokens.action_start == 300 + 151698 - 151643
     public, ours = load_file(llm / "model.safetensors"), load_file(last / "model.safetensors")
     norm = "layers.0.input_layernorm.weight"
-    assert torch.equal(ours[f"model.llm.{norm}"], public[f"model.{norm}"])  # adapters leave norms alone
-    moved = (ours["model.llm.embed_tokens.weight"][:300] - public["model.embed_tokens.weight"][:300]).abs().max()
+    assert torch.equal(ours[f"backbone.llm.{norm}"], public[f"model.{norm}"])  # adapters leave norms alone
+    moved = (ours["backbone.llm.embed_tokens.weight"][:300] - public["model.embed_tokens.weight"][:300]).abs().max()
     assert moved < 1e-4
     report = json.loads((tmp_path / "transplant.json").read_text())["public weights"]
     assert not report["missing"]

@@ -91,7 +91,7 @@ def test_scale_and_dropout(make_batch: Callable[..., Batch]) -> None:  # noqa: F
     weights = []
     for alpha in (2, 8):
         model = make_model().train()
-        name = "model.llm.layers.0.self_attn.q_proj.weight"
+        name = "backbone.llm.layers.0.self_attn.q_proj.weight"
         before = model.get_parameter(name).detach().clone()
         add_adapters(model, replace(LORA, lora_alpha=alpha, lora_dropout=0.5))
         scramble(model)
