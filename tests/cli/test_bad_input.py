@@ -201,7 +201,7 @@ def test_a_cut_off_checkpoint_is_no_start(
     broken = shutil.copytree(arm_checkpoint, tmp_path / "step-000001")
     cut(broken / "model.safetensors")
     answer = command("train", "finetune", "--data", recorded, "--from", broken, "--out", tmp_path / "run")
-    assert f"{broken / 'model.safetensors'} cannot be read (truncated?)" in answer.sentence
+    assert f"{broken / 'model.safetensors'} is damaged or truncated" in answer.sentence
 
 
 def test_refusal_to_overwrite(command: Command, recorded: Path, line_checkpoint: Path, tmp_path: Path) -> None:

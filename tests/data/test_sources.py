@@ -74,7 +74,7 @@ ALL = "lacks root, columns, starts, fps, cameras, embodiment, frames, instructio
         (BENT.format(member="columns['action']", value="np.zeros((7, 6))"), "column 'action' has 7 rows, not 135"),
         (BENT.format(member="cameras", value="('wrist_camera',)"), "without 'scene_camera' of its embodiment"),
         ("def make(path, rate): return FakeDataset()", "takes (path, rate), but"),
-        ("make = 3", "of type int, but a data format must be of type type or function"),
+        ("make = 3", "of type int, but a data format must be of type class or function"),
         ("", "has no 'make'"),
     ],
 )

@@ -18,7 +18,7 @@ REQUEST = TextRequest(instruction="Pick up the CAN", queries=6)
 
 def test_queries_stand_between_the_question_and_the_end(tmp_path: Path) -> None:
     words = TextTokenizer.from_llama(write_model(tmp_path))
-    ids, kinds, targets = scaffold.text_of(lay_out(OFTLayout(words), REQUEST))
+    ids, kinds, targets, _ = scaffold.text_of(lay_out(OFTLayout(words), REQUEST))
     question = words.encode("In: What action should the robot take to pick up the can?\nOut:").tolist()
     assert ids.tolist() == [1, *question, EMPTY, *[1] * 6, 2]
     assert kinds.tolist() == [TextKind.PROMPT] * (len(question) + 2) + [TextKind.QUERY] * 6 + [TextKind.PROMPT]
@@ -29,7 +29,7 @@ def test_queries_stand_between_the_question_and_the_end(tmp_path: Path) -> None:
 
 def test_a_vocabulary_of_ones_own_has_no_empty_piece() -> None:
     words = TextTokenizer.train([*scaffold.FIXED_TEXT, prompt("pick up the can")], 700)
-    ids, kinds, _ = scaffold.text_of(lay_out(OFTLayout(words), REQUEST))
+    ids, kinds, _, _ = scaffold.text_of(lay_out(OFTLayout(words), REQUEST))
     question = words.encode(prompt("pick up the can")).tolist()
     assert ids[kinds == TextKind.PROMPT].tolist() == [words.begin_id, *question, words.eos_id]
     assert np.flatnonzero(kinds == TextKind.QUERY).tolist() == list(range(1 + len(question), 7 + len(question)))

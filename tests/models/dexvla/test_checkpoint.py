@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from tests.models.dexvla.test_expert import ROBOTS, make
-from visuomotor.models import config_to_json, name_table, read_checkpoint
+from visuomotor.models import config_to_json, find_spec, read_checkpoint
 
 PUBLISHED = {
     "dexvla": {"visual", "model", "input_action_proj", "reasoning_action_proj", "reasoning_film", "policy_head"},
@@ -25,11 +25,13 @@ def test_tensors_are_renamed_when_they_are_read(
     tmp_path: Path, make_dexvla: Callable[..., nn.Module], name: str, written: int | None
 ) -> None:
     model: Any = make(**ROBOTS) if name == "dexvla-expert" else make_dexvla()
-    published = {key: tensor.detach().clone() for key, tensor in name_table(name).state(model).items()}
+    names = find_spec(name).names
+    assert names is not None
+    published = {key: tensor.detach().clone() for key, tensor in names.state(model).items()}
     assert {key.partition(".")[0] for key in published} == PUBLISHED[name]
     state = {key: tensor.detach().clone() for key, tensor in model.state_dict().items()}
     assert {key.partition(".")[0] for key in state} == {"backbone", "head"}
-    assert all(name_table(name).own(name_table(name).published(key)) == key for key in state)
+    assert all(names.own(names.published(key)) == key for key in state)
     save_file(state if written == 3 else published, tmp_path / "model.safetensors")
     config = {**config_to_json(name, model.config), "format": written}
     if written is None:

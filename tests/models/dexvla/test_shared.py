@@ -12,6 +12,7 @@ from tests.models.dexvla.conftest import TINY_UNET_HEAD, make_texts
 from tests.models.dexvla.test_expert import ROBOTS, make, make_batch, perturbed
 from visuomotor.contract import Batch, Losses
 from visuomotor.models import make_config, make_model
+from visuomotor.models.dexvla import DexVLAExpert
 from visuomotor.models.vla import VLA
 from visuomotor.nn.guidance import Guidance
 
@@ -108,7 +109,7 @@ def test_rows_without_actions_do_not_reach_the_head(case: tuple[VLA, Batch]) -> 
 
 def mixed_batch(model: VLA) -> Batch:
     """Four rows: both views, one of them, the other, none."""
-    if hasattr(model, "name"):
+    if isinstance(model, DexVLAExpert):
         return replace(make_batch((0, 1, 0, 1)), image_valid=torch.tensor(PRESENT))
     return make_texts(TEXTS, present=PRESENT)
 

@@ -10,6 +10,6 @@ __all__ = ["NAMES", "SIZES", "SPEC", "Pi0", "Pi0Config", "PublishedPi0", "from_p
 
 SPEC = ModelSpec(
     name="pi0", config=Pi0Config, presets=SIZES, build=Pi0, checkpoint=ADAPTER, names=NAMES,
-    acting=("expert", "action_io"),
+    acting=("expert", "action_io"), recipe="pi0-nano",
     exceptions={"padding": "the flow loss averages over padded steps and widths (mask_padded is off)"},
 )  # fmt: skip
