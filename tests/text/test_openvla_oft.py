@@ -23,7 +23,7 @@ def test_queries_stand_between_the_question_and_the_end(tmp_path: Path) -> None:
     assert ids.tolist() == [1, *question, EMPTY, *[1] * 6, 2]
     assert kinds.tolist() == [TextKind.PROMPT] * (len(question) + 2) + [TextKind.QUERY] * 6 + [TextKind.PROMPT]
     assert not targets.any()
-    cogact, _, _ = scaffold.text_of(lay_out(CogACTLayout(words), REQUEST))
+    cogact, *_ = scaffold.text_of(lay_out(CogACTLayout(words), REQUEST))
     assert cogact.tolist() == [1, *question, EMPTY, 2]
 
 

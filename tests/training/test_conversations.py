@@ -45,7 +45,9 @@ def test_its_words_are_in_the_vocabulary(run: Run, tmp_path: Path) -> None:
     assert len(words.encode("Quokka")) < len(words.encode("Quaggax"))
 
 
-def test_it_trains_and_resumes_exactly(run: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("mix", [False, True])
+def test_it_trains_and_resumes_exactly(run: Run, tmp_path: Path, mix: bool) -> None:
+    run = replace(run, stages={name: replace(stage, mix_views=mix) for name, stage in run.stages.items()})
     whole = train(run, tmp_path / "whole", threads=1)
     lines = read_metrics(tmp_path / "whole" / "metrics.jsonl")
     assert any("validation/source_loss/talk/text" in line for line in lines)

@@ -158,6 +158,7 @@ def train_loader(stage: Stage, data: DataSource) -> Loader:
         datasets=data.datasets,
         bad_samples=data.bad_samples,
         quarantine=data.quarantine,
+        rows_may_mix_views=stage.mix_views,
     )
 
 
