@@ -284,8 +284,8 @@ class Stage:
                  by 1), their inputs are dropped with probability lora_dropout
     checkpoint_activations   keep only each layer's input and compute the rest again in the backward pass: less memory,
                  about a third more time, the same result
-    mix_views    samples with different views share a batch; else batches take turns, which costs less (LOG.md: a nano DM0
-                 6 %, a pi0 19 %), and shares of sources are held over batches instead of rows
+    mix_views    samples with different views share a batch; else batches take turns, which costs less (a nano DM0 6 %,
+                 a pi0 19 %, LOG.md), and shares of sources are held over batches instead of rows
     precision    "float32", or "house" (also "bf16"): float32 master weights, bfloat16 products
     *_every      cadence in steps, 0 is never; `validation_batches` per validation, at least one of each source;
                  `keep` checkpoints are kept

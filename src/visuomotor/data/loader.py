@@ -102,8 +102,8 @@ def _draw(stream: _Stream, frame: float, later: float) -> _Draw:
 class Loader(Iterator[Batch]):
     """Batches of `batch_size` samples. Each source has its share of any run of rows; a row draws a frame uniformly.
 
-    Sources with different views share a batch where `rows_may_mix_views`; else batches, instead of rows, are divided among
-    the sets of views.
+    Sources with different views share a batch where `rows_may_mix_views`; else batches, instead of rows, are divided
+    among the sets of views.
 
     Args:
         batch_size: samples of the global batch, of which rank `rank` of `ranks` makes its slice.
