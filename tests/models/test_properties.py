@@ -251,6 +251,18 @@ def test_a_micro_batch_may_have_no_view_at_all(preset: Preset) -> None:
         same((found.terms[name].sum.detach(), found.terms[name].count.float()), (total, count))
 
 
+def test_terms_and_their_weights_do_not_depend_on_the_batch(preset: Preset) -> None:
+    """The last micro-batch of a step, from which the logged loss takes the weights, may be without actions."""
+    model = build(preset)
+    batch = make_batch(model)
+    assert batch.action_valid is not None
+    silent = replace(batch, action_valid=torch.zeros_like(batch.action_valid))
+    mute = replace(batch, actions=None, action_valid=None, text_loss=torch.zeros_like(batch.text_loss))
+    expected = {name: term.weight for name, term in model.loss(batch).terms.items()}
+    for other in (silent, mute):
+        assert {name: term.weight for name, term in model.loss(other).terms.items()} == expected
+
+
 def test_step_weights_multiply_errors(preset: Preset) -> None:
     model = build(preset)
     batch, given = make_batch(model), draws(model, make_batch(model), 1)
