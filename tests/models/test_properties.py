@@ -257,7 +257,7 @@ def test_terms_and_their_weights_do_not_depend_on_the_batch(preset: Preset) -> N
     batch = make_batch(model)
     assert batch.action_valid is not None
     silent = replace(batch, action_valid=torch.zeros_like(batch.action_valid))
-    mute = replace(batch, actions=None, action_valid=None, text_loss=torch.zeros_like(batch.text_loss))
+    mute = replace(silent, text_loss=torch.zeros_like(batch.text_loss))
     expected = {name: term.weight for name, term in model.loss(batch).terms.items()}
     for other in (silent, mute):
         assert {name: term.weight for name, term in model.loss(other).terms.items()} == expected
