@@ -10,6 +10,7 @@ from torch import Tensor
 from visuomotor.contract import Batch, Losses, TextKind
 from visuomotor.models import find_spec, make_config, make_model
 from visuomotor.models.vla import VLA
+from visuomotor.training.step import split
 
 PRESETS = [
     ("dm0", "nano"),
@@ -235,6 +236,31 @@ def test_a_mixed_batch_equals_its_rows(preset: Preset) -> None:
                 continue
             expected = torch.stack([alone.terms[name].sum.detach(), alone.terms[name].count.float()])
             same(term.rows[:, row], expected, tolerance=1e-3)
+
+
+def test_a_micro_batch_may_have_no_view_at_all(preset: Preset) -> None:
+    """Its images are of views that other rows of the batch have, e.g. beside a conversation without pictures."""
+    model = build(preset)
+    batch = with_views(make_batch(model), torch.tensor([[True, True], [True, False], [False, False]]))
+    given = draws(model, batch, 1)
+    last = {name: tensor[2:] for name, tensor in given.items()}
+    found = model.loss(split(batch, SIZE)[2], **last)
+    found.total.backward()
+    bare = replace(pick(batch, [2]), images={})
+    for name, (total, count) in summed(model.loss(bare, **last)).items():
+        same((found.terms[name].sum.detach(), found.terms[name].count.float()), (total, count))
+
+
+def test_terms_and_their_weights_do_not_depend_on_the_batch(preset: Preset) -> None:
+    """The last micro-batch of a step, from which the logged loss takes the weights, may be without actions."""
+    model = build(preset)
+    batch = make_batch(model)
+    assert batch.action_valid is not None
+    silent = replace(batch, action_valid=torch.zeros_like(batch.action_valid))
+    mute = replace(silent, text_loss=torch.zeros_like(batch.text_loss))
+    expected = {name: term.weight for name, term in model.loss(batch).terms.items()}
+    for other in (silent, mute):
+        assert {name: term.weight for name, term in model.loss(other).terms.items()} == expected
 
 
 def test_step_weights_multiply_errors(preset: Preset) -> None:

@@ -180,7 +180,10 @@ class FlowExpert(ActionHead):
         return Term(sum=miss.sum(), count=count.sum(), weight=self.config.progress_weight, rows=rows)
 
     def nothing(self, device: torch.device) -> dict[str, Term]:
-        return {"flow": nothing(self.config.flow_weight, device)}
+        terms = {"flow": nothing(self.config.flow_weight, device)}
+        if self.config.progress_token:  # the names of terms do not depend on the batch: loss_weights names them
+            terms["progress"] = nothing(self.config.progress_weight, device)
+        return terms
 
     # Inference --------------------------------------------------------------------------------------------------
 

@@ -187,7 +187,7 @@ class PerceptionEncoder(nn.Module):
         # A stride equal to the kernel is a plain matrix product over patches, faster than the convolution.
         patch = self.config.patch_size
         patches = images.unflatten(2, (side, patch)).unflatten(4, (side, patch)).permute(0, 2, 4, 1, 3, 5)
-        x = F.linear(patches.reshape(batch, side * side, -1), self.conv1.weight.flatten(1))
+        x = F.linear(patches.flatten(3).flatten(1, 2), self.conv1.weight.flatten(1))
         x = torch.cat([self.class_embedding.expand(batch, 1, -1), x], dim=1) + self._positions(side)
         x = self.ln_pre(x)
         rotation = grid_rotation(side, self.config.width // self.config.heads, device=x.device, dtype=x.dtype)

@@ -83,7 +83,7 @@ class PatchEmbedding(nn.Module):
         patch = self.proj.kernel_size[0]
         side = images.shape[-1] // patch
         patches = images.unflatten(2, (side, patch)).unflatten(4, (side, patch)).permute(0, 2, 4, 1, 3, 5)
-        flat = patches.reshape(images.shape[0], side * side, -1).to(self.proj.weight.dtype)
+        flat = patches.flatten(3).flatten(1, 2).to(self.proj.weight.dtype)
         return F.linear(flat, self.proj.weight.flatten(1), self.proj.bias)
 
 

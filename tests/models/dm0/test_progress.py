@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
@@ -9,6 +10,7 @@ from visuomotor.contract import Batch
 from visuomotor.heads.base import Targets
 from visuomotor.models.dm0 import DM0
 from visuomotor.nn.flow import time_code
+from visuomotor.training.step import accumulate_gradients
 
 Make = Callable[..., DM0]
 MakeBatch = Callable[..., Batch]
@@ -90,3 +92,18 @@ def test_what_it_is_told_is_noisy_in_training_and_repeatable(make_model: Make, m
     told = draw()
     assert 0.03 < (told - 0.5).std() < 0.07
     torch.testing.assert_close(told, draw(), atol=0, rtol=0)
+
+
+def test_its_term_has_its_place_in_batches_without_actions(make_model: Make, make_batch: MakeBatch) -> None:
+    """Else a stage whose loss_weights name it would stop at the first batch, or micro-batch, of questions alone."""
+    model = make_model(progress_token=True)
+    batch = labelled(make_batch(), torch.zeros(3), torch.ones(3))
+    assert batch.action_valid is not None
+    silent = replace(batch, action_valid=torch.zeros_like(batch.action_valid))
+    weights, autocast = {"progress": 0.5}, nullcontext()
+    found = accumulate_gradients(
+        model, silent, accumulate=1, weights=weights, generator=torch.Generator(), key=(0, "", 0), autocast=autocast
+    )
+    total, count, weight = found["progress"]
+    assert (float(total), float(count), weight) == (0, 0, 0.5)
+    assert found.keys() == model.loss(batch).terms.keys()

@@ -112,7 +112,10 @@ class RoutedHead(ActionHead):
         return Term(sum=entropy.sum(), count=counts.sum(), weight=self.config.router_weight, rows=rows)
 
     def nothing(self, device: torch.device) -> dict[str, Term]:
-        return dict.fromkeys((*self.terms, *["router"] * self.config.dam), nothing(1.0, device))
+        config = self.config
+        factors = {"move": config.move_weight, "mani": config.mani_weight, "router": config.router_weight}
+        factors = factors if config.dam else {"diffusion": 1.0}
+        return {name: nothing(factor, device) for name, factor in factors.items()}
 
     # Inference --------------------------------------------------------------------------------------------------
 
