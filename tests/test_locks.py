@@ -18,11 +18,11 @@ import os, sys, time
 from visuomotor.locks import FolderLock
 lock = FolderLock(sys.argv[1])
 child = os.fork()
-if child == 0:
+if child == 0:  # what a fork does to the lock is done before the child says who it is
+    print(os.getpid(), flush=True)
     if sys.argv[2] == "sleeps":
         time.sleep(60)
     sys.exit()
-print(child, flush=True)
 if sys.argv[2] == "ends":
     os.waitpid(child, 0)
     print(os.path.exists(sys.argv[1] + "/.lock"), flush=True)
