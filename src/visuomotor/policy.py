@@ -494,8 +494,7 @@ def load_policy(
     except RuntimeError as error:
         raise ValueError(f"The weights in {path} do not fit its config.json: {error}") from error
     chosen = {**config.get("policy", {}), **{name: value for name, value in settings.items() if name not in own}}
-    if think is not None:
-        chosen["think"] = tuple(think)
+    chosen |= {} if think is None else {"think": tuple(think)}
     policy = Policy(model.to(device), processor, robot, provenance, **chosen)
     policy.path = path
     return policy

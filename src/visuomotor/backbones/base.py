@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from visuomotor.contract import Batch, Term, TextKind
 from visuomotor.nn.decoder import KeyValue
 from visuomotor.nn.masks import valid_first
+from visuomotor.text.grammar import Line
 
 __all__ = ["HIDDEN", "Backbone", "Context", "ContextRequest", "Slots", "refuse_writing"]
 
@@ -187,7 +188,7 @@ class Backbone(nn.Module, ABC):
         raise refuse_writing()
 
     def write(
-        self, context: Context, lines: Sequence[Any], deadline: float | None = None
+        self, context: Context, lines: Sequence[Line], deadline: float | None = None
     ) -> tuple[tuple[Int64[Tensor, "B G"], ...], Bool[Tensor, "B N"]]:
         """Lines of text one after the other, into the context: ids of each, and which were finished by `deadline`."""
         raise refuse_writing()

@@ -4,7 +4,6 @@ It owns the embodiments, their statistics, the normalisation, the tokenizer and 
 `tokenizer.json` keep them beside the weights, `fast.json` the FAST tokens where there are any.
 """
 
-import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
@@ -21,16 +20,9 @@ from visuomotor.data.config import Objective, ProcessorConfig
 from visuomotor.data.conversations import Conversations
 from visuomotor.data.episodes import EpisodeSource
 from visuomotor.data.images import fit
-from visuomotor.data.normalization import (
-    ReferenceChange,
-    Units,
-    gripper_values,
-    normalizer,
-    reference_change,
-    step_dimensions,
-)
 from visuomotor.data.phases import require_signal
 from visuomotor.data.prepared import Prepared, spread_chunks, spread_rows
+from visuomotor.data.robot_units import reference_of, robot_units, robot_views
 from visuomotor.data.sample import Sample, collate
 from visuomotor.data.statistics import Statistics, compute_statistics, is_scenes
 from visuomotor.text import grounding, scaffold, tags, templates
@@ -73,8 +65,8 @@ class Processor:
         if config.weighs:
             for embodiment in embodiments:
                 require_signal(embodiment, config.weighting.signal)
-        self.units = tuple(_units(config, e, s) for e, s in zip(embodiments, statistics, strict=True))
-        self.views = tuple(_views(config, e) for e in embodiments)
+        self.units = tuple(robot_units(config, e, s) for e, s in zip(embodiments, statistics, strict=True))
+        self.views = tuple(robot_views(config, e) for e in embodiments)
         self._prepared: dict[tuple[int, int], Prepared] = {}
 
     @classmethod
@@ -107,7 +99,7 @@ class Processor:
             raise ValueError("No data set holds demonstrations (an 'action' column), so actions have no statistics.")
         statistics = []
         for embodiment, members in groups:
-            change = _reference(config, embodiment)
+            change = reference_of(config, embodiment)
             statistics.append(
                 compute_statistics(
                     members, horizon=config.horizon, transform=change.apply if change else None, skip_bad=skip_bad
@@ -123,7 +115,7 @@ class Processor:
             tokenizer = TextTokenizer.train(words, config.vocab_size - len(special), digits=digits)
             tokenizer = tokenizer.with_special_tokens(special) if special else tokenizer
         if config.action_tokens == "fast" and fast is None:
-            units = (_units(config, e, s) for (e, _), s in zip(groups, statistics, strict=True))
+            units = (robot_units(config, e, s) for (e, _), s in zip(groups, statistics, strict=True))
             members = ((d, u) for (_, found), u in zip(groups, units, strict=True) for d in found)
             chunks = spread_chunks(Prepared(d, u, config.horizon) for d, u in members)
             fast = FastTokenizer.train(chunks, config.fast_vocab, config.fast_scale)
@@ -470,38 +462,3 @@ def _action_line(config: ProcessorConfig, tokenizer: TextTokenizer, fast: FastTo
         stride=config.action_token_stride,
         required=bool(config.levels.get("action")),
     )
-
-
-def _units(config: ProcessorConfig, embodiment: Embodiment, statistics: Statistics) -> Units:
-    near, of_state, of_action = config.near_constant, config.state_normalization, config.action_normalization
-    action = normalizer(embodiment.action, statistics.action, config.action_width, "action", near, of_action)
-    state = normalizer(embodiment.state, statistics.state, config.state_width, "state", near, of_state)
-    if not config.tell_state:
-        state = dataclasses.replace(state, scale=np.full_like(state.scale, np.inf))  # whatever it is, it becomes 0
-    return Units(
-        state=dataclasses.replace(state, clip=config.clip_state),
-        action=dataclasses.replace(action, clip=config.clip_actions),
-        reference=_reference(config, embodiment),
-        still=step_dimensions(embodiment) if config.past_end == "still" else (),
-        grippers=gripper_values(embodiment) if config.binary_grippers else (),
-    )
-
-
-def _reference(config: ProcessorConfig, embodiment: Embodiment) -> ReferenceChange | None:
-    if config.action_reference == "embodiment":
-        return None
-    return reference_change(embodiment, config.state_of, config.wrap_angles)
-
-
-def _views(config: ProcessorConfig, embodiment: Embodiment) -> tuple[bool, ...]:
-    missing = [r for r in config.image_roles if r not in embodiment.roles and r not in config.optional_roles]
-    if missing:
-        raise ValueError(
-            f"The model wants camera role {missing[0]!r} but embodiment {embodiment.name!r} has roles "
-            f"{list(embodiment.roles)}. Give a camera that role in embodiment.json, set image_roles to what there "
-            f"is, or list {missing[0]!r} in optional_roles to train with a masked view."
-        )
-    views = tuple(r in embodiment.roles for r in config.image_roles)
-    if not any(views):
-        raise ValueError(f"Embodiment {embodiment.name!r} has none of the camera roles {list(config.image_roles)}.")
-    return views

@@ -263,13 +263,8 @@ class FlowExpert(ActionHead):
     def _attention(self, context: Context, draws: int, tokens: int) -> Attention:
         """Who sees whom among context and chunks; `tokens` of them are the chunks'."""
         device, separate = context.labels.device, self.config.state_token == "block"
-        one = (
-            torch.arange(tokens // draws, device=device).clamp_max(1)
-            if separate
-            else torch.zeros_like(torch.arange(tokens // draws, device=device))
-        )
-        blocks = 1 + separate
-        chunk = (torch.arange(draws, device=device)[:, None] * blocks + one).flatten() + 2
+        one = torch.arange(tokens // draws, device=device).clamp_max(int(separate))  # 0 of the state, if it is apart
+        chunk = (torch.arange(draws, device=device)[:, None] * (1 + separate) + one).flatten() + 2
         chunk = chunk.expand(context.size, -1)
         return compile_attention(
             chunk_layout(draws, separate),

@@ -10,7 +10,17 @@ from torch import Tensor, nn
 from visuomotor.models.names import NameTable
 from visuomotor.models.report import TensorReport
 
-__all__ = ["Precision", "assign", "cast", "compare", "count_numbered", "fill", "require_equal", "told_shape"]
+__all__ = [
+    "Precision",
+    "assign",
+    "cast",
+    "compare",
+    "count_numbered",
+    "decoder_fields",
+    "fill",
+    "require_equal",
+    "told_shape",
+]
 
 Precision = Literal["float32", "reference", "file"]
 SAME = NameTable({})
@@ -49,6 +59,22 @@ def count_numbered(names: Iterable[str], stem: str) -> int:
     """How many numbered modules there are behind `stem`."""
     found = [int(match[1]) for name in names if (match := re.match(re.escape(stem) + r"(\d+)\.", name))]
     return max(found, default=-1) + 1
+
+
+def decoder_fields(shapes: Mapping[str, Sequence[int]], stem: str, head_dim: int, what: str) -> dict[str, int]:
+    """Fields of a nested `llm` (DecoderConfig) that the tensors below `stem` tell; ValueError where one is missing."""
+
+    def rows(name: str) -> int:
+        return told_shape(shapes, f"{stem}layers.0.{name}.weight", what)[0]
+
+    return {
+        "llm.width": told_shape(shapes, f"{stem}layers.0.mlp.gate_proj.weight", what)[1],
+        "llm.mlp_width": rows("mlp.gate_proj"),
+        "llm.layers": count_numbered(shapes, f"{stem}layers."),
+        "llm.heads": rows("self_attn.q_proj") // head_dim,
+        "llm.kv_heads": rows("self_attn.k_proj") // head_dim,
+        "llm.head_dim": head_dim,
+    }
 
 
 def compare(

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from visuomotor.codec import update
-from visuomotor.models.assign import Precision, cast, count_numbered, told_shape
+from visuomotor.models.assign import Precision, cast, count_numbered, decoder_fields, told_shape
 from visuomotor.models.assign import assign as share
 from visuomotor.models.dm0.config import SIZES, DM0Config
 from visuomotor.models.dm0.model import DM0
@@ -41,7 +41,7 @@ def config_of(shapes: Shapes, head_dim: int, known: Mapping[str, Any]) -> DM0Con
     def shape(name: str) -> tuple[int, ...]:
         return told_shape(shapes, name, "DM0 checkpoint")
 
-    vocabulary, width = shape(LLM + "embed_tokens.weight")
+    vocabulary, _ = shape(LLM + "embed_tokens.weight")
     tower_width, _, _, patch_size = shape(TOWER + "conv1.weight")
     grid = round((shape(TOWER + "positional_embedding")[0] - 1) ** 0.5)
     action_dim = shape("model.action_in_proj.weight")[1]
@@ -53,12 +53,7 @@ def config_of(shapes: Shapes, head_dim: int, known: Mapping[str, Any]) -> DM0Con
         "vision.heads": max(1, tower_width // PE_HEAD),
         "vision.mlp_width": shape(TOWER + "transformer.resblocks.0.mlp.c_fc.weight")[0],
         "llm.vocab_size": vocabulary,
-        "llm.width": width,
-        "llm.mlp_width": shape(LLM + "layers.0.mlp.gate_proj.weight")[0],
-        "llm.layers": count_numbered(shapes, LLM + "layers."),
-        "llm.heads": shape(LLM + "layers.0.self_attn.q_proj.weight")[0] // head_dim,
-        "llm.kv_heads": shape(LLM + "layers.0.self_attn.k_proj.weight")[0] // head_dim,
-        "llm.head_dim": head_dim,
+        **decoder_fields(shapes, LLM, head_dim, "DM0 checkpoint"),
         "expert.width": shape(EXPERT + "norm.weight")[0],
         "expert.mlp_width": shape(EXPERT + "layers.0.mlp.gate_proj.weight")[0],
         "action_dim": action_dim,

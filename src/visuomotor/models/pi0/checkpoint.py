@@ -16,7 +16,7 @@ from visuomotor.backbones.base import Context
 from visuomotor.codec import update
 from visuomotor.contract import Batch
 from visuomotor.heads.base import Draws, Targets
-from visuomotor.models.assign import Precision, assign, cast, count_numbered, told_shape
+from visuomotor.models.assign import Precision, assign, cast, count_numbered, decoder_fields, told_shape
 from visuomotor.models.names import NameTable
 from visuomotor.models.pi0.config import SIZES, Pi0Config
 from visuomotor.models.pi0.model import Pi0
@@ -81,7 +81,7 @@ def config_of(shapes: Mapping[str, tuple[int, ...]], known: Mapping[str, Any]) -
         return told_shape(shapes, name, "pi0 checkpoint")
 
     head_dim, adaptive = known["llm.head_dim"], any(".input_layernorm.dense." in name for name in shapes)
-    vocabulary, width = shape(EMBED)
+    vocabulary, _ = shape(EMBED)
     tower_width, _, _, patch = shape(TOWER + "embeddings.patch_embedding.weight")
     fields: dict[str, Any] = {
         "vision.image_size": round(shape(POSITIONS)[0] ** 0.5) * patch,
@@ -91,11 +91,7 @@ def config_of(shapes: Mapping[str, tuple[int, ...]], known: Mapping[str, Any]) -
         "vision.heads": max(1, tower_width // SIGLIP_HEAD),
         "vision.mlp_width": shape(TOWER + "encoder.layers.0.mlp.fc1.weight")[0],
         "llm.vocab_size": vocabulary,
-        "llm.width": width,
-        "llm.mlp_width": shape(LLM + "layers.0.mlp.gate_proj.weight")[0],
-        "llm.layers": count_numbered(shapes, LLM + "layers."),
-        "llm.heads": shape(LLM + "layers.0.self_attn.q_proj.weight")[0] // head_dim,
-        "llm.kv_heads": shape(LLM + "layers.0.self_attn.k_proj.weight")[0] // head_dim,
+        **decoder_fields(shapes, LLM, head_dim, "pi0 checkpoint"),
         "expert.width": shape("action_in_proj.weight")[0],
         "expert.mlp_width": shape(EXPERT + "layers.0.mlp.gate_proj.weight")[0],
         "action_dim": shape("action_in_proj.weight")[1],
